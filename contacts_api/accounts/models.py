@@ -1,0 +1,162 @@
+"""Users and their sessions: the tables, and what goes in and out over HTTP."""
+
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, JsonValue, StringConstraints
+from pydantic import Field as Rule
+from sqlalchemy import DateTime, String, func
+from sqlmodel import Field, SQLModel
+from sqlmodel._compat import SQLModelConfig
+from uuid_utils.compat import uuid7
+
+from contacts_api.text import OneLine, Timestamp, Trimmed, read_address
+
+
+def _stamped() -> Any:
+    return Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})
+
+
+class User(SQLModel, table=True):
+    """An account. `is_superuser` and `is_verified` are there because fastapi-users asks for them."""
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    email: str = Field(sa_type=String(320), unique=True)
+    hashed_password: str
+    is_active: bool = True
+    is_superuser: bool = False
+    is_verified: bool = False
+    created_at: datetime = _stamped()
+
+
+class AuthSession(SQLModel, table=True):
+    """What a sign-in opens. Its tokens are not stored: `seq` says which refresh token is the newest."""
+
+    __tablename__ = "auth_session"
+
+    user_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    seq: int = 0
+    created_at: datetime = _stamped()
+    refreshed_at: datetime = _stamped()
+    expires_at: datetime = Field(sa_type=DateTime(timezone=True), index=True)
+    user_agent: str | None = None
+
+
+class EndedSession(SQLModel, table=True):
+    """A session that ended while its access token may still live. No foreign key: it outlives its account."""
+
+    __tablename__ = "ended_session"
+
+    id: UUID = Field(primary_key=True)
+    ended_at: datetime = _stamped()
+
+
+def normalize_email(text: str) -> str:
+    """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case."""
+    return unicodedata.normalize("NFC", read_address(text).normalized.lower())
+
+
+EmailAddress = Annotated[
+    str,
+    Trimmed,
+    OneLine,
+    AfterValidator(normalize_email),
+    Rule(json_schema_extra={"format": "email", "maxLength": 254}),
+]
+Password = Annotated[
+    str,
+    StringConstraints(min_length=8, max_length=128),
+    OneLine,
+    Rule(json_schema_extra={"format": "password"}),
+]
+# What proves who someone is keeps no rule of its own: breaking one would tell it from a wrong password.
+Secret = Annotated[str, Rule(json_schema_extra={"format": "password"})]
+
+_AN_EMAIL = "ada@example.com"
+_A_PASSWORD = "correct horse battery staple"  # noqa: S105 (an example)
+
+
+def _body(**example: JsonValue) -> SQLModelConfig:
+    return SQLModelConfig(extra="forbid", json_schema_extra={"examples": [example]})
+
+
+class UserCreate(SQLModel):
+    model_config = _body(email=_AN_EMAIL, password=_A_PASSWORD)
+
+    email: EmailAddress
+    password: Password
+
+
+class UserUpdate(SQLModel):
+    """What is to change, and the password of today."""
+
+    model_config = _body(current_password=_A_PASSWORD, email="ada.lovelace@example.com")
+
+    current_password: Secret
+    email: EmailAddress = Field(default_factory=str)
+    password: Password = Field(default_factory=str)
+
+
+class PasswordCheck(SQLModel):
+    model_config = _body(current_password=_A_PASSWORD)
+
+    current_password: Secret
+
+
+class Credentials(SQLModel):
+    model_config = _body(email=_AN_EMAIL, password=_A_PASSWORD)
+
+    email: str
+    password: Secret
+
+
+class RefreshRequest(SQLModel):
+    model_config = _body(refresh_token="the one you were given last")  # noqa: S106
+
+    refresh_token: Secret
+
+
+class TokenRequest(SQLModel):
+    """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6); what names a client is ignored."""
+
+    model_config = SQLModelConfig(extra="forbid")
+
+    grant_type: Literal["password", "refresh_token"]
+    username: str = Field(default="", description="Your e-mail address, with `grant_type=password`.")
+    password: Secret = ""
+    refresh_token: Secret = ""
+    scope: str = ""
+    client_id: str = ""
+    client_secret: Secret = ""
+
+
+class UserPublic(SQLModel):
+    id: UUID
+    email: str
+    is_active: bool
+    created_at: Timestamp
+
+
+class TokenPair(SQLModel):
+    """Two JWTs: one that opens the API for `expires_in` seconds, and one to get the next pair with."""
+
+    access_token: str
+    refresh_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105
+    expires_in: int
+
+
+class SessionPublic(SQLModel):
+    id: UUID
+    created_at: Timestamp
+    refreshed_at: Timestamp
+    expires_at: Timestamp
+    user_agent: str | None
+    current: bool
+
+
+class SessionList(SQLModel):
+    items: list[SessionPublic]

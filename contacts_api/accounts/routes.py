@@ -1,0 +1,174 @@
+"""Registration, signing in and out, and one's own account."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.exceptions import RequestValidationError
+
+from contacts_api.accounts.models import (
+    Credentials,
+    PasswordCheck,
+    RefreshRequest,
+    SessionList,
+    TokenPair,
+    TokenRequest,
+    User,
+    UserCreate,
+    UserPublic,
+    UserUpdate,
+)
+from contacts_api.accounts.sessions import InvalidRefreshToken
+from contacts_api.accounts.users import (
+    BadCredentials,
+    CurrentUser,
+    EmailTaken,
+    InvalidToken,
+    Issuer,
+    OpenSessions,
+    Owner,
+    RegistrationClosed,
+    Users,
+    WrongPassword,
+    require_open_registration,
+)
+from contacts_api.errors import (
+    DatabaseUnavailable,
+    Invalid,
+    NotFound,
+    Problem,
+    Unauthorized,
+    documented,
+    validation_problem,
+)
+from contacts_api.http import Route
+
+
+class SessionNotFound(NotFound):
+    code, title = "session_not_found", "Session not found"
+
+
+class TokenRoute(Route):
+    """A route whose problems are OAuth 2.0 error responses, too (RFC 6749, 5.2)."""
+
+    ERRORS: ClassVar = {401: "invalid_grant", 503: "temporarily_unavailable"}
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_as_oauth(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                problem: Problem = validation_problem(error)
+            except Problem as error:
+                problem = error
+            problem.members["error"] = self.ERRORS.get(problem.status, "invalid_request")
+            problem.members["error_description"] = problem.detail
+            raise problem
+
+        return handle_as_oauth
+
+
+_ALWAYS = documented(DatabaseUnavailable)
+
+auth = APIRouter(prefix="/auth", tags=["auth"], route_class=Route, responses=_ALWAYS)
+token = APIRouter(prefix="/auth", tags=["auth"], route_class=TokenRoute, responses=_ALWAYS)
+users = APIRouter(prefix="/users", tags=["users"], route_class=Route, responses=_ALWAYS)
+
+
+@auth.post(
+    "/register",
+    status_code=201,
+    response_model=UserPublic,
+    responses=documented(RegistrationClosed, EmailTaken),
+    dependencies=[Depends(require_open_registration)],
+)
+async def register(new: UserCreate, users: Users) -> User:
+    """Create an account, with an e-mail address that has none and a password of 8 to 128 characters."""
+    return await users.register(new)
+
+
+@auth.post("/login", responses=documented(BadCredentials))
+async def login(credentials: Credentials, issuer: Issuer) -> TokenPair:
+    """Sign in with e-mail address and password."""
+    return await issuer.sign_in(credentials.email, credentials.password)
+
+
+@token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken))
+async def issue_token(form: Annotated[TokenRequest, Form()], issuer: Issuer) -> TokenPair:
+    """Sign in, or refresh, as OAuth 2.0 clients do: with a form. The Authorize button of this page uses it."""
+    if form.grant_type == "refresh_token":
+        return await issuer.refresh(form.refresh_token)
+    return await issuer.sign_in(form.username, form.password)
+
+
+@auth.post("/refresh", responses=documented(InvalidRefreshToken))
+async def refresh(body: RefreshRequest, issuer: Issuer) -> TokenPair:
+    """Get the next pair of tokens.
+
+    A refresh token is for one use. Used again within ten seconds it gives the same pair again, for a retry;
+    later it ends the session, since someone else may have it.
+    """
+    return await issuer.refresh(body.refresh_token)
+
+
+@auth.post("/logout", status_code=204, response_class=Response, responses=documented(Unauthorized, InvalidToken))
+async def logout(owner: Owner, sessions: OpenSessions) -> None:
+    """Sign out: the tokens of this session stop working."""
+    await sessions.end(owner.user_id, only=owner.session_id)
+
+
+@auth.get("/sessions", response_model=SessionList, responses=documented(Unauthorized, InvalidToken))
+async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
+    """List where you are signed in, the oldest sign-in first."""
+    rows = await sessions.list(owner.user_id)
+    return {"items": [{**row._mapping, "current": row.id == owner.session_id} for row in rows]}
+
+
+@auth.delete(
+    "/sessions/{session_id:uuid}",
+    status_code=204,
+    response_class=Response,
+    responses=documented(Unauthorized, InvalidToken, SessionNotFound),
+)
+async def end_session(session_id: UUID, owner: Owner, sessions: OpenSessions) -> None:
+    """Sign out of one of your sessions."""
+    if not await sessions.end(owner.user_id, only=session_id):
+        raise SessionNotFound
+
+
+@auth.delete("/sessions", status_code=204, response_class=Response, responses=documented(Unauthorized, InvalidToken))
+async def end_all_sessions(owner: Owner, sessions: OpenSessions) -> None:
+    """Sign out everywhere, here too."""
+    await sessions.end(owner.user_id)
+
+
+@users.get("/me", response_model=UserPublic, responses=documented(Unauthorized, InvalidToken))
+async def get_me(user: CurrentUser) -> User:
+    """Return your account."""
+    return user
+
+
+@users.patch(
+    "/me",
+    response_model=UserPublic,
+    responses=documented(Unauthorized, InvalidToken, WrongPassword, EmailTaken),
+)
+async def update_me(changes: UserUpdate, user: CurrentUser, owner: Owner, users: Users) -> User:
+    """Change your e-mail address, your password or both; all your other sessions end."""
+    if not (changes.email or changes.password):
+        raise Invalid.field("body", code="nothing_to_change", detail="Give a new email, a new password or both.")
+    return await users.change(user, changes, owner.session_id)
+
+
+@users.post(
+    "/me/delete",
+    status_code=204,
+    response_class=Response,
+    responses=documented(Unauthorized, InvalidToken, WrongPassword),
+)
+async def delete_me(confirmation: PasswordCheck, user: CurrentUser, users: Users) -> None:
+    """Delete your account, with all your contacts."""
+    await users.erase(user, confirmation.current_password)

@@ -1,0 +1,194 @@
+"""Sessions in the database: opened by a sign-in, rotated by a refresh, ended for every worker."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Interval, Row, String, Uuid, bindparam, delete, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+from uuid_utils.compat import uuid7
+
+from contacts_api.accounts.models import AuthSession, EndedSession, User
+from contacts_api.database import Database
+from contacts_api.errors import DATABASE_ERRORS, Unauthorized
+from contacts_api.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LEEWAY_SECONDS = 30
+GRACE_SECONDS = 10
+POLL_SECONDS = 0.5
+FRESH_SECONDS = 1.0
+SWEEP_SECONDS = 600
+
+_SESSION = AuthSession.__table__  # type: ignore[attr-defined]
+_OWN = (_SESSION.c.user_id == bindparam("owner_id"), _SESSION.c.id == bindparam("session_id"))
+_LIVE = _SESSION.c.expires_at > func.now()
+_IDLE = bindparam("idle", type_=Interval)
+_LIFETIME = bindparam("lifetime", type_=Interval)
+
+# The lock makes a change of the password wait for us, or us for it: no sign-in with the old one survives it.
+_OPEN = (
+    insert(_SESSION)
+    .from_select(
+        ["user_id", "id", "seq", "expires_at", "user_agent"],
+        select(
+            col(User.id),
+            bindparam("session_id", type_=Uuid),
+            literal(0),
+            func.now() + func.least(_IDLE, _LIFETIME),
+            bindparam("user_agent", type_=String),
+        )
+        .where(
+            col(User.id) == bindparam("owner_id"),
+            col(User.hashed_password) == bindparam("hashed_password"),
+            col(User.is_active),
+        )
+        .with_for_update(read=True),
+    )
+    .returning(_SESSION)
+)
+_ROTATE = (
+    update(_SESSION)
+    .where(*_OWN, _SESSION.c.seq == bindparam("presented"), _LIVE)
+    .values(
+        seq=_SESSION.c.seq + 1,
+        refreshed_at=func.now(),
+        expires_at=func.least(func.now() + _IDLE, _SESSION.c.created_at + _LIFETIME),
+    )
+    .returning(_SESSION)
+)
+_CURRENT = select(
+    _SESSION, (_SESSION.c.refreshed_at > func.now() - timedelta(seconds=GRACE_SECONDS)).label("in_grace")
+).where(*_OWN, _LIVE)
+_ended = (
+    delete(_SESSION)
+    .where(
+        _SESSION.c.user_id == bindparam("owner_id"),
+        or_(bindparam("only", type_=Uuid).is_(None), _SESSION.c.id == bindparam("only", type_=Uuid)),
+        or_(bindparam("but", type_=Uuid).is_(None), _SESSION.c.id != bindparam("but", type_=Uuid)),
+    )
+    .returning(_SESSION.c.id)
+    .cte("ended")
+)
+END = (
+    insert(EndedSession.__table__)  # type: ignore[attr-defined]
+    .from_select(["id"], select(_ended.c.id), include_defaults=False)
+    .on_conflict_do_nothing()
+    .returning(col(EndedSession.id))
+)
+"""End the sessions of `owner_id`: all, `only` one, or all `but` one. Returns the id of one that ended."""
+
+_LIST = select(_SESSION).where(_SESSION.c.user_id == bindparam("owner_id"), _LIVE).order_by(_SESSION.c.id)
+_IS_LIVE = select(literal(1)).where(*_OWN, _LIVE)
+# The one statement that names no owner: every worker has to know of every ending.
+_ENDED_IDS = select(func.array_agg(col(EndedSession.id)))
+
+
+class InvalidRefreshToken(Unauthorized):
+    code, title = "invalid_refresh_token", "The refresh token is not valid (any more); sign in again"
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says: whose session it belongs to and, for a refresh token, its place in the sequence."""
+
+    user_id: UUID
+    session_id: UUID
+    expires_at: int
+    seq: int | None = None
+
+
+class Sessions:
+    """The sessions of all users: rows that only single statements change."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._lifetimes = {
+            "idle": timedelta(seconds=settings.refresh_token_seconds),
+            "lifetime": timedelta(seconds=settings.session_seconds),
+        }
+
+    async def open(self, user: User, user_agent: str | None) -> Row[Any] | None:
+        """Return the row of a new session; None if the account has changed since `user` was read."""
+        rows = await self._database.write(
+            _OPEN,
+            owner_id=user.id,
+            hashed_password=user.hashed_password,
+            session_id=uuid7(),
+            user_agent=user_agent,
+            **self._lifetimes,
+        )
+        return rows[0] if rows else None
+
+    async def rotate(self, claims: Claims) -> Row[Any]:
+        """Return the row after the refresh that `claims` ask for.
+
+        The newest token moves the sequence on; its parent, within the grace, finds it moved already.
+        Anything older has been stolen, from us or by us: the session ends before InvalidRefreshToken is raised.
+        """
+        own = {"owner_id": claims.user_id, "session_id": claims.session_id}
+        rotated = await self._database.write(_ROTATE, presented=claims.seq, **own, **self._lifetimes)
+        if rotated:
+            return rotated[0]
+        found = await self._database.read(_CURRENT, **own)
+        if not found or claims.seq is None or claims.seq > found[0].seq:
+            raise InvalidRefreshToken
+        (row,) = found
+        if claims.seq + 1 < row.seq or not row.in_grace:
+            await self.end(claims.user_id, only=claims.session_id)
+            raise InvalidRefreshToken
+        return row
+
+    async def list(self, user_id: UUID) -> Sequence[Row[Any]]:
+        return await self._database.read(_LIST, owner_id=user_id)
+
+    async def end(self, user_id: UUID, *, only: UUID | None = None, but: UUID | None = None) -> bool:
+        """End the user's sessions; say whether there were any."""
+        return bool(await self._database.write(END, owner_id=user_id, only=only, but=but))
+
+
+class EndedSessions:
+    """One worker's copy of the sessions that ended within an access token's lifetime."""
+
+    def __init__(self, database: Database, access_token_seconds: int) -> None:
+        self._database = database
+        self._kept = timedelta(seconds=access_token_seconds + 2 * LEEWAY_SECONDS)
+        self._ids: frozenset[UUID] = frozenset()
+        self._read_at = float("-inf")
+
+    async def has_ended(self, claims: Claims) -> bool:
+        """Say whether the session has ended. Asks the database only where the copy has grown old."""
+        if time.monotonic() - self._read_at <= FRESH_SECONDS:
+            return claims.session_id in self._ids
+        return not await self._database.read(_IS_LIVE, owner_id=claims.user_id, session_id=claims.session_id)
+
+    async def watch(self) -> None:
+        """Keep the copy fresh, and the tables free of what is past, until cancelled."""
+        swept_at = float("-inf")
+        while True:
+            try:
+                await self.refresh()
+                if time.monotonic() - swept_at > SWEEP_SECONDS:
+                    await self.sweep()
+                    swept_at = time.monotonic()
+            except DATABASE_ERRORS as error:
+                logger.warning("cannot read the ended sessions: %s", type(error).__name__)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def refresh(self) -> None:
+        asked_at = time.monotonic()
+        ((ids,),) = await self._database.read(_ENDED_IDS)
+        self._ids = frozenset(ids or ())
+        self._read_at = asked_at
+
+    async def sweep(self) -> None:
+        """Delete the sessions past their end, and the endings that no token outlives."""
+        await self._database.write(delete(_SESSION).where(_SESSION.c.expires_at < func.now()))
+        await self._database.write(delete(EndedSession).where(col(EndedSession.ended_at) < func.now() - self._kept))

@@ -1,0 +1,161 @@
+"""The application: create_app() puts it together, and `app` is what uvicorn serves."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from sqlalchemy import text
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from contacts_api import __version__
+from contacts_api.accounts.routes import auth, token, users
+from contacts_api.accounts.sessions import EndedSessions, Sessions
+from contacts_api.accounts.users import PasswordHasher, Tokens
+from contacts_api.contacts.routes import contacts
+from contacts_api.database import Autocommit, Database, create_engine
+from contacts_api.errors import DatabaseUnavailable, SchemaOutdated, add_error_handlers, documented, problem_schemas
+from contacts_api.http import RequestLog, Route
+from contacts_api.pagination import Cursors
+from contacts_api.schema import NEWEST
+from contacts_api.settings import Settings
+
+STATIC = Path(__file__).parent / "static"
+DESCRIPTION = """
+Register, press **Authorize** and sign in with your e-mail address and password: then every call
+of this page is made as you. Contacts belong to whoever created them; no one else sees them.
+
+Errors are `application/problem+json`, with a `code` for programs and a `detail` for people.
+"""
+TAGS = [
+    {"name": "contacts", "description": "Your contacts, and their birthdays."},
+    {"name": "auth", "description": "Registering, signing in and out."},
+    {"name": "users", "description": "Your account."},
+    {"name": "health", "description": "For whoever watches over the server."},
+]
+# What the pages load comes from here; ReDoc would fetch its logo from a CDN.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "worker-src blob:; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+EXPOSED_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
+
+pages = APIRouter(include_in_schema=False)
+health = APIRouter(prefix="/health", tags=["health"], route_class=Route)
+
+
+class Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document["components"]["schemas"] |= problem_schemas()
+        return document
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def create_app(settings: Settings | None = None, clock: Callable[[], datetime] = utc_now) -> FastAPI:
+    """Return the application. `clock` says what time it is: when tokens end, and what today is."""
+    settings = settings or Settings()
+    app = Application(
+        title="Contacts API",
+        version=__version__,
+        description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        openapi_tags=TAGS,
+        servers=[{"url": settings.root_path or "/", "description": "This server"}],
+        root_path=settings.root_path,
+        root_path_in_servers=False,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.state.clock = clock
+    # The contacts first: routes are tried in turn, and theirs are called the most.
+    for router in (contacts, auth, token, users, health, pages):
+        app.include_router(router)
+    app.mount("/assets", StaticFiles(directory=STATIC, packages=[("fastapi_offline", "static")]))
+    add_error_handlers(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(RequestLog)
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Connect what serves requests, and keep an eye on the sessions that end."""
+    settings: Settings = app.state.settings
+    if settings.database_url is None or settings.jwt_secret is None:
+        raise RuntimeError("DATABASE_URL and JWT_SECRET are not set; `python -m contacts_api` does without them.")
+    url, secret = settings.database_url.get_secret_value(), settings.jwt_secret.get_secret_value()
+    # The watch has a connection of its own: what it learns must not wait for requests.
+    engines = [create_engine(url, settings.pool_size), create_engine(url, pool_size=1)]
+    app.state.database, watch = (Database(engine) for engine in engines)
+    app.state.sessions = Sessions(app.state.database, settings)
+    app.state.ended_sessions = EndedSessions(watch, settings.access_token_seconds)
+    app.state.tokens = Tokens(settings, secret, app.state.clock)
+    app.state.hasher = PasswordHasher(settings.hashing_threads)
+    app.state.cursors = Cursors(secret.encode())
+    watching = asyncio.create_task(app.state.ended_sessions.watch())
+    # What is imported stays: a collection that walks all of it stops the worker for 40 ms.
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await asyncio.gather(*(engine.dispose() for engine in engines))
+
+
+@health.get("/live")
+async def check_live() -> dict[str, str]:
+    """Answer while the process runs, database or no database."""
+    return {"status": "ok"}
+
+
+@health.get("/ready", responses=documented(DatabaseUnavailable))
+async def check_ready(database: Autocommit) -> dict[str, str]:
+    """Answer with 200 when the database answers and its schema is current."""
+    revisions = await database.read(text("SELECT version_num FROM alembic_version"))
+    if [row.version_num for row in revisions] != [NEWEST]:
+        raise SchemaOutdated
+    return {"status": "ok"}
+
+
+@pages.get("/")
+async def go_to_docs(request: Request) -> RedirectResponse:
+    return RedirectResponse(f"{request.scope['root_path']}/docs")
+
+
+@pages.get("/docs")
+async def show_docs() -> FileResponse:
+    return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
+
+
+@pages.get("/redoc")
+async def show_redoc() -> FileResponse:
+    return FileResponse(STATIC / "redoc.html", headers=PAGE_HEADERS)
+
+
+app = create_app()

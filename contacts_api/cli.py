@@ -1,0 +1,283 @@
+"""The command line: serve, migrate, seed, and an operator's ways with accounts."""
+
+import argparse
+import asyncio
+import getpass
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, closing
+from itertools import islice
+from typing import Any, TypeVar
+
+import psycopg2
+import uvicorn
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from sqlalchemy import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from contacts_api import __version__, embedded
+from contacts_api.accounts.models import Password, User, UserCreate
+from contacts_api.accounts.users import PasswordHasher, UserManager
+from contacts_api.contacts.models import Contact, ContactBase, columns_of
+from contacts_api.database import create_engine, psycopg2_url
+from contacts_api.errors import problem_of_database_error
+from contacts_api.schema import migrate
+from contacts_api.settings import Settings
+
+OLDEST_POSTGRESQL = 15
+SHUTDOWN_SECONDS = 10
+BATCH = 500
+LOCALES = ("en_US", "uk_UA", "pl_PL", "fr_FR")
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+T = TypeVar("T")
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"]},
+}
+
+
+class CommandError(Exception):
+    """What went wrong, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Exits with 1, and one line, where it cannot."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options.run(options, Settings())
+    except ValidationError as error:
+        first = error.errors()[0]
+        fail(f"{str(first['loc'][0]).upper()} {first['msg'].removeprefix('Value error, ')}")
+    except (CommandError, embedded.EmbeddedError) as error:
+        fail(str(error))
+    except DBAPIError as error:
+        fail(f"{problem_of_database_error(error).title}.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    err.print(f"contacts_api: {message}", markup=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m contacts_api",
+        description="A REST API for contacts. Without DATABASE_URL it brings its own PostgreSQL.",
+        epilog="Settings are environment variables, or lines of .env: the README lists them.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    serving = command("serve", serve, "serve the API (this is what no command means, too)")
+    serving.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
+    serving.add_argument("--port", default=8000, type=int, help="the port to listen on (%(default)s)")
+    serving.add_argument("--workers", type=int, help="how many processes (WEB_CONCURRENCY, or 1)")
+    serving.add_argument("--reload", action="store_true", help="start anew when the code changes")
+    command("migrate", run_migrations, "bring the database to the newest schema; safe from several places at once")
+    seeding = command("seed", seed, "make a demo account with believable contacts")
+    seeding.add_argument("--email", default="demo@example.com", help="whose contacts they are (%(default)s)")
+    seeding.add_argument("--contacts", default=100, type=int, metavar="N", help="how many (%(default)s)")
+    for name, run, text in (
+        ("set-password", set_password, "set an account's password, which is asked for, and end its sessions"),
+        ("deactivate", deactivate, "shut an account out, and end its sessions"),
+        ("activate", activate, "let a deactivated account in again"),
+    ):
+        command(name, run, text).add_argument("email", help="the account's address")
+
+    is_bare = not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"))
+    return parser.parse_args(["serve", *arguments] if is_bare else arguments)
+
+
+def serve(options: argparse.Namespace, settings: Settings) -> None:
+    """Serve until told to stop."""
+    refuse_taken_port(options.host, options.port)
+    if settings.database_url and not settings.jwt_secret:
+        raise CommandError("JWT_SECRET is not set: with DATABASE_URL it must be, to 32 bytes or more.")
+    url = connect(settings)
+    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else embedded.keep_secret(settings.data_dir)
+    workers = options.workers or settings.web_concurrency
+    # The workers are new processes: this is how they get to know.
+    os.environ |= {"DATABASE_URL": url, "JWT_SECRET": secret, "WEB_CONCURRENCY": str(workers)}
+    # As an exit, not a death, so that the embedded PostgreSQL is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    err.print(f"The docs are at [bold]http://{host}:{options.port}{settings.root_path}/docs[/bold]; Ctrl-C stops.")
+    uvicorn.run(
+        "contacts_api.app:app",
+        host=options.host,
+        port=options.port,
+        workers=workers,
+        reload=options.reload,
+        access_log=False,
+        server_header=False,
+        log_config=LOGGING,
+        log_level=settings.log_level.lower(),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with closing(socket.socket(family, kind)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CommandError(f"Cannot listen on {host}:{port}: {reason}.") from None
+
+
+def connect(settings: Settings) -> str:
+    """Return the URL of a database that answers and fits: the operator's, or the embedded one, migrated."""
+    if settings.database_url is None:
+        url = embedded.start(settings.data_dir)
+        migrate(url)
+        return url
+    url = settings.database_url.get_secret_value()
+    try:
+        dsn = psycopg2_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        with closing(psycopg2.connect(dsn, connect_timeout=5)) as connection:
+            version, encoding = connection.server_version // 10_000, connection.get_parameter_status("server_encoding")
+    except psycopg2.Error as error:
+        raise CommandError(f"The database does not answer: {' '.join(str(error).split())}") from None
+    if version < OLDEST_POSTGRESQL:
+        raise CommandError(f"This is PostgreSQL {version}; it takes {OLDEST_POSTGRESQL} or newer.")
+    if encoding != "UTF8":
+        raise CommandError(f"The database's encoding is {encoding}; it takes UTF8: CREATE DATABASE … ENCODING 'UTF8'.")
+    return url
+
+
+def run_migrations(options: argparse.Namespace, settings: Settings) -> None:
+    migrate(connect(settings))
+    out.print("The database has the newest schema.")
+
+
+def seed(options: argparse.Namespace, settings: Settings) -> None:
+    email = checked(TypeAdapter(UserCreate), {"email": options.email, "password": secrets.token_urlsafe()}).email
+    if options.contacts < 0:
+        raise CommandError("--contacts must be 0 or more.")
+    asyncio.run(fill(connect(settings), email, options.contacts))
+
+
+async def fill(url: str, email: str, count: int) -> None:
+    """Make the account, unless there is one, and its contacts: all of them or none."""
+    password = secrets.token_urlsafe(12)
+    async with manager(url) as users:
+        user = await users.user_db.get_by_email(email)
+        is_new = user is None
+        user = user or await users.register(UserCreate(email=email, password=password))
+        session = users.session
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=err) as progress:
+            task = progress.add_task("Contacts", total=count)
+            rows = believable_contacts(count)
+            while batch := [{"owner_id": user.id, "id": uuid7()} | row for row in islice(rows, BATCH)]:
+                await session.execute(insert(Contact.__table__), batch)  # type: ignore[attr-defined]
+                progress.advance(task, len(batch))
+        await session.commit()
+    out.print(
+        f"{count:,} contacts. Sign in as {email} with " + (f"the password {password}" if is_new else "your password")
+    )
+
+
+def believable_contacts(count: int) -> Iterator[dict[str, Any]]:
+    """Yield rows of contacts, in several scripts: drawn from samples, since Faker makes 3,000 a second."""
+    from faker import Faker  # which takes half a second to import
+
+    def sample(of: str, locale: str = "en_US", size: int = 200, **options: int) -> list[Any]:
+        faker = Faker(locale)
+        return [getattr(faker, of)(**options) for _ in range(size)]
+
+    first_names = [sample("first_name", locale) for locale in LOCALES]
+    last_names = [sample("last_name", locale) for locale in LOCALES]
+    mailboxes, jobs = sample("user_name"), sample("job")
+    births = sample("date_of_birth", size=1000, minimum_age=18, maximum_age=90)
+    choose = random.Random().choice  # noqa: S311 (nothing here is secret)
+    for n in range(count):
+        language = n % len(LOCALES)
+        contact = ContactBase(
+            first_name=choose(first_names[language]),
+            last_name=choose(last_names[language]),
+            email=f"{choose(mailboxes)}{n}@example.com",
+            phone_number=f"+1 202 555 {n % 10_000:04}",
+            date_of_birth=choose(births),
+            additional_info=choose(jobs) if n % 3 == 0 else None,
+        )
+        yield columns_of(contact)
+
+
+def set_password(options: argparse.Namespace, settings: Settings) -> None:
+    password = ask_password()
+    checked(TypeAdapter(Password), password)
+    asyncio.run(change(settings, options.email, lambda users, user: users.set_password(user, password)))
+    out.print("The password is set, and all sessions of the account have ended.")
+
+
+def ask_password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("New password: ")
+    if getpass.getpass("Once more: ") != password:
+        raise CommandError("The two are not the same.")
+    return password
+
+
+def deactivate(options: argparse.Namespace, settings: Settings) -> None:
+    asyncio.run(change(settings, options.email, lambda users, user: users.set_active(user, False)))
+    out.print("The account is shut out, and all its sessions have ended.")
+
+
+def activate(options: argparse.Namespace, settings: Settings) -> None:
+    asyncio.run(change(settings, options.email, lambda users, user: users.set_active(user, True)))
+    out.print("The account can sign in.")
+
+
+async def change(settings: Settings, email: str, how: Callable[[UserManager, User], Coroutine[Any, Any, None]]) -> None:
+    """Find the account and change it, in one transaction."""
+    async with manager(connect(settings)) as users:
+        user = await users.find(email)
+        if user is None:
+            raise CommandError("There is no account with this e-mail address.")
+        await how(users, user)
+        await users.session.commit()
+
+
+@asynccontextmanager
+async def manager(url: str) -> AsyncIterator[UserManager]:
+    engine = create_engine(url, pool_size=1)
+    try:
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            yield UserManager(session, PasswordHasher(threads=1))
+    finally:
+        await engine.dispose()
+
+
+def checked(adapter: TypeAdapter[T], value: object) -> T:
+    """Return the value as its type has it; what is wrong with it is said without repeating it."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise CommandError(error.errors()[0]["msg"]) from None

@@ -1,0 +1,203 @@
+"""Every statement on contacts but the ORM's. Each names its owner, is built once, and has PostgreSQL write the JSON."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime
+from functools import cache
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Date,
+    DateTime,
+    Row,
+    Select,
+    SmallInteger,
+    Text,
+    bindparam,
+    cast,
+    column,
+    extract,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+from contacts_api.contacts.models import Contact, ContactBase
+from contacts_api.pagination import PageQuery
+from contacts_api.text import SearchTerm, fold
+
+Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
+MAX_WORDS = 5
+
+_LINES: dict[str, ColumnElement[int]] = {
+    "first_name": literal_column("1"),
+    "last_name": literal_column("2"),
+    "email": literal_column("3"),
+}
+
+_CONTACT = Contact.__table__  # type: ignore[attr-defined]
+_SORT_COLUMNS = {
+    "name": _CONTACT.c.sort_name,
+    "created_at": _CONTACT.c.created_at,
+    "updated_at": _CONTACT.c.updated_at,
+}
+_OWNED = _CONTACT.c.owner_id == bindparam("owner_id")
+_LIMIT: ColumnElement[int] = bindparam("limit", type_=BigInteger)
+
+
+def _shown(name: str) -> ColumnElement[Any]:
+    value: ColumnElement[Any] = _CONTACT.c[name]
+    if not isinstance(value.type, DateTime):
+        return value
+    # Left to itself, PostgreSQL writes the time of the connection's zone, without the zeros at its end.
+    in_utc = func.timezone(literal_column("'UTC'"), value)
+    return func.to_char(in_utc, literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""))
+
+
+def _object(members: dict[str, ColumnElement[Any]]) -> ColumnElement[Any]:
+    pairs: Iterator[tuple[ColumnElement[Any], ColumnElement[Any]]] = (
+        (literal_column(f"'{name}'"), value) for name, value in members.items()
+    )
+    return func.json_build_object(*(part for pair in pairs for part in pair))
+
+
+_JSON = _object({name: _shown(name) for name in ("id", *ContactBase.model_fields, "created_at", "updated_at")})
+_ANSWER = (cast(_JSON, Text).label("body"), _CONTACT.c.version)
+
+GET = select(*_ANSWER).where(_OWNED, _CONTACT.c.id == bindparam("contact_id"))
+CREATE = insert(Contact).returning(*_ANSWER)
+LOCK = select(Contact).where(_OWNED, _CONTACT.c.id == bindparam("contact_id")).with_for_update()
+
+
+def like(term: str) -> str:
+    """Return the LIKE pattern of what contains `term`, which is taken literally."""
+    for special in ("\\", "%", "_"):
+        term = term.replace(special, f"\\{special}")
+    return f"%{term}%"
+
+
+def _few_words(q: str) -> str:
+    if len(q.split()) > MAX_WORDS:
+        raise PydanticCustomError("too_many_words", f"Must have at most {MAX_WORDS} words.")
+    return q
+
+
+class ContactQuery(PageQuery):
+    """What to list: all conditions together, and an empty one as if absent."""
+
+    q: Annotated[
+        SearchTerm,
+        Field(max_length=100, description="Up to 5 words, each in a name, the e-mail address or the phone number."),
+        AfterValidator(_few_words),
+    ] = ""
+    first_name: Annotated[SearchTerm, Field(max_length=100, description="A part of the first name.")] = ""
+    last_name: Annotated[SearchTerm, Field(max_length=100, description="A part of the last name.")] = ""
+    email: Annotated[SearchTerm, Field(max_length=254, description="A part of the e-mail address.")] = ""
+    sort: Annotated[
+        Sort, Field(description="By last, then first name, or by a time; with a minus, the other way round.")
+    ] = "name"
+    with_total: Annotated[bool, Field(description="Also count all contacts that match.")] = False
+
+    def terms(self) -> dict[str, str]:
+        """Return the folded terms by the names of their parameters."""
+        words = {f"word_{n}": word for n, word in enumerate(self.q.split())}
+        fields = {name: getattr(self, name) for name in _LINES}
+        return {name: folded for name, term in (words | fields).items() if (folded := fold(term))}
+
+    def statement(self, terms: Iterable[str], *, is_first: bool) -> Select[Any]:
+        return _page_of_contacts(self.sort, frozenset(terms), is_first, self.with_total)
+
+
+@cache
+def _page_of_contacts(sort: Sort, terms: frozenset[str], is_first: bool, with_total: bool) -> Select[Any]:
+    """Return the statement for a page, by the shape of its filters.
+
+    Its row: body (JSON text of the items), has_more, the position of the last item, total.
+    """
+    matching = [_OWNED, *(condition for name in sorted(terms) for condition in _containing(name))]
+    key, is_descending = _SORT_COLUMNS[sort.lstrip("-")], sort.startswith("-")
+    page = _page(select(_JSON.label("item")).where(*matching), [key], is_first, is_descending)
+    total = select(func.count()).select_from(_CONTACT).where(*matching).scalar_subquery() if with_total else null()
+    return page.add_columns(total.label("total"))
+
+
+def _containing(name: str) -> Iterator[ColumnElement[bool]]:
+    pattern: ColumnElement[str] = bindparam(name, type_=Text)
+    # The trigram index serves this one; the next says which line of search_text it must be.
+    yield _CONTACT.c.search_text.like(pattern)
+    if name in _LINES:
+        yield func.split_part(_CONTACT.c.search_text, literal_column(r"E'\n'"), _LINES[name]).like(pattern)
+
+
+@cache
+def page_of_birthdays(is_first: bool) -> Select[Any]:
+    """Return the statement for a page of upcoming birthdays.
+
+    Its parameters `keys` and `dates` say which birthday comes when; its row is as that of a page of contacts.
+    """
+    upcoming = (
+        func.unnest(bindparam("keys", type_=ARRAY(SmallInteger)), bindparam("dates", type_=ARRAY(Date)))
+        .table_valued(column("key", SmallInteger), column("date", Date), name="upcoming")
+        .render_derived()
+    )
+    item = _object(
+        {
+            "contact": _JSON,
+            "birthday_on": upcoming.c.date,
+            "days_until": upcoming.c.date - bindparam("today", type_=Date),
+            "turns": cast(extract("year", upcoming.c.date) - extract("year", _CONTACT.c.date_of_birth), SmallInteger),
+        }
+    )
+    rows = select(item.label("item")).join_from(_CONTACT, upcoming, _CONTACT.c.birthday == upcoming.c.key)
+    return _page(rows.where(_OWNED), [upcoming.c.date, _CONTACT.c.sort_name], is_first, False)
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "sort_name": str,
+    "created_at": datetime.fromisoformat,
+    "updated_at": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "id": UUID,
+}
+
+
+def after(position: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parameters that make a statement for a page go on after `position`."""
+    return {f"after_{name}": parse(position[name]) for name, parse in _PARSERS.items() if name in position}
+
+
+def position_of(row: Row[Any]) -> dict[str, str]:
+    """Return the position of the last item of a page."""
+    return {name: str(value) for name, value in row._mapping.items() if name in _PARSERS}
+
+
+def _page(rows: Select[Any], order: list[ColumnElement[Any]], is_first: bool, is_descending: bool) -> Select[Any]:
+    """Return the statement for `limit` of `rows`, in `order` and then by id, after the position it is given."""
+    keys = [*order, _CONTACT.c.id]
+    if not is_first:
+        here, there = tuple_(*keys), tuple_(*(bindparam(f"after_{key.key}", type_=key.type) for key in keys))
+        rows = rows.where(here < there if is_descending else here > there)
+    sorted_by = [key.desc() if is_descending else key.asc() for key in keys]
+    numbered = func.row_number().over(order_by=sorted_by).label("n")
+    page = (
+        # The id as text, since PostgreSQL before 18 has no max() of UUIDs.
+        rows.add_columns(numbered, *order, cast(_CONTACT.c.id, Text).label("id"))
+        .order_by(*sorted_by)
+        .limit(_LIMIT + 1)
+        .subquery("page")
+    )
+    items = func.json_agg(aggregate_order_by(page.c.item, page.c.n)).filter(page.c.n <= _LIMIT)
+    return select(
+        func.coalesce(cast(items, Text), literal_column("'[]'")).label("body"),
+        (func.count() > _LIMIT).label("has_more"),
+        *(func.max(page.c[key.key]).filter(page.c.n == _LIMIT).label(key.key) for key in keys),
+    )

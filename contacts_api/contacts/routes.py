@@ -1,0 +1,210 @@
+"""Contacts: always those of whoever signed in."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import urlencode
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import AfterValidator, Field
+from sqlalchemy import Row
+from uuid_utils.compat import uuid7
+
+from contacts_api.accounts.users import InvalidToken, Owner
+from contacts_api.contacts import queries
+from contacts_api.contacts.birthdays import upcoming_birthdays
+from contacts_api.contacts.models import (
+    Contact,
+    ContactBase,
+    ContactCreate,
+    ContactPage,
+    ContactPublic,
+    ContactUpdate,
+    UpcomingBirthday,
+    columns_of,
+)
+from contacts_api.database import Autocommit, Session
+from contacts_api.errors import DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
+from contacts_api.http import Route
+from contacts_api.pagination import Cursors, InvalidCursor, Page, PageQuery
+from contacts_api.settings import known_time_zone
+
+PRIVATE = {"Cache-Control": "private, no-cache"}
+JSON = "application/json"
+
+
+class ContactNotFound(NotFound):
+    code, title = "contact_not_found", "Contact not found"
+
+
+class PreconditionFailed(Problem):
+    status, code, title = 412, "precondition_failed", "The contact has changed since you read it"
+
+
+class BirthdayQuery(PageQuery):
+    days: Annotated[int, Field(ge=0, le=365, description="How many days to look ahead.")] = 7
+    tz: Annotated[
+        str | None,
+        AfterValidator(known_time_zone),
+        Field(description="Whose today it is: a time zone of the IANA database.", examples=["Europe/Kyiv"]),
+    ] = None
+
+
+async def get_own_contact(
+    contact_id: UUID, owner: Owner, session: Session, if_match: Annotated[str | None, Header()] = None
+) -> Contact:
+    """Return the contact, locked until the request is through."""
+    contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
+    if contact is None:
+        raise ContactNotFound
+    if if_match is not None and not _names(if_match, contact.version):
+        raise PreconditionFailed
+    return contact
+
+
+async def get_today_in(request: Request) -> Callable[[str | None], date]:
+    state = request.app.state
+    return lambda tz: state.clock().astimezone(ZoneInfo(tz or state.settings.time_zone)).date()
+
+
+class Pager:
+    """Reads from a cursor where a list goes on, and answers with the page from there."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._cursors: Cursors = request.app.state.cursors
+
+    def position(self, query: PageQuery, *which: object) -> dict[str, str]:
+        return {} if query.cursor is None else self._cursors.read(query.cursor, *which)
+
+    def answer(self, row: Row[Any], position: Mapping[str, str], *which: object, **members: int | None) -> Response:
+        headers, next_cursor = dict(PRIVATE), None
+        if row.has_more:
+            next_cursor = self._cursors.write({**position, **queries.position_of(row)}, *which)
+            path = self._request.scope["root_path"] + self._request.scope["route"].path
+            headers["Link"] = f'<{path}?{urlencode({**self._request.query_params, "cursor": next_cursor})}>; rel="next"'
+        rest = json.dumps({"next_cursor": next_cursor, **members})
+        return Response(f'{{"items":{row.body},{rest[1:]}', 200, headers, JSON)
+
+
+async def get_pager(request: Request) -> Pager:
+    return Pager(request)
+
+
+OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
+"""The contact in the path: the caller's own and, with If-Match, as the caller saw it last."""
+TodayIn: TypeAlias = Annotated[Callable[[str | None], date], Depends(get_today_in)]
+Pages: TypeAlias = Annotated[Pager, Depends(get_pager)]
+IfNoneMatch: TypeAlias = Annotated[str | None, Header()]
+
+
+def _names(tags: str, version: int) -> bool:
+    """Say whether the entity tags of If-Match or If-None-Match have the version's (RFC 9110, 13.1)."""
+    return tags.strip() == "*" or f'"{version}"' in (tag.strip() for tag in tags.split(","))
+
+
+def answer(row: Row[Any], status: int = 200, **headers: str) -> Response:
+    """Return one contact, as PostgreSQL wrote it."""
+    return Response(row.body, status, {"ETag": f'"{row.version}"', **PRIVATE, **headers}, JSON)
+
+
+async def save(contact: Contact, new: ContactBase, session: Session) -> Response:
+    contact.sqlmodel_update(columns_of(new))
+    await session.flush()
+    key = {"owner_id": contact.owner_id, "contact_id": contact.id}
+    return answer((await session.execute(queries.GET, key)).one())
+
+
+contacts = APIRouter(
+    prefix="/contacts",
+    tags=["contacts"],
+    route_class=Route,
+    responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable),
+)
+
+
+@contacts.get("/{contact_id:uuid}", response_model=ContactPublic, responses=documented(ContactNotFound))
+async def get_contact(
+    contact_id: UUID, owner: Owner, database: Autocommit, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Return one of your contacts."""
+    found = await database.read(queries.GET, owner_id=owner.user_id, contact_id=contact_id)
+    if not found:
+        raise ContactNotFound
+    (row,) = found
+    if if_none_match is not None and _names(if_none_match.replace("W/", ""), row.version):
+        return Response(status_code=304, headers={"ETag": f'"{row.version}"', **PRIVATE})
+    return answer(row)
+
+
+@contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor))
+async def list_contacts(
+    query: Annotated[queries.ContactQuery, Query()], owner: Owner, database: Autocommit, pages: Pages
+) -> Response:
+    """List and search your contacts; case and accents do not matter."""
+    terms = query.terms()
+    which = ("contacts", owner.user_id, query.sort, terms)
+    position = pages.position(query, *which)
+    statement = query.statement(terms, is_first=not position)
+    patterns = {name: queries.like(term) for name, term in terms.items()}
+    (row,) = await database.read(
+        statement, owner_id=owner.user_id, limit=query.limit, **patterns, **queries.after(position)
+    )
+    return pages.answer(row, position, *which, total=row.total)
+
+
+@contacts.get("/birthdays", response_model=Page[UpcomingBirthday], responses=documented(InvalidCursor))
+async def list_birthdays(
+    query: Annotated[BirthdayQuery, Query()], owner: Owner, database: Autocommit, pages: Pages, today_in: TodayIn
+) -> Response:
+    """List your contacts whose birthday is today or in the next days, the next one first."""
+    which = ("birthdays", owner.user_id, query.days, query.tz)
+    position = pages.position(query, *which)
+    statement = queries.page_of_birthdays(not position)
+    # A list that was begun yesterday goes on as of yesterday.
+    today = date.fromisoformat(position.setdefault("today", str(today_in(query.tz))))
+    upcoming = upcoming_birthdays(today, query.days)
+    days = {"today": today, "keys": list(upcoming), "dates": list(upcoming.values())}
+    (row,) = await database.read(
+        statement, owner_id=owner.user_id, limit=query.limit, **days, **queries.after(position)
+    )
+    return pages.answer(row, position, *which)
+
+
+@contacts.post("", status_code=201, response_model=ContactPublic)
+async def create_contact(new: ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
+    """Create a contact."""
+    contact_id = uuid7()
+    (row,) = await database.write(queries.CREATE, owner_id=owner.user_id, id=contact_id, **columns_of(new))
+    return answer(row, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
+
+
+@contacts.put(
+    "/{contact_id:uuid}", response_model=ContactPublic, responses=documented(ContactNotFound, PreconditionFailed)
+)
+async def replace_contact(new: ContactCreate, contact: OwnContact, session: Session) -> Response:
+    """Replace one of your contacts; what the body leaves out becomes null."""
+    return await save(contact, new, session)
+
+
+@contacts.patch(
+    "/{contact_id:uuid}", response_model=ContactPublic, responses=documented(ContactNotFound, PreconditionFailed)
+)
+async def update_contact(changes: ContactUpdate, contact: OwnContact, session: Session) -> Response:
+    """Change some fields of one of your contacts (a JSON merge patch, RFC 7396)."""
+    merged = ContactBase.model_validate(contact, update=changes.model_dump(exclude_unset=True))
+    return await save(contact, merged, session)
+
+
+@contacts.delete(
+    "/{contact_id:uuid}",
+    status_code=204,
+    response_class=Response,
+    responses=documented(ContactNotFound, PreconditionFailed),
+)
+async def delete_contact(contact: OwnContact, session: Session) -> None:
+    """Delete one of your contacts."""
+    await session.delete(contact)

@@ -1,0 +1,81 @@
+"""What an operator can set: environment variables or lines of `.env`."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import available_timezones
+
+from platformdirs import user_data_path
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+SECRET_BYTES = 32
+
+
+def _postgresql_url(value: SecretStr) -> SecretStr:
+    try:
+        url = make_url(value.get_secret_value())
+    except ArgumentError:
+        raise ValueError("is not a URL; expected postgresql://user:password@host/database") from None
+    if url.get_backend_name() not in ("postgres", "postgresql"):
+        raise ValueError("must start with postgresql://")
+    return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+
+def _long_secret(value: SecretStr) -> SecretStr:
+    # RFC 7518, 3.2: a key for HS256 has at least the 256 bits of its hash.
+    if len(value.get_secret_value().encode()) < SECRET_BYTES:
+        raise ValueError(f"must have at least {SECRET_BYTES} bytes; try: openssl rand -hex 32")
+    return value
+
+
+def known_time_zone(name: str | None) -> str | None:
+    """Refuse what is not a time zone of the IANA database.
+
+    `ZoneInfo(name)` itself opens whatever file the name leads to.
+    """
+    if name is not None and name not in _time_zones():
+        raise PydanticCustomError("time_zone", "Must be a time zone of the IANA database, such as Europe/Kyiv.")
+    return name
+
+
+_time_zones = cache(available_timezones)
+
+
+def _comma_separated(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """The settings, each under its own name in upper case; see the README for all of them."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True
+    )
+
+    database_url: Annotated[SecretStr, AfterValidator(_postgresql_url)] | None = None
+    jwt_secret: Annotated[SecretStr, AfterValidator(_long_secret)] | None = None
+    data_dir: Path = user_data_path("contacts-api", appauthor=False)
+
+    access_token_seconds: PositiveInt = 15 * 60
+    refresh_token_seconds: PositiveInt = 14 * 24 * 3600
+    session_seconds: PositiveInt = 30 * 24 * 3600
+
+    registration_open: bool = True
+    time_zone: Annotated[str, AfterValidator(known_time_zone)] = "UTC"
+    cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = []
+
+    root_path: Annotated[str, Field(pattern=r"^(/[^/?#]+)*$")] = ""
+    forwarded_allow_ips: str = "127.0.0.1"
+    web_concurrency: PositiveInt = 1
+    pool_size: PositiveInt = 10
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+
+    @property
+    def hashing_threads(self) -> int:
+        """How many passwords one worker hashes at once: its share of the cores."""
+        return max(1, (os.cpu_count() or 1) // self.web_concurrency)

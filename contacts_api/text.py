@@ -1,0 +1,95 @@
+"""Text on its way in, and the form of it that searches compare."""
+
+import re
+import unicodedata
+from datetime import UTC, datetime
+from typing import Annotated
+
+from email_validator import EmailNotValidError, ValidatedEmail, validate_email
+from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
+from pydantic_core import PydanticCustomError
+
+# Letters that Unicode does not decompose into a base letter and a mark.
+_SPELLED_OUT = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe", "ß": "ss"})
+
+# Control characters (C0, DEL, C1) and lone surrogates, which neither UTF-8 nor PostgreSQL can hold.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_FORBIDDEN_IN_NOTES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+# The same rules as ECMA-262 patterns, for the OpenAPI document.
+ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+_ONE_LINE_NOT_BLANK = ONE_LINE.replace("$", r"[^\s\u0000-\u001f\u007f-\u009f]" + ONE_LINE[1:])
+_SEVERAL_LINES = r"^[^\u0000-\u0008\u000b-\u000c\u000e-\u001f\u007f-\u009f]*$"
+
+
+def fold(text: str) -> str:
+    """Return the case- and accent-insensitive form of `text`, the same in every locale.
+
+    Casefold and NFKD (Unicode 3.13, D147) without combining marks, and the letters of
+    `_SPELLED_OUT` in plain ones. Folding twice changes nothing.
+    """
+    if text.isascii():
+        return text.lower()
+    for _ in range(2):
+        text = unicodedata.normalize("NFKD", text).casefold()
+    text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return text.translate(_SPELLED_OUT)
+
+
+def _one_line(text: object) -> object:
+    if isinstance(text, str) and _FORBIDDEN.search(text):
+        raise PydanticCustomError("control_character", "Must not contain control characters or lone surrogates.")
+    return text
+
+
+def _several_lines(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if _FORBIDDEN_IN_NOTES.search(text):
+        raise PydanticCustomError(
+            "control_character", "Must not contain lone surrogates, nor control characters but newline and tab."
+        )
+    return text
+
+
+OneLine = BeforeValidator(_one_line)
+Trimmed = StringConstraints(strip_whitespace=True)
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+    OneLine,
+    Field(json_schema_extra={"pattern": _ONE_LINE_NOT_BLANK}),
+]
+"""A name: one line, trimmed, 1 to 100 characters."""
+
+Note = Annotated[
+    str,
+    StringConstraints(max_length=2000),
+    BeforeValidator(_several_lines),
+    Field(json_schema_extra={"pattern": _SEVERAL_LINES}),
+]
+"""Free text of at most 2,000 characters, its lines ending in LF."""
+
+SearchTerm = Annotated[str, Trimmed, OneLine, Field(json_schema_extra={"pattern": ONE_LINE})]
+"""A text to look for, trimmed; empty as if absent."""
+
+
+def read_address(text: str) -> ValidatedEmail:
+    """Return the parts of a bare e-mail address (RFC 5321, RFC 6531) of at most 254 characters."""
+    try:
+        if len(text) <= 254:
+            return validate_email(text, check_deliverability=False)
+    except EmailNotValidError:
+        pass
+    # The validator's own message quotes the address.
+    raise PydanticCustomError("email", "Must be a valid e-mail address, such as ada@example.com.")
+
+
+def format_timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Timestamp = Annotated[datetime, PlainSerializer(format_timestamp, return_type=str)]
+"""A moment, written in UTC with six digits of the second."""
