@@ -1,0 +1,107 @@
+import asyncio
+
+import pytest
+
+from tests.accounts.test_sessions import is_signed_in
+from tests.client import A_CONTACT, A_PASSWORD, Client
+from tests.conftest import Execute
+
+A_NEW_PASSWORD = "a new horse, and a new staple"
+
+
+async def test_me_is_whoever_signed_in(ada: Client, grace: Client) -> None:
+    response = await ada.get("/users/me")
+
+    assert response.status_code == 200
+    assert response.json()["email"] == "ada@example.com"
+    assert response.json().keys() == {"id", "email", "is_active", "created_at"}
+
+
+async def test_a_new_password_ends_all_other_sessions(ada: Client, ada_elsewhere: Client) -> None:
+    response = await ada.patch("/users/me", json={"current_password": A_PASSWORD, "password": A_NEW_PASSWORD})
+
+    assert response.status_code == 200
+    await asyncio.sleep(1)
+    assert await is_signed_in(ada)
+    assert not await is_signed_in(ada_elsewhere)
+    old, new = [
+        await ada.post("/auth/login", json={"email": ada.email, "password": password})
+        for password in (A_PASSWORD, A_NEW_PASSWORD)
+    ]
+    assert (old.status_code, new.status_code) == (401, 200)
+
+
+async def test_a_new_address_is_the_one_to_sign_in_with(ada: Client) -> None:
+    response = await ada.patch("/users/me", json={"current_password": A_PASSWORD, "email": "Ada.Lovelace@Example.com"})
+
+    ada.email = "ada.lovelace@example.com"
+    assert response.json()["email"] == ada.email
+    await ada.sign_in()
+
+
+async def test_an_address_that_is_taken_is_a_409_and_changes_nothing(ada: Client, grace: Client) -> None:
+    changes = {"current_password": A_PASSWORD, "email": "GRACE@example.com", "password": A_NEW_PASSWORD}
+
+    response = await ada.patch("/users/me", json=changes)
+
+    assert (response.status_code, response.json()["code"]) == (409, "email_taken")
+    await ada.sign_in()
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"current_password": "wrong", "email": "a@example.com"}, 403),
+        ({"current_password": A_PASSWORD}, 422),
+        ({"current_password": A_PASSWORD, "email": None}, 422),
+        ({"current_password": A_PASSWORD, "password": None}, 422),
+        ({"current_password": A_PASSWORD, "password": "short"}, 422),
+        ({"current_password": A_PASSWORD, "email": ""}, 422),
+        ({"current_password": A_PASSWORD, "email": "a@example.com", "is_superuser": True}, 422),
+        ({"email": "a@example.com"}, 422),
+        ({}, 422),
+    ],
+)
+async def test_a_change_that_is_refused_changes_nothing(
+    ada: Client, execute: Execute, changes: dict[str, object], status: int
+) -> None:
+    before = execute('SELECT * FROM "user"')
+
+    response = await ada.patch("/users/me", json=changes)
+
+    assert response.status_code == status
+    assert execute('SELECT * FROM "user"') == before
+
+
+async def test_of_two_changes_with_one_current_password_one_wins(ada: Client) -> None:
+    answers = await asyncio.gather(
+        *(
+            ada.patch("/users/me", json={"current_password": A_PASSWORD, "password": f"{A_NEW_PASSWORD} {n}"})
+            for n in range(4)
+        )
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [200, 403, 403, 403]
+
+
+async def test_deleting_the_account_takes_everything_along(ada: Client, grace: Client, execute: Execute) -> None:
+    await ada.create_contact()
+    await grace.create_contact()
+
+    refused = await ada.post("/users/me/delete", json={"current_password": "wrong"})
+    response = await ada.post("/users/me/delete", json={"current_password": A_PASSWORD})
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "wrong_password")
+    assert response.status_code == 204
+    for table in ('"user"', "auth_session", "contact"):
+        assert execute(f"SELECT count(*) FROM {table}") == [(1,)]
+    await asyncio.sleep(1)
+    assert not await is_signed_in(ada)
+    assert await is_signed_in(grace)
+
+
+async def test_a_contact_for_an_account_that_is_gone_is_a_401(ada: Client, execute: Execute) -> None:
+    execute('DELETE FROM "user"')
+
+    assert (await ada.post("/contacts", json=A_CONTACT)).status_code == 401
+    assert (await ada.get("/users/me")).status_code == 401

@@ -1,0 +1,133 @@
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from tests.client import Client
+from tests.conftest import SECRET, Execute
+
+
+async def refresh(client: Client, refresh_token: str) -> httpx.Response:
+    return await client.post("/auth/refresh", json={"refresh_token": refresh_token})
+
+
+async def pair_after(client: Client, refresh_token: str) -> dict[str, Any]:
+    response = await refresh(client, refresh_token)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+async def still_works(client: Client, access_token: str) -> bool:
+    response = await client.get("/users/me", headers={"Authorization": f"Bearer {access_token}"})
+    return response.status_code == 200
+
+
+def age(execute: Execute, seconds: int) -> None:
+    """Make the last refresh of all sessions as long ago."""
+    execute("UPDATE auth_session SET refreshed_at = refreshed_at - make_interval(secs => %s)", seconds)
+
+
+async def test_a_refresh_rotates_the_pair(ada: Client) -> None:
+    second = await pair_after(ada, ada.tokens["refresh_token"])
+    third = await pair_after(ada, second["refresh_token"])
+
+    assert len({ada.tokens["refresh_token"], second["refresh_token"], third["refresh_token"]}) == 3
+    assert await still_works(ada, third["access_token"])
+
+
+async def test_a_form_refreshes_too(ada: Client) -> None:
+    form = {"grant_type": "refresh_token", "refresh_token": ada.tokens["refresh_token"]}
+
+    response = await ada.post("/auth/token", data=form)
+
+    assert response.status_code == 200
+    assert await still_works(ada, response.json()["access_token"])
+
+
+async def test_the_parent_within_the_grace_gives_the_same_pair_again(ada: Client, execute: Execute) -> None:
+    first = await pair_after(ada, ada.tokens["refresh_token"])
+    age(execute, 8)
+
+    again = await pair_after(ada, ada.tokens["refresh_token"])
+
+    # The age is in the tokens' iat, so the pair is compared by what follows from it.
+    assert jwt.decode(again["refresh_token"], options={"verify_signature": False})["seq"] == 1
+    assert await pair_after(ada, first["refresh_token"])
+
+
+async def test_a_retry_at_once_gets_the_very_same_tokens(ada: Client) -> None:
+    first = await pair_after(ada, ada.tokens["refresh_token"])
+
+    assert await pair_after(ada, ada.tokens["refresh_token"]) == first
+
+
+async def test_the_parent_after_the_grace_ends_the_session(ada: Client, execute: Execute) -> None:
+    second = await pair_after(ada, ada.tokens["refresh_token"])
+    age(execute, 11)
+
+    stolen = await refresh(ada, ada.tokens["refresh_token"])
+    newest = await refresh(ada, second["refresh_token"])
+
+    assert (stolen.status_code, stolen.json()["code"]) == (401, "invalid_refresh_token")
+    assert newest.status_code == 401
+    await asyncio.sleep(1)
+    assert not await still_works(ada, second["access_token"])
+
+
+async def test_a_used_refresh_token_ends_its_session(ada: Client) -> None:
+    second = await pair_after(ada, ada.tokens["refresh_token"])
+    third = await pair_after(ada, second["refresh_token"])
+
+    assert (await refresh(ada, ada.tokens["refresh_token"])).status_code == 401
+    assert (await refresh(ada, third["refresh_token"])).status_code == 401
+
+
+async def test_a_sequence_from_the_future_is_refused_and_ends_nothing(ada: Client) -> None:
+    claims = jwt.decode(ada.tokens["refresh_token"], SECRET, ["HS256"], audience="contacts:refresh")
+    ahead = jwt.encode(claims | {"seq": 7}, SECRET, "HS256")
+
+    assert (await refresh(ada, ahead)).status_code == 401
+    assert (await refresh(ada, ada.tokens["refresh_token"])).status_code == 200
+
+
+async def test_twenty_refreshes_at_once_name_one_successor_a_hundred_times(ada: Client) -> None:
+    newest = ada.tokens["refresh_token"]
+    for _ in range(100):
+        answers = await asyncio.gather(*(refresh(ada, newest) for _ in range(20)))
+
+        assert {answer.status_code for answer in answers} == {200}
+        (newest,) = {answer.json()["refresh_token"] for answer in answers}
+
+
+@pytest.mark.parametrize(("lived_days", "idle_days", "status"), [(29, 13, 200), (29, 15, 401), (31, 1, 401)])
+async def test_a_session_ends_when_it_lies_idle_and_when_it_grows_old(
+    ada: Client, execute: Execute, lived_days: int, idle_days: int, status: int
+) -> None:
+    execute(
+        """UPDATE auth_session SET created_at = now() - make_interval(days => %s),
+           expires_at = least(now() - make_interval(days => %s) + interval '14 days',
+                              now() - make_interval(days => %s) + interval '30 days')""",
+        lived_days,
+        idle_days,
+        lived_days,
+    )
+
+    assert (await refresh(ada, ada.tokens["refresh_token"])).status_code == status
+
+
+async def test_a_refresh_never_outlives_the_thirty_days(ada: Client, execute: Execute) -> None:
+    execute("UPDATE auth_session SET created_at = now() - interval '30 days' + interval '5 minutes'")
+
+    pair = await pair_after(ada, ada.tokens["refresh_token"])
+
+    ends_at = jwt.decode(pair["refresh_token"], options={"verify_signature": False})["exp"]
+    assert 295 <= ends_at - datetime.now(UTC).timestamp() <= 300
+    assert 295 <= pair["expires_in"] <= 301
+
+
+@pytest.mark.parametrize("token", ["", "rubbish", "x" * 60_000])
+async def test_rubbish_is_no_refresh_token(client: Client, token: str) -> None:
+    assert (await refresh(client, token)).status_code == 401

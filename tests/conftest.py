@@ -1,0 +1,110 @@
+"""A real PostgreSQL with the real migrations, and the application on it, once for all tests."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx
+import psycopg2
+import pytest
+from fastapi import FastAPI
+
+from contacts_api import embedded
+from contacts_api.app import create_app
+from contacts_api.schema import migrate
+from contacts_api.settings import Settings
+from tests.client import Client, Clock
+
+SECRET = "a secret of the tests, which is long enough"
+
+Execute = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The database of TEST_DATABASE_URL, or else the embedded one."""
+    url = os.environ.get("TEST_DATABASE_URL") or embedded.start(tmp_path_factory.mktemp("data"))
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def make_settings(database_url: str) -> Callable[..., Settings]:
+    def make(**changes: Any) -> Settings:
+        return Settings(**{"_env_file": None, "database_url": database_url, "jwt_secret": SECRET, **changes})
+
+    return make
+
+
+@pytest.fixture
+def execute(database_url: str) -> Iterator[Execute]:
+    """Run SQL behind the application's back."""
+    with closing(psycopg2.connect(database_url)) as connection:
+        connection.autocommit = True
+
+        def run(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+
+        yield run
+
+
+@pytest.fixture(autouse=True)
+def empty_tables(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "database_url" in request.fixturenames:
+        with closing(psycopg2.connect(request.getfixturevalue("database_url"))) as connection, connection:
+            connection.cursor().execute('TRUNCATE "user", ended_session CASCADE')
+
+
+@pytest.fixture
+def clock(app: FastAPI) -> Iterator[Clock]:
+    """The application's clock. Set `now`; it is right again after the test."""
+    clock: Clock = app.state.clock
+    yield clock
+    clock.now = None
+
+
+@pytest.fixture(scope="session")
+async def app(make_settings: Callable[..., Settings]) -> AsyncIterator[FastAPI]:
+    app = create_app(make_settings(), clock=Clock())
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+def client_of(app: FastAPI, **options: Any) -> Client:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return Client(transport=transport, base_url="http://testserver", **options)
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[Client]:
+    async with client_of(app) as client:
+        yield client
+
+
+@pytest.fixture
+async def ada(app: FastAPI) -> AsyncIterator[Client]:
+    async with client_of(app) as client:
+        yield await client.sign_up("ada@example.com")
+
+
+@pytest.fixture
+async def ada_elsewhere(app: FastAPI, ada: Client) -> AsyncIterator[Client]:
+    """Ada's second session."""
+    async with client_of(app, headers={"User-Agent": "elsewhere/1.0"}) as client:
+        client.email = ada.email
+        yield await client.sign_in()
+
+
+@pytest.fixture
+async def grace(app: FastAPI) -> AsyncIterator[Client]:
+    async with client_of(app) as client:
+        yield await client.sign_up("grace@example.com")

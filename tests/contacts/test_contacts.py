@@ -1,0 +1,276 @@
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.client import A_CONTACT, Client
+from tests.conftest import Execute
+
+
+async def test_creating_answers_with_the_contact_and_where_it_is(ada: Client) -> None:
+    response = await ada.post("/contacts", json=A_CONTACT)
+
+    contact = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/contacts/{contact['id']}"
+    assert response.headers["cache-control"] == "private, no-cache"
+    assert {name: contact[name] for name in A_CONTACT} == A_CONTACT
+    assert contact.keys() == A_CONTACT.keys() | {"id", "created_at", "updated_at"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", contact["created_at"])
+    assert contact["created_at"] == contact["updated_at"]
+    got = await ada.get(response.headers["location"])
+    assert (got.status_code, got.json(), got.headers["etag"]) == (200, contact, response.headers["etag"])
+
+
+TODAY_FURTHEST_AHEAD = (datetime.now(UTC) + timedelta(hours=14)).date()
+
+
+@pytest.mark.parametrize(
+    ("field", "sent", "stored"),
+    [
+        ("first_name", "  Zoë ", "Zoë"),
+        ("last_name", "x" * 100, "x" * 100),
+        ("last_name", "O'Brien-Ньютон 李", "O'Brien-Ньютон 李"),
+        ("email", " Grace.Hopper@EXAMPLE.Com ", "Grace.Hopper@example.com"),
+        ("email", "джон@пример.укр", "джон@пример.укр"),
+        ("phone_number", " +380 (44) 123-45-67 ext. 8 ", "+380 (44) 123-45-67 ext. 8"),
+        ("phone_number", "112", "112"),
+        ("phone_number", "*#06#1,;x2/3.", "*#06#1,;x2/3."),
+        ("date_of_birth", "1900-01-01", "1900-01-01"),
+        ("date_of_birth", "2024-02-29", "2024-02-29"),
+        ("date_of_birth", str(TODAY_FURTHEST_AHEAD), str(TODAY_FURTHEST_AHEAD)),
+        ("additional_info", None, None),
+        ("additional_info", "", ""),
+        ("additional_info", " one\r\ntwo\rthree\tfour\n", " one\ntwo\nthree\tfour\n"),
+        ("additional_info", "x" * 2000, "x" * 2000),
+    ],
+)
+async def test_what_the_rules_allow_is_stored(ada: Client, field: str, sent: Any, stored: Any) -> None:
+    contact = await ada.create_contact(**{field: sent})
+
+    assert contact[field] == stored
+    assert (await ada.get(f"/contacts/{contact['id']}")).json()[field] == stored
+
+
+BROKEN = [
+    *(("first_name", value) for value in ("", "   ", "x" * 101, "a\x00b", "a\nb", "a\tb", "\x85", None, 5, ["x"])),
+    *(("last_name", value) for value in ("", "x" * 101, "a\x7fb", None)),
+    *(
+        ("email", value)
+        for value in ("ada", "Ada <ada@example.com>", "ada@", "a" * 64 + "@" + "b" * 250 + ".com", "a@b\nc.com", None)
+    ),
+    *(("phone_number", value) for value in ("", "12", "+ - 12", "phone 123", "1" * 33, "٣٣٣٣", "123\n", None, 123)),
+    *(
+        ("date_of_birth", value)
+        for value in (
+            "1899-12-31",
+            str(TODAY_FURTHEST_AHEAD + timedelta(days=1)),
+            "2023-02-29",
+            "1990-03-09T00:00:00",
+            "631152000",
+            "90-03-09",
+            "1990-3-9",
+            "١٩٩٠-٠٣-٠٩",
+            " 1990-03-09",
+            631152000,
+            0,
+            None,
+        )
+    ),
+    *(("additional_info", value) for value in ("x" * 2001, "a\x00b", "a\x0bb", 5)),
+    *((name, "1") for name in ("id", "owner_id", "created_at", "version", "nickname")),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), BROKEN)
+async def test_what_breaks_a_rule_is_a_422_that_names_the_field(
+    ada: Client, execute: Execute, field: str, value: Any
+) -> None:
+    response = await ada.post("/contacts", json={**A_CONTACT, field: value})
+
+    assert response.status_code == 422
+    assert [error["loc"] for error in response.json()["errors"]] == [["body", field]]
+    assert execute("SELECT count(*) FROM contact") == [(0,)]
+
+
+@pytest.mark.parametrize("field", ["first_name", "last_name", "email", "phone_number", "date_of_birth"])
+async def test_all_but_the_additional_info_are_required(ada: Client, field: str) -> None:
+    contact = {name: value for name, value in A_CONTACT.items() if name not in (field, "additional_info")}
+
+    response = await ada.post("/contacts", json=contact)
+
+    assert (response.status_code, response.json()["errors"][0]["loc"]) == (422, ["body", field])
+
+
+async def test_put_replaces_the_whole_contact(ada: Client) -> None:
+    before = await ada.create_contact(additional_info="to be gone")
+    new = {**A_CONTACT, "first_name": "Ada", "last_name": "Lovelace"}
+    del new["additional_info"]
+
+    response = await ada.put(f"/contacts/{before['id']}", json=new)
+
+    after = response.json()
+    assert response.status_code == 200
+    assert after == {**before, **new, "additional_info": None, "updated_at": after["updated_at"]}
+    assert after["updated_at"] > before["updated_at"]
+    assert (await ada.get(f"/contacts/{before['id']}")).json() == after
+
+
+async def test_put_needs_every_field(ada: Client) -> None:
+    contact = await ada.create_contact()
+
+    response = await ada.put(f"/contacts/{contact['id']}", json={"first_name": "Ada"})
+
+    assert response.status_code == 422
+    assert (await ada.get(f"/contacts/{contact['id']}")).json() == contact
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/merge-patch+json"])
+async def test_patch_changes_what_it_names(ada: Client, media_type: str) -> None:
+    before = await ada.create_contact(additional_info="stays")
+
+    response = await ada.patch(
+        f"/contacts/{before['id']}", content=b'{"last_name": "Murray"}', headers={"Content-Type": media_type}
+    )
+
+    after = response.json()
+    assert response.status_code == 200
+    assert after == {**before, "last_name": "Murray", "updated_at": after["updated_at"]}
+    assert await ada.first_names(q="murray") == ["Grace"]
+
+
+async def test_patch_can_null_the_additional_info(ada: Client) -> None:
+    contact = await ada.create_contact(additional_info="to be gone")
+
+    response = await ada.patch(f"/contacts/{contact['id']}", json={"additional_info": None})
+
+    assert (response.status_code, response.json()["additional_info"]) == (200, None)
+
+
+@pytest.mark.parametrize("field", ["first_name", "last_name", "email", "phone_number", "date_of_birth"])
+async def test_patch_cannot_null_anything_else(ada: Client, field: str) -> None:
+    contact = await ada.create_contact()
+
+    response = await ada.patch(f"/contacts/{contact['id']}", json={field: None})
+
+    assert (response.status_code, response.json()["errors"][0]["loc"]) == (422, ["body", field])
+
+
+@pytest.mark.parametrize("changes", [{}, {"first_name": "Grace"}])
+async def test_a_patch_that_changes_nothing_changes_no_time_stamp(ada: Client, changes: dict[str, str]) -> None:
+    contact = await ada.create_contact()
+    etag = (await ada.get(f"/contacts/{contact['id']}")).headers["etag"]
+
+    response = await ada.patch(f"/contacts/{contact['id']}", json=changes)
+
+    assert (response.status_code, response.json(), response.headers["etag"]) == (200, contact, etag)
+
+
+@pytest.mark.parametrize("body", ["[]", '"x"', "null", "5", ""])
+async def test_a_patch_is_an_object(ada: Client, body: str) -> None:
+    contact = await ada.create_contact()
+
+    response = await ada.patch(f"/contacts/{contact['id']}", content=body, headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 422
+
+
+async def test_a_patch_of_an_imported_contact_leaves_what_is_missing(ada: Client, execute: Execute) -> None:
+    contact = await ada.create_contact()
+    execute("UPDATE contact SET last_name = NULL, email = NULL, phone_number = NULL, date_of_birth = NULL")
+
+    response = await ada.patch(f"/contacts/{contact['id']}", json={"first_name": "Amazing Grace"})
+
+    shown = response.json()
+    assert (response.status_code, shown["first_name"], shown["email"]) == (200, "Amazing Grace", None)
+    assert await ada.first_names(q="amazing") == ["Amazing Grace"]
+
+
+async def test_a_deleted_contact_is_gone(ada: Client) -> None:
+    contact = await ada.create_contact()
+
+    response = await ada.delete(f"/contacts/{contact['id']}")
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert (await ada.get(f"/contacts/{contact['id']}")).status_code == 404
+    assert (await ada.delete(f"/contacts/{contact['id']}")).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+async def test_another_users_contact_looks_missing(method: str, ada: Client, grace: Client) -> None:
+    contact = await ada.create_contact(first_name="Charles")
+
+    theirs = await grace.request(method, f"/contacts/{contact['id']}", json=A_CONTACT)
+    nobodys = await grace.request(method, f"/contacts/{uuid4()}", json=A_CONTACT)
+
+    assert (theirs.status_code, theirs.json()["code"]) == (404, "contact_not_found")
+    assert theirs.content == nobodys.content
+    assert (await ada.get(f"/contacts/{contact['id']}")).json() == contact
+
+
+@pytest.mark.parametrize("contact_id", ["1", "birthday", "0" * 31, "%00", "a" * 5000])
+async def test_an_id_that_is_none_is_a_404(ada: Client, contact_id: str) -> None:
+    assert (await ada.get(f"/contacts/{contact_id}")).status_code == 404
+
+
+async def test_a_contact_is_not_sent_again_to_who_has_it(ada: Client) -> None:
+    contact = await ada.create_contact()
+    etag = (await ada.get(f"/contacts/{contact['id']}")).headers["etag"]
+
+    for known in etag, f"W/{etag}", f'"x", {etag}', "*":
+        response = await ada.get(f"/contacts/{contact['id']}", headers={"If-None-Match": known})
+        assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag)
+    await ada.patch(f"/contacts/{contact['id']}", json={"first_name": "Ada"})
+    assert (await ada.get(f"/contacts/{contact['id']}", headers={"If-None-Match": etag})).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("stale", ['"7"', "W/{etag}", "rubbish", ""])
+async def test_a_stale_if_match_is_a_412_and_changes_nothing(ada: Client, method: str, stale: str) -> None:
+    contact = await ada.create_contact()
+    etag = (await ada.get(f"/contacts/{contact['id']}")).headers["etag"]
+    new = {**A_CONTACT, "first_name": "Ada"}
+
+    response = await ada.request(
+        method, f"/contacts/{contact['id']}", json=new, headers={"If-Match": stale.format(etag=etag)}
+    )
+
+    assert (response.status_code, response.json()["code"]) == (412, "precondition_failed")
+    assert (await ada.get(f"/contacts/{contact['id']}")).json() == contact
+
+
+async def test_of_equal_if_matches_at_once_one_wins(ada: Client) -> None:
+    contact = await ada.create_contact()
+    etag = (await ada.get(f"/contacts/{contact['id']}")).headers["etag"]
+
+    answers = await asyncio.gather(
+        *(
+            ada.patch(f"/contacts/{contact['id']}", json={"first_name": f"Ada {n}"}, headers={"If-Match": etag})
+            for n in range(8)
+        )
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+
+
+async def test_a_star_matches_whatever_there_is(ada: Client) -> None:
+    contact = await ada.create_contact()
+
+    deleted = await ada.delete(f"/contacts/{contact['id']}", headers={"If-Match": "*"})
+    missing = await ada.delete(f"/contacts/{contact['id']}", headers={"If-Match": "*"})
+
+    assert (deleted.status_code, missing.status_code) == (204, 404)
+
+
+async def test_patches_of_different_fields_at_once_all_hold(ada: Client) -> None:
+    contact = await ada.create_contact()
+    changes = [{"first_name": "Ada"}, {"last_name": "Lovelace"}, {"additional_info": "both"}]
+
+    await asyncio.gather(*(ada.patch(f"/contacts/{contact['id']}", json=change) for change in changes))
+
+    after = (await ada.get(f"/contacts/{contact['id']}")).json()
+    assert (after["first_name"], after["last_name"], after["additional_info"]) == ("Ada", "Lovelace", "both")
+    assert await ada.first_names(q="ada lovelace") == ["Ada"]

@@ -1,0 +1,156 @@
+from typing import Any
+
+import pytest
+
+from contacts_api.pagination import Cursors, InvalidCursor
+from tests.client import Client
+
+NAMES = [
+    ("Ada", "Byron"),
+    ("ada", "byron"),
+    ("Zoë", "Byron"),
+    ("Émile", "Zola"),
+    ("Emil", "Åberg"),
+    ("A", "Яна"),
+    ("B", "zz"),
+]
+
+
+@pytest.fixture
+async def address_book(ada: Client, grace: Client) -> Client:
+    for first_name, last_name in NAMES:
+        await ada.create_contact(first_name=first_name, last_name=last_name)
+        await grace.create_contact(first_name=f"not {first_name}", last_name=last_name)
+    return ada
+
+
+async def walk(client: Client, **query: Any) -> list[str]:
+    """Follow the Link from page to page."""
+    names: list[str] = []
+    response = await client.get("/contacts", params=query)
+    while True:
+        page = response.json()
+        names += [contact["first_name"] for contact in page["items"]]
+        assert len(page["items"]) <= query["limit"]
+        if page["next_cursor"] is None:
+            assert "link" not in response.headers
+            return names
+        link = response.headers["link"]
+        assert link.startswith("</contacts?")
+        assert link.endswith('>; rel="next"')
+        response = await client.get(link[1 : link.index(">")])
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 500])
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("name", ["Emil", "Ada", "ada", "Zoë", "Émile", "B", "A"]),
+        ("created_at", ["Ada", "ada", "Zoë", "Émile", "Emil", "A", "B"]),
+        ("updated_at", ["ada", "Zoë", "Émile", "Emil", "A", "B", "Ada"]),
+    ],
+)
+async def test_pages_in_every_order_show_each_contact_once(
+    address_book: Client, sort: str, expected: list[str], limit: int
+) -> None:
+    (first,) = await address_book.list_contacts(sort="created_at", limit=1)
+    await address_book.patch(f"/contacts/{first['id']}", json={"additional_info": "changed"})
+
+    forwards = await walk(address_book, sort=sort, limit=limit)
+    backwards = await walk(address_book, sort=f"-{sort}", limit=limit)
+
+    assert forwards == expected
+    assert backwards == expected[::-1]
+
+
+async def test_the_total_is_counted_on_request_and_for_the_whole_list(address_book: Client) -> None:
+    without = (await address_book.get("/contacts?limit=2")).json()
+    counted = (await address_book.get("/contacts?limit=2&with_total=true&last_name=byron")).json()
+    following = await address_book.get(
+        "/contacts", params={"limit": 2, "with_total": True, "last_name": "byron", "cursor": counted["next_cursor"]}
+    )
+
+    assert (without["total"], counted["total"], following.json()["total"]) == (None, 3, 3)
+
+
+async def test_an_empty_list_is_a_page(ada: Client) -> None:
+    response = await ada.get("/contacts?with_total=true")
+
+    assert response.json() == {"items": [], "next_cursor": None, "total": 0}
+
+
+async def test_a_contact_created_meanwhile_disturbs_no_page(address_book: Client) -> None:
+    page = (await address_book.get("/contacts?limit=3")).json()
+    await address_book.create_contact(first_name="Aaron", last_name="Aa")
+    await address_book.delete(f"/contacts/{page['items'][2]['id']}")
+
+    response = await address_book.get("/contacts", params={"limit": 10, "cursor": page["next_cursor"]})
+
+    assert [contact["first_name"] for contact in response.json()["items"]] == ["Zoë", "Émile", "B", "A"]
+
+
+async def test_a_cursor_goes_with_its_sort_its_filters_and_its_owner(address_book: Client, grace: Client) -> None:
+    cursor = (await address_book.get("/contacts?limit=1&last_name=byron")).json()["next_cursor"]
+
+    async def status(client: Client, **query: Any) -> tuple[int, str | None]:
+        response = await client.get("/contacts", params=query)
+        return response.status_code, response.json().get("code")
+
+    assert await status(address_book, cursor=cursor, last_name="BYRON", limit=5, with_total=True) == (200, None)
+    for query in (
+        {"cursor": cursor},
+        {"cursor": cursor, "last_name": "byro"},
+        {"cursor": cursor, "last_name": "byron", "sort": "-name"},
+        {"cursor": cursor, "last_name": "byron", "q": "ada"},
+        {"cursor": cursor[:-1], "last_name": "byron"},
+        {"cursor": cursor + "A", "last_name": "byron"},
+        {"cursor": cursor + "=", "last_name": "byron"},
+        {"cursor": cursor[:30] + ("A" if cursor[30] != "A" else "B") + cursor[31:], "last_name": "byron"},
+        {"cursor": ""},
+        {"cursor": "rubbish"},
+        {"cursor": "Ünicode"},
+        {"cursor": "x" * 20_000},
+    ):
+        assert await status(address_book, **query) == (422, "invalid_cursor")
+    assert await status(grace, cursor=cursor, last_name="byron") == (422, "invalid_cursor")
+
+
+async def test_a_cursor_of_one_list_is_none_of_another(ada: Client) -> None:
+    for _ in range(2):
+        await ada.create_contact(date_of_birth="2000-01-01")
+    cursor = (await ada.get("/contacts?limit=1")).json()["next_cursor"]
+
+    response = await ada.get("/contacts/birthdays", params={"cursor": cursor})
+
+    assert response.json()["code"] == "invalid_cursor"
+    assert response.json()["errors"][0]["loc"] == ["query", "cursor"]
+
+
+def test_no_change_of_a_character_leaves_a_cursor_valid() -> None:
+    cursors = Cursors(b"secret")
+    cursor = cursors.write({"sort_name": "byron\nada", "id": "1"}, "contacts")
+    assert cursors.read(cursor, "contacts") == {"sort_name": "byron\nada", "id": "1"}
+
+    for place in range(len(cursor)):
+        for other in "AZaz09-_":
+            if other != cursor[place]:
+                with pytest.raises(InvalidCursor):
+                    cursors.read(cursor[:place] + other + cursor[place + 1 :], "contacts")
+
+
+async def test_names_that_fold_to_more_than_an_index_takes_are_stored_and_paged(ada: Client) -> None:
+    long = "\ufdfa" * 100
+    for _ in range(3):
+        await ada.create_contact(first_name=long, last_name=long)
+
+    assert await walk(ada, limit=1) == [long] * 3
+    assert await ada.first_names(q="\ufdfa") == [long] * 3
+
+
+async def test_sorting_by_name_is_by_code_point_of_the_folded_names(ada: Client) -> None:
+    for name in ("b", "A", "_", "é", "z", "я", "\U0001f600", "\uffee"):
+        await ada.create_contact(first_name="x", last_name=name)
+
+    listed = [contact["last_name"] for contact in await ada.list_contacts()]
+
+    assert listed == ["_", "A", "b", "é", "z", "я", "\uffee", "\U0001f600"]
