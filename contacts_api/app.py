@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from sqlalchemy import text
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
@@ -21,7 +20,7 @@ from contacts_api.accounts.users import PasswordHasher, Tokens
 from contacts_api.contacts.routes import contacts
 from contacts_api.database import Autocommit, Database, create_engine
 from contacts_api.errors import DatabaseUnavailable, SchemaOutdated, add_error_handlers, documented, problem_schemas
-from contacts_api.http import RequestLog, Route
+from contacts_api.http import CORS, RequestLog, Route
 from contacts_api.pagination import Cursors
 from contacts_api.schema import NEWEST
 from contacts_api.settings import Settings
@@ -73,8 +72,6 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         license_info={"name": "MIT", "identifier": "MIT"},
         openapi_tags=TAGS,
         servers=[{"url": settings.root_path or "/", "description": "This server"}],
-        root_path=settings.root_path,
-        root_path_in_servers=False,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -90,13 +87,13 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     add_error_handlers(app)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            CORS,
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, root_path=settings.root_path)
     return app
 
 

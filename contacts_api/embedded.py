@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import secrets
+import shlex
 import stat
 import subprocess
 import warnings
@@ -36,7 +37,10 @@ def start(data_dir: Path) -> str:
 
     The last process that holds it stops it as it exits. The data stays in `data_dir`.
     """
-    pgdata = data_dir / "postgres"
+    pgdata = data_dir.resolve() / "postgres"
+    if os.name == "posix" and shlex.quote(str(pgdata)) != str(pgdata):
+        # The library hands the path of the socket to a shell.
+        raise EmbeddedError(f"DATA_DIR {data_dir} must have no spaces, nor signs that a shell takes for its own.")
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_other_version(pgdata)

@@ -13,11 +13,21 @@ from fastapi import Request as FastAPIRequest
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
-from contacts_api.errors import BodyTooLarge, InternalError, Invalid, InvalidJSON, UnsupportedMediaType, documented
+from contacts_api.errors import (
+    BodyTooLarge,
+    InternalError,
+    Invalid,
+    InvalidJSON,
+    Problem,
+    UnsupportedMediaType,
+    documented,
+)
 
 logger = logging.getLogger("contacts_api.access")
 
@@ -40,6 +50,10 @@ class Request(FastAPIRequest):
             return from_json(await self.body(), allow_inf_nan=False)
         except ValueError:
             raise InvalidJSON.field("body", detail="The body must be one JSON value, in UTF-8.") from None
+
+
+class OriginRefused(Problem):
+    status, code, title = 403, "origin_refused", "No page of this origin may make such a request"
 
 
 class NoQuery(BaseModel):
@@ -88,18 +102,21 @@ class Route(APIRoute):
 class RequestLog:
     """Gives every request an id, answers HEAD where GET is answered, and writes one line to the log.
 
-    The line has the path without its query, which may hold names, addresses and keys.
+    The line has the path without its query, which may hold names, addresses and keys. `root_path` is
+    what a proxy puts in front of our paths, and may or may not strip again.
     """
 
     _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
         self.app = app
+        self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope["root_path"] = self.root_path
         started_at = time.perf_counter()
         request_id = self._request_id(scope)
         status = 0
@@ -139,6 +156,14 @@ class RequestLog:
             if name == b"x-request-id" and self._SANE_ID.fullmatch(value):
                 return bytes(value)
         return uuid7().hex.encode()
+
+
+class CORS(CORSMiddleware):
+    """Starlette's, refusing as everything else here does."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        return response if response.status_code == 200 else OriginRefused().response()
 
 
 def _is_utf8(query_string: bytes) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 from zoneinfo import available_timezones
 
-from platformdirs import user_data_path
+from platformdirs import PlatformDirs
+from platformdirs.unix import Unix
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,6 +15,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 SECRET_BYTES = 32
+
+# The place that macOS has for data has a space in it, and the embedded PostgreSQL takes none.
+_DIRECTORIES = (Unix if os.name == "posix" else PlatformDirs)("contacts-api", appauthor=False)
 
 
 def _postgresql_url(value: SecretStr) -> SecretStr:
@@ -59,7 +63,7 @@ class Settings(BaseSettings):
 
     database_url: Annotated[SecretStr, AfterValidator(_postgresql_url)] | None = None
     jwt_secret: Annotated[SecretStr, AfterValidator(_long_secret)] | None = None
-    data_dir: Path = user_data_path("contacts-api", appauthor=False)
+    data_dir: Path = _DIRECTORIES.user_data_path
 
     access_token_seconds: PositiveInt = 15 * 60
     refresh_token_seconds: PositiveInt = 14 * 24 * 3600

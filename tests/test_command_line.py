@@ -1,0 +1,259 @@
+"""The command line as its users have it: processes, their output, and their exit codes."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import psycopg2
+import pytest
+from sqlalchemy.engine import make_url
+
+from contacts_api.cli import main
+from tests.client import A_CONTACT, A_PASSWORD, Client
+from tests.conftest import SECRET, Execute
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def command(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "contacts_api", *arguments],
+        input=stdin,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a server; what is still running is stopped after the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str, port: int, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "contacts_api", *arguments, "--port", str(port)],
+            env={"PATH": os.environ["PATH"], **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        for _ in range(300):
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
+                    return process
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.1)
+        raise AssertionError("the server does not answer")
+
+    yield run
+    for process in processes:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def stop(process: subprocess.Popen[str], with_signal: int = signal.SIGTERM) -> str:
+    process.send_signal(with_signal)
+    return process.communicate(timeout=20)[1]
+
+
+def test_help_names_every_command() -> None:
+    result = command("--help")
+
+    assert result.returncode == 0
+    for name in ("serve", "migrate", "seed", "set-password", "deactivate", "activate"):
+        assert re.search(rf"^ +{name}\b", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL must start with postgresql://"),
+        ({"DATABASE_URL": "rubbish"}, "DATABASE_URL is not a URL"),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x", "JWT_SECRET": SECRET},
+            "The database does not answer",
+        ),
+        ({"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"}, "JWT_SECRET is not set"),
+        ({"DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "JWT_SECRET": "hunter2"}, "JWT_SECRET must have at least 32"),
+        ({"JWT_SECRET": "hunter2"}, "JWT_SECRET must have at least 32 bytes"),
+        ({"DATA_DIR": "/dev/null/x"}, "DATA_DIR"),
+        ({"DATA_DIR": "a directory"}, "must have no spaces"),
+        ({"TIME_ZONE": "Mars/Olympus"}, "TIME_ZONE"),
+        ({"POOL_SIZE": "hunter2"}, "POOL_SIZE"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    environment: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SystemExit) as exited:
+        main(["serve", "--port", str(free_port())])
+
+    said = capfd.readouterr().err
+    assert exited.value.code == 1
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert "hunter2" not in said
+
+
+def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+
+        result = command("--port", str(taken.getsockname()[1]), DATA_DIR=str(tmp_path))
+
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert "Address already in use" in result.stderr
+
+
+def test_the_embedded_database_keeps_its_data_and_its_secret(start: Start, tmp_path: Path) -> None:
+    port, data = free_port(), {"DATA_DIR": str(tmp_path / "data"), "LC_ALL": "C"}
+    address = f"http://127.0.0.1:{port}"
+    first = start(port=port, **data)
+    httpx.post(f"{address}/auth/register", json={"email": "ada@example.com", "password": A_PASSWORD})
+    pair = httpx.post(f"{address}/auth/login", json={"email": "ada@example.com", "password": A_PASSWORD}).json()
+    headers = {"Authorization": f"Bearer {pair['access_token']}"}
+    httpx.post(f"{address}/contacts", json={**A_CONTACT, "first_name": "Тарас"}, headers=headers)
+
+    said = stop(first)
+    start(port=port, **data)
+    found = httpx.get(f"{address}/contacts", params={"q": "ТАРАС"}, headers=headers)
+
+    assert first.returncode == 0
+    assert f"http://127.0.0.1:{port}/docs" in said
+    assert "Traceback" not in said
+    assert [contact["first_name"] for contact in found.json()["items"]] == ["Тарас"]
+    secret = tmp_path / "data" / "jwt_secret"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(secret.read_text()) == 64
+
+
+def test_the_last_to_stop_stops_the_embedded_database(start: Start, tmp_path: Path) -> None:
+    one, other = free_port(), free_port()
+    first, second = (start(port=port, DATA_DIR=str(tmp_path)) for port in (one, other))
+
+    stop(first)
+    still = httpx.get(f"http://127.0.0.1:{other}/health/ready").status_code
+    running = (tmp_path / "postgres" / "postmaster.pid").exists()
+    stop(second, signal.SIGINT)
+
+    assert (still, running) == (200, True)
+    assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_killed_server_leaves_nothing_in_the_way(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    killed = start(port=port, DATA_DIR=str(tmp_path))
+    killed.kill()
+    killed.communicate()
+
+    stop(start(port=port, DATA_DIR=str(tmp_path)))
+
+    assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+def test_several_workers_share_one_database(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    process = start("serve", "--workers", "2", port=port, DATA_DIR=str(tmp_path))
+    body = {"email": "ada@example.com", "password": A_PASSWORD}
+
+    registered = [httpx.post(f"{address}/auth/register", json=body).status_code for _ in range(4)]
+    pair = httpx.post(f"{address}/auth/login", json=body).json()
+    headers = {"Authorization": f"Bearer {pair['access_token']}"}
+    httpx.post(f"{address}/auth/logout", headers=headers)
+    time.sleep(1)
+    after = {httpx.get(f"{address}/contacts", headers=headers).status_code for _ in range(20)}
+
+    assert registered == [201, 409, 409, 409]
+    assert after == {401}
+    stop(process)
+    assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_data_directory_of_another_version_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("14\n")
+
+    result = command("serve", "--port", str(free_port()), DATA_DIR=str(tmp_path))
+
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert "PostgreSQL 14" in result.stderr
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_every_spelling_of_the_url_is_taken(start: Start, database_url: str, scheme: str) -> None:
+    spelled = scheme + database_url.removeprefix("postgresql")
+    port = free_port()
+
+    assert command("migrate", DATABASE_URL=spelled).returncode == 0
+    stop(start("serve", port=port, DATABASE_URL=spelled, JWT_SECRET=SECRET))
+
+
+def test_a_database_in_another_encoding_is_refused(database_url: str) -> None:
+    with closing(psycopg2.connect(database_url)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("CREATE DATABASE in_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+        url = make_url(database_url).set(database="in_ascii").render_as_string(hide_password=False)
+
+        result = command("migrate", DATABASE_URL=url)
+        cursor.execute("DROP DATABASE in_ascii WITH (FORCE)")
+
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert "SQL_ASCII" in result.stderr
+
+
+def test_seed_makes_an_account_to_sign_in_with(database_url: str, execute: Execute) -> None:
+    result = command("seed", "--email", "Demo@Example.com", "--contacts", "1234", DATABASE_URL=database_url)
+    again = command("seed", "--email", "demo@example.com", "--contacts", "1", DATABASE_URL=database_url)
+
+    assert result.returncode == again.returncode == 0, result.stderr
+    assert re.search(r"demo@example\.com with the password \S{16}", result.stdout)
+    assert "your password" in again.stdout
+    assert "1234/1234" in result.stderr
+    assert execute("SELECT count(*), bool_and(search_text LIKE '%%@example.com%%') FROM contact") == [(1235, True)]
+
+
+async def test_an_operator_sets_passwords_and_shuts_accounts_out(database_url: str, ada: Client) -> None:
+    on_database = {"DATABASE_URL": database_url}
+    done = command("set-password", "ADA@example.com", stdin="a new password\n", **on_database)
+    old = await ada.post("/auth/login", json={"email": ada.email, "password": A_PASSWORD})
+    new = await ada.post("/auth/login", json={"email": ada.email, "password": "a new password"})
+    weak = command("set-password", "ada@example.com", stdin="short\n", **on_database)
+    unknown = command("deactivate", "nobody@example.com", **on_database)
+    shut_out = command("deactivate", "ada@example.com", **on_database)
+    refused = await ada.post("/auth/login", json={"email": ada.email, "password": "a new password"})
+    refresh = await ada.post("/auth/refresh", json={"refresh_token": new.json()["refresh_token"]})
+    let_in = command("activate", "ada@example.com", **on_database)
+    back = await ada.post("/auth/login", json={"email": ada.email, "password": "a new password"})
+
+    assert [r.returncode for r in (done, weak, unknown, shut_out, let_in)] == [0, 1, 1, 0, 0]
+    assert [r.status_code for r in (old, new, refused, refresh, back)] == [401, 200, 401, 401, 200]
+    assert len(weak.stderr.splitlines()) == len(unknown.stderr.splitlines()) == 1
