@@ -56,6 +56,8 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document["components"]["schemas"] |= problem_schemas()
+        # What an operation needs, it says itself.
+        document["security"] = []
         return document
 
 
@@ -134,7 +136,7 @@ async def check_live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@health.get("/ready", responses=documented(DatabaseUnavailable))
+@health.get("/ready", responses=documented(DatabaseUnavailable, SchemaOutdated))
 async def check_ready(database: Autocommit) -> dict[str, str]:
     """Answer with 200 when the database answers and its schema is current."""
     revisions = await database.read(text("SELECT version_num FROM alembic_version"))
