@@ -75,7 +75,6 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         license_info={"name": "MIT", "identifier": "MIT"},
         openapi_tags=TAGS,
         servers=[{"url": settings.root_path or "/", "description": "This server"}],
-        root_path=settings.root_path,
         root_path_in_servers=False,
         docs_url=None,
         redoc_url=None,
@@ -83,6 +82,8 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
+    # Deprecated as a parameter; uvicorn's own would serve proxies that cut the path off, and no others.
+    app.root_path = settings.root_path
     app.state.settings = settings
     app.state.clock = clock
     # The contacts first: routes are tried in turn, and theirs are called the most.
