@@ -122,11 +122,16 @@ class RefreshRequest(SQLModel):
 class TokenRequest(SQLModel):
     """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6); what names a client is ignored."""
 
-    model_config = SQLModelConfig(extra="forbid")
+    model_config = _body(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)
 
     grant_type: Literal["password", "refresh_token"]
-    username: str = Field(default="", description="Your e-mail address, with `grant_type=password`.")
-    password: Secret = ""
+    # The docs page fills a form in from the examples of its fields, unless they have defaults.
+    username: str = Field(
+        default_factory=str,
+        description="Your e-mail address, with `grant_type=password`.",
+        schema_extra={"examples": [_AN_EMAIL]},
+    )
+    password: Secret = Field(default_factory=str, schema_extra={"examples": [_A_PASSWORD]})
     refresh_token: Secret = ""
     scope: str = ""
     client_id: str = ""
