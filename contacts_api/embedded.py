@@ -7,6 +7,7 @@ import secrets
 import shlex
 import stat
 import subprocess
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ with warnings.catch_warnings():
 logger = logging.getLogger(__name__)
 
 DATABASE = "contacts"
+START_SECONDS = 60
 
 
 class EmbeddedError(Exception):
@@ -49,12 +51,25 @@ def start(data_dir: Path) -> str:
         with PostgresServer._lock:
             _forget_the_dead(pgdata)
         with _modes_kept((pgdata, Path(psycopg2.__file__), PostgresServer.runtime_path / "socket")):
-            server = get_server(pgdata, cleanup_mode="stop")
+            server = _start(pgdata)
     except OSError as error:
         raise EmbeddedError(f"DATA_DIR {data_dir} cannot be used: {error.strerror or error}.") from None
     except (subprocess.SubprocessError, AssertionError):
         raise EmbeddedError(f"The embedded PostgreSQL does not start: see {pgdata / 'log'}.") from None
     return _create_database(server)
+
+
+def _start(pgdata: Path) -> PostgresServer:
+    """Start the server, however long a slow disk takes: the library itself gives up after ten seconds."""
+    give_up_at = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return get_server(pgdata, cleanup_mode="stop")
+        except (subprocess.TimeoutExpired, AssertionError):
+            if time.monotonic() > give_up_at:
+                raise
+            PostgresServer._instances.pop(pgdata, None)
+            time.sleep(0.5)
 
 
 def keep_secret(data_dir: Path) -> str:
