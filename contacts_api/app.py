@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from contacts_api import __version__
+from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
 from contacts_api.accounts.users import PasswordHasher, Tokens
@@ -114,6 +115,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.database, watch = (Database(engine) for engine in engines)
     app.state.sessions = Sessions(app.state.database, settings)
     app.state.ended_sessions = EndedSessions(watch, settings.access_token_seconds)
+    app.state.attempts = Attempts(app.state.database)
     app.state.tokens = Tokens(settings, secret, app.state.clock)
     app.state.hasher = PasswordHasher(settings.hashing_threads)
     app.state.cursors = Cursors(secret.encode())

@@ -25,11 +25,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from contacts_api import __version__, embedded
+from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.users import PasswordHasher, UserManager
 from contacts_api.contacts.models import Contact, ContactBase, columns_of
-from contacts_api.database import create_engine, psycopg2_url
-from contacts_api.errors import problem_of_database_error
+from contacts_api.database import Database, create_engine, psycopg2_url
+from contacts_api.errors import Problem, problem_of_database_error
 from contacts_api.schema import migrate
 from contacts_api.settings import Settings
 
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(f"{str(first['loc'][0]).upper()} {first['msg'].removeprefix('Value error, ')}")
     except (CommandError, embedded.EmbeddedError) as error:
         fail(str(error))
+    except Problem as problem:
+        fail(problem.detail)
     except DBAPIError as error:
         fail(f"{problem_of_database_error(error).title}.")
     except KeyboardInterrupt:
@@ -267,10 +270,10 @@ async def change(settings: Settings, email: str, how: Callable[[UserManager, Use
 
 @asynccontextmanager
 async def manager(url: str) -> AsyncIterator[UserManager]:
-    engine = create_engine(url, pool_size=1)
+    engine = create_engine(url, pool_size=2)
     try:
         async with AsyncSession(engine, expire_on_commit=False) as session:
-            yield UserManager(session, PasswordHasher(threads=1))
+            yield UserManager(session, PasswordHasher(threads=1), Attempts(Database(engine)))
     finally:
         await engine.dispose()
 

@@ -22,7 +22,7 @@ LAYERS = [
     "cli",
     "__main__",
 ]
-WITHIN = ["__init__", "models", "birthdays", "queries", "sessions", "users", "routes"]
+WITHIN = ["__init__", "models", "birthdays", "queries", "attempts", "sessions", "users", "routes"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

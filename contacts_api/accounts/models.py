@@ -54,6 +54,17 @@ class EndedSession(SQLModel, table=True):
     ended_at: datetime = _stamped()
 
 
+class FailedAttempt(SQLModel, table=True):
+    """How many wrong passwords an account has been tried with in a row, and until when it waits."""
+
+    __tablename__ = "failed_attempt"
+
+    key: bytes = Field(primary_key=True)
+    failures: int
+    failed_at: datetime = _stamped()
+    blocked_until: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
 def normalize_email(text: str) -> str:
     """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case."""
     return unicodedata.normalize("NFC", read_address(text).normalized.lower())

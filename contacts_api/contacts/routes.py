@@ -33,7 +33,8 @@ from contacts_api.pagination import Cursors, InvalidCursor, Page, PageQuery
 from contacts_api.settings import known_time_zone
 
 PRIVATE = {"Cache-Control": "private, no-cache"}
-JSON = "application/json"
+JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
+_CONTACT_UPDATE = "#/components/schemas/ContactUpdate"
 
 
 class ContactNotFound(NotFound):
@@ -209,6 +210,7 @@ async def replace_contact(new: ContactCreate, contact: OwnContact, session: Sess
     "/{contact_id:uuid}",
     response_model=ContactPublic,
     responses=documented(ContactNotFound, PreconditionFailed, onto={200: _headers("ETag")}),
+    openapi_extra={"requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": _CONTACT_UPDATE}}}}},
 )
 async def update_contact(changes: ContactUpdate, contact: OwnContact, session: Session) -> Response:
     """Change some fields of one of your contacts (a JSON merge patch, RFC 7396)."""
