@@ -35,6 +35,8 @@ FLAGS = [
 ]
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"
 START_SECONDS = 60
+# A machine that does much else takes its time.
+expect.set_options(timeout=30_000)
 
 
 @contextmanager
