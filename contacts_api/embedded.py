@@ -19,6 +19,9 @@ import psycopg2
 from psycopg2.errors import DuplicateDatabase, UniqueViolation
 from sqlalchemy.engine import URL
 
+if os.name == "posix":
+    import fcntl
+
 with warnings.catch_warnings():
     # On import it looks for a directory for sockets, and says so when it falls back on another.
     warnings.simplefilter("ignore")
@@ -116,8 +119,21 @@ def _modes_kept(paths: Iterable[Path]) -> Iterator[None]:
 
     What its own system user needs is to pass through them.
     """
+    if os.name != "posix" or os.geteuid() != 0:
+        yield
+        return
+    # One at a time on this machine: what another start has opened for a moment must not pass for the mode before.
+    root = os.open("/", os.O_RDONLY)
+    fcntl.flock(root, fcntl.LOCK_EX)
     before = {parent: parent.stat().st_mode for path in paths for parent in path.parents if parent.exists()}
-    yield
+    try:
+        yield
+    finally:
+        _restore(before)
+        os.close(root)
+
+
+def _restore(before: dict[Path, int]) -> None:
     for directory, mode in before.items():
         if directory.stat().st_mode != mode:
             # Its processes keep our group.

@@ -154,6 +154,18 @@ def test_the_embedded_database_keeps_its_data_and_its_secret(start: Start, tmp_p
     assert len(secret.read_text()) == 64
 
 
+def test_what_is_private_stays_so_around_the_embedded_database(start: Start, tmp_path: Path) -> None:
+    """Run as root, the library opens all directories above to everybody; its system user only has to pass."""
+    (tmp_path / "private").mkdir(mode=0o700)
+
+    port = free_port()
+    start(port=port, DATA_DIR=str(tmp_path / "private" / "data"))
+
+    assert (tmp_path / "private").stat().st_mode & 0o066 == 0
+    assert (tmp_path / "private" / "data").stat().st_mode & 0o066 == 0
+    assert (tmp_path / "private" / "data" / "postgres").stat().st_mode & 0o077 == 0
+
+
 def test_the_last_to_stop_stops_the_embedded_database(start: Start, tmp_path: Path) -> None:
     one, other = free_port(), free_port()
     first, second = (start(port=port, DATA_DIR=str(tmp_path)) for port in (one, other))
