@@ -43,14 +43,6 @@ out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 T = TypeVar("T")
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"]},
-}
-
 
 class CommandError(Exception):
     """What went wrong, in one line."""
@@ -135,11 +127,22 @@ def serve(options: argparse.Namespace, settings: Settings) -> None:
         reload=options.reload,
         access_log=False,
         server_header=False,
-        log_config=LOGGING,
-        log_level=settings.log_level.lower(),
+        log_config=logging_at(settings.log_level),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+
+
+def logging_at(level: str) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"]},
+        # Not the root's level: SQLAlchemy would log every statement.
+        "loggers": {"contacts_api": {"level": level}, "uvicorn": {"level": level}},
+    }
 
 
 def refuse_taken_port(host: str, port: int) -> None:

@@ -147,6 +147,8 @@ def test_the_embedded_database_keeps_its_data_and_its_secret(start: Start, tmp_p
 
     assert first.returncode == 0
     assert f"http://127.0.0.1:{port}/docs" in said
+    assert re.search(r"INFO contacts_api.access: POST /contacts 201 [0-9.]+ms [0-9a-f]{32}\n", said)
+    assert "SELECT" not in said
     assert "Traceback" not in said
     assert [contact["first_name"] for contact in found.json()["items"]] == ["Тарас"]
     secret = tmp_path / "data" / "jwt_secret"
