@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 SOURCES = contacts_api migrations tests
 
-.PHONY: run test test-system lint requirements clean
+.PHONY: run test test-system faults lint requirements clean
 
 run: .venv/.runs
 	@$(BIN)/python -m contacts_api
@@ -14,6 +14,11 @@ test: .venv/.develops
 # Needs what .ci/run installs: PostgreSQL with pg_trgm, Chromium, npm.
 test-system: .venv/.develops
 	bash tests/system/run
+
+# Kills, freezes, fills and locks a PostgreSQL of its own, and counts what was promised: three minutes.
+# As root it fills a small tmpfs; WITH="--binaries /usr/lib/postgresql/15/bin" tries another PostgreSQL.
+faults: .venv/.develops
+	@$(BIN)/python -m tests.faults $(WITH)
 
 lint: .venv/.develops
 	$(BIN)/ruff format --check $(SOURCES)
