@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -127,9 +127,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         watching.cancel()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                await asyncio.gather(*(engine.dispose() for engine in engines))
+        await asyncio.gather(*(engine.dispose() for engine in engines))
 
 
 @health.get("/live")

@@ -1,15 +1,17 @@
 """The way to PostgreSQL: the engine, reads in autocommit, and one transaction a request for writes."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, TypeAlias
 
 import asyncpg
 from fastapi import Depends, Request
-from sqlalchemy import Row
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Row, event
+from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
@@ -20,10 +22,12 @@ SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
 }
 
-# Together they keep a request that meets a dead, frozen or locked database under six seconds.
+# They keep a request that meets a dead, frozen or locked database under six seconds: it waits for a connection from
+# the pool, and then either for a new one or for an answer, since the first of these that fails is the last.
+POOL_SECONDS = 1.5
 CONNECT_SECONDS = 2
-POOL_SECONDS = 2
 ANSWER_SECONDS = 3
+DEADLINE_SECONDS = 5
 
 SERVER_SETTINGS = {
     "application_name": "contacts_api",
@@ -40,6 +44,13 @@ def psycopg2_url(database_url: str) -> URL:
     return make_url(database_url).set(drivername="postgresql+psycopg2")
 
 
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """A connection that takes leave without waiting for an answer: a frozen server gives none."""
+
+    async def close(self, **_: Any) -> None:
+        self.terminate()
+
+
 def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
     """Return the engine that serves requests, of at most `pool_size` connections."""
 
@@ -48,10 +59,14 @@ def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
 
     async def connect(**_: Any) -> Any:
         return await asyncpg.connect(
-            dsn, timeout=CONNECT_SECONDS, command_timeout=ANSWER_SECONDS, server_settings=SERVER_SETTINGS
+            dsn,
+            connection_class=Connection,
+            timeout=CONNECT_SECONDS,
+            command_timeout=ANSWER_SECONDS,
+            server_settings=SERVER_SETTINGS,
         )
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
@@ -62,6 +77,22 @@ def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
         skip_autocommit_rollback=True,
         hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "checkout", _replace_closed)
+    event.listen(engine.sync_engine, "handle_error", _give_up_on_silent)
+    return engine
+
+
+def _replace_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+    # What was lost while it lay in the pool costs no request an error, and knowing of it no round trip.
+    if "used" in record.info and connection.driver_connection.is_closed():
+        raise InvalidatePoolError
+    record.info["used"] = True
+
+
+def _give_up_on_silent(context: ExceptionContext) -> None:
+    # After a time-out the connection still waits for its answer; a rollback would wait behind it.
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
 
 
 class Database:
@@ -73,12 +104,13 @@ class Database:
 
     async def read(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
         """Return the rows. Tries again once where the connection was lost: reading changes nothing."""
-        try:
-            return await self.write(statement, **parameters)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            return await self.write(statement, **parameters)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            try:
+                return await self.write(statement, **parameters)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return await self.write(statement, **parameters)
 
     async def write(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
         """Run one statement, committed on return, and return the rows of its answer."""
