@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Query, params
 from fastapi import Request as FastAPIRequest
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
 from contacts_api.errors import (
+    DATABASE_ERRORS,
     BodyTooLarge,
     InternalError,
     Invalid,
@@ -85,9 +87,20 @@ class Route(APIRoute):
             media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if taken and media_type not in taken and await request.body():
                 raise UnsupportedMediaType(f"Send it as {taken[0]}.")
-            return await handle(request)
+            try:
+                return await handle(request)
+            except DATABASE_ERRORS:
+                await self._refuse_invalid(request)
+                raise
 
         return read_and_handle
+
+    async def _refuse_invalid(self, request: Request) -> None:
+        """Raise what is wrong with a JSON body anyway: to wait for the database would be in vain."""
+        if self.body_field and not isinstance(self.body_field.field_info, params.Form):
+            _, errors = self.body_field.validate(await request.json(), loc=("body",))
+            if errors:
+                raise RequestValidationError(errors)
 
     def _media_types(self) -> tuple[str, ...]:
         if self.body_field is None:
