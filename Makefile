@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 SOURCES = benchmarks contacts_api migrations tests
 
-.PHONY: run test test-system bench lint requirements clean
+.PHONY: run test test-system bench bench-scale lint requirements clean
 
 run: .venv/.runs
 	@$(BIN)/python -m contacts_api
@@ -18,6 +18,10 @@ test-system: .venv/.develops
 # They need Linux, two cores and wrk; `make bench OPTIONS=--help` says more.
 bench: .venv/.benches
 	@$(BIN)/python -m benchmarks compare $(OPTIONS)
+
+# Uses the PostgreSQL that Debian has installed, for its pg_trgm.
+bench-scale: .venv/.benches
+	@$(BIN)/python -m benchmarks scale $(OPTIONS)
 
 lint: .venv/.develops
 	$(BIN)/ruff format --check $(SOURCES)

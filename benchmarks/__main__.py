@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import compare
-from benchmarks.machine import BenchmarkError
+from benchmarks import compare, scale
+from benchmarks.machine import BenchmarkError, newest_postgres
 
 COMPARE = """
 Measure what a request costs the server, in CPU, beside the same five jobs written by hand (Starlette, asyncpg,
@@ -18,6 +18,12 @@ get another. The requests rotate over 100 users with 100 contacts each. CPU is w
 to the server, divided by the requests that wrk counts. The servers take turns in every round, and each is compared
 with the floor of the same round: the machine's speed drifts, the ratios hold. An answer that is not a success, and a
 server that answers with other contacts than the rest, end the run with an error.
+"""
+
+SCALE = """
+Measure what grows and what waits: an owner with 100,000 contacts among nearly a million beside one with 100;
+sign-ins a second on one core, and what the others notice of them; the start; memory. The search needs pg_trgm, which
+Debian's PostgreSQL has and the embedded one has not. Takes about two minutes, and 1.5 GB in the temporary directory.
 """
 
 
@@ -33,8 +39,6 @@ def main() -> None:
     )
     comparing.set_defaults(run=compare.run)
     comparing.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds, in turn (%(default)s)")
-    comparing.add_argument("--seconds", type=float, default=4, metavar="S", help="of load on each job (%(default)s)")
-    comparing.add_argument("--connections", type=int, default=16, metavar="N", help="at a time (%(default)s)")
     comparing.add_argument(
         "--servers",
         nargs="+",
@@ -45,10 +49,22 @@ def main() -> None:
     )
     comparing.add_argument("--json", type=Path, metavar="FILE", help="write what was measured, round by round")
     comparing.add_argument("--picture", type=Path, metavar="FILE", help="draw it")
-    comparing.add_argument(
-        "--postgres", type=Path, metavar="DIR", help="the programs of a PostgreSQL, instead of the embedded one"
+    scaling = commands.add_parser(
+        "scale",
+        help="an owner of 100,000, sign-ins, the start",
+        description=SCALE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for command in (comparing,):
+    scaling.set_defaults(run=scale.run)
+    for command, postgres, which in (
+        (comparing, None, "the embedded one"),
+        (scaling, newest_postgres(), "Debian's newest, or else the embedded one"),
+    ):
+        command.add_argument("--seconds", type=float, default=4, metavar="S", help="of each load (%(default)s)")
+        command.add_argument("--connections", type=int, default=16, metavar="N", help="of each load (%(default)s)")
+        command.add_argument(
+            "--postgres", type=Path, default=postgres, metavar="DIR", help=f"where PostgreSQL's programs are ({which})"
+        )
         command.add_argument("--report-only", action="store_true", help="exit with 0 even where a limit is missed")
     options = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
