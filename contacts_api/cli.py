@@ -28,7 +28,7 @@ from contacts_api import __version__, embedded
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.users import PasswordHasher, UserManager
 from contacts_api.contacts.models import Contact, ContactBase, columns_of
-from contacts_api.database import create_engine, psycopg2_url
+from contacts_api.database import Database, create_engine, psycopg2_url
 from contacts_api.errors import problem_of_database_error
 from contacts_api.schema import migrate
 from contacts_api.settings import Settings
@@ -269,7 +269,7 @@ async def change(settings: Settings, email: str, how: Callable[[UserManager, Use
 async def manager(url: str) -> AsyncIterator[UserManager]:
     engine = create_engine(url, pool_size=1)
     try:
-        async with AsyncSession(engine, expire_on_commit=False) as session:
+        async with AsyncSession(Database(engine).engine, expire_on_commit=False) as session:
             yield UserManager(session, PasswordHasher(threads=1))
     finally:
         await engine.dispose()
