@@ -60,7 +60,7 @@ def main() -> None:
         (comparing, None, "the embedded one"),
         (scaling, newest_postgres(), "Debian's newest, or else the embedded one"),
     ):
-        command.add_argument("--seconds", type=float, default=4, metavar="S", help="of each load (%(default)s)")
+        command.add_argument("--seconds", type=int, default=4, metavar="S", help="of each load (%(default)s)")
         command.add_argument("--connections", type=int, default=16, metavar="N", help="of each load (%(default)s)")
         command.add_argument(
             "--postgres", type=Path, default=postgres, metavar="DIR", help=f"where PostgreSQL's programs are ({which})"

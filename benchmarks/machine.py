@@ -160,7 +160,7 @@ class Server:
         processes = [self._process, *self._process.children(recursive=True)]
         return sum(process.memory_info().rss for process in processes) / 2**20
 
-    def load(self, requests: Path, seconds: float, connections: int) -> Load:
+    def load(self, requests: Path, seconds: int, connections: int) -> Load:
         """Have wrk send the requests of a file in turn. Raises BenchmarkError unless every answer is a success."""
         before = self.cpu_seconds()
         with self.wrk(requests, seconds, connections) as wrk:
@@ -170,8 +170,8 @@ class Server:
         return Load(cpu, seen["requests"] / seen["seconds"], seen["p50"], seen["p99"], seen["longest"])
 
     @contextmanager
-    def wrk(self, requests: Path, seconds: float, connections: int) -> Iterator[subprocess.Popen[str]]:
-        load = ("-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(HERE / "load.lua"))
+    def wrk(self, requests: Path, seconds: int, connections: int) -> Iterator[subprocess.Popen[str]]:
+        load = ("-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(HERE / "load.lua"))
         command = ["wrk", *load, self.url, "--", str(requests)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
