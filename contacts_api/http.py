@@ -65,7 +65,7 @@ class NoQuery(BaseModel):
 def _read_query(endpoint: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return the endpoint with its query read by us, and the OpenAPI document of the query.
 
-    FastAPI takes longer to pick a model's values from the query than the whole rest of its routing takes. As errors
+    FastAPI's own way, field by field, took a sixth of the CPU of a search. As errors
     of the query come after the dependencies, a caller that is not let in is told so first.
     """
     signature = inspect.signature(endpoint)

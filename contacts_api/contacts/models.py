@@ -24,7 +24,7 @@ _BETWEEN_DIGITS = r"(?:[ +\-().\/#*,;]|[xX]|[eE][xX][tT])*"
 _PHONE_NUMBER = f"^{_BETWEEN_DIGITS}(?:[0-9]{_BETWEEN_DIGITS}){{3,}}$"
 
 
-# Whatever the domain, these are valid; and of domains there are few, each of which takes 50 µs to check.
+# Whatever the domain, these are valid; and checking a domain is the larger part of checking an address.
 _PLAIN_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 
 

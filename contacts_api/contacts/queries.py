@@ -74,7 +74,7 @@ _JSON = _object({name: _shown(name) for name in ("id", *ContactBase.model_fields
 _ANSWER = (cast(_JSON, Text).label("body"), _CONTACT.c.version)
 
 GET = select(*_ANSWER).where(_OWNED, _CONTACT.c.id == bindparam("contact_id"))
-CREATE = insert(_CONTACT).returning(*_ANSWER)
+CREATE = insert(Contact).returning(*_ANSWER)
 LOCK = select(Contact).where(_OWNED, _CONTACT.c.id == bindparam("contact_id")).with_for_update()
 
 
