@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -123,6 +124,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     # What is imported stays: a collection that walks all of it stops the worker for 40 ms.
     gc.collect()
     gc.freeze()
+    # The log lines name no thread, process or line of code, so none is looked up.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     try:
         yield
     finally:

@@ -275,7 +275,7 @@ async def change(settings: Settings, email: str, how: Callable[[UserManager, Use
 async def manager(url: str) -> AsyncIterator[UserManager]:
     engine = create_engine(url, pool_size=2)
     try:
-        async with AsyncSession(engine, expire_on_commit=False) as session:
+        async with AsyncSession(Database(engine).engine, expire_on_commit=False) as session:
             yield UserManager(session, PasswordHasher(threads=1), Attempts(Database(engine)))
     finally:
         await engine.dispose()

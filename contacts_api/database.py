@@ -52,7 +52,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no ty
 
 
 def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
-    """Return the engine that serves requests, of at most `pool_size` connections."""
+    """Return the engine that serves requests, in autocommit and of at most `pool_size` connections."""
 
     # asyncpg reads a URL as libpq does, sslmode and Unix sockets included; SQLAlchemy's dialect does not.
     dsn = re.sub(r"(?<=[?&])channel_binding=[^&]*&?", "", database_url)
@@ -72,6 +72,8 @@ def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
+        # Setting it for each statement, and back again, takes longer than PostgreSQL takes to read a row.
+        isolation_level="AUTOCOMMIT",
         # Every connection comes back with its transaction ended, by Session or by autocommit.
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
@@ -99,8 +101,8 @@ class Database:
     """Single statements, each its own transaction, on a connection in autocommit."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = engine
+        self.engine = engine.execution_options(isolation_level="READ COMMITTED")
 
     async def read(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
         """Return the rows. Tries again once where the connection was lost: reading changes nothing."""

@@ -5,14 +5,15 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Annotated, Any
+from functools import wraps
+from typing import Any, get_args
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Depends, Query, params
 from fastapi import Request as FastAPIRequest
+from fastapi import params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -62,18 +63,51 @@ class NoQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-async def forbid_query(query: Annotated[NoQuery, Query()]) -> None:
-    """Refuse query parameters; as any error of validation, only once the caller is known to be let in."""
+def _read_query(endpoint: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the endpoint with its query read by us, and the OpenAPI document of the query.
+
+    FastAPI's own way, field by field, took a sixth of the CPU of a search. As errors
+    of the query come after the dependencies, a caller that is not let in is told so first.
+    """
+    signature = inspect.signature(endpoint)
+    others, requests, name, model = [], [], "", NoQuery
+    for parameter in signature.parameters.values():
+        if any(isinstance(marker, params.Query) for marker in getattr(parameter.annotation, "__metadata__", ())):
+            name, model = parameter.name, get_args(parameter.annotation)[0]
+        elif parameter.annotation is FastAPIRequest:
+            # FastAPI passes the request to one parameter only.
+            requests.append(parameter.name)
+        else:
+            others.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+
+    @wraps(endpoint)
+    async def read_and_run(*, _request: FastAPIRequest, **arguments: Any) -> Any:
+        if name or _request.scope["query_string"]:
+            try:
+                query = model.model_validate(dict(_request.query_params))
+            except ValidationError as error:
+                details = error.errors()
+                raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in details]) from None
+            if name:
+                arguments[name] = query
+        return await endpoint(**arguments, **dict.fromkeys(requests, _request))
+
+    ours = inspect.Parameter("_request", inspect.Parameter.KEYWORD_ONLY, annotation=FastAPIRequest)
+    read_and_run.__signature__ = signature.replace(parameters=[*others, ours])  # type: ignore[attr-defined]
+    schemas = model.model_json_schema().get("properties", {})
+    documents = [
+        {"name": key, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
+        for key, schema in schemas.items()
+    ]
+    return read_and_run, {"parameters": documents} if documents else {}
 
 
 class Route(APIRoute):
     """A route that reads bodies of its own media types only, and no query parameter that it does not declare."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        parameters = inspect.signature(endpoint).parameters.values()
-        markers = (marker for p in parameters for marker in getattr(p.annotation, "__metadata__", ()))
-        if not any(isinstance(marker, params.Query) for marker in markers):
-            options["dependencies"] = [*(options.get("dependencies") or ()), Depends(forbid_query)]
+        endpoint, document_of_query = _read_query(endpoint)
+        options["openapi_extra"] = {**(options.get("openapi_extra") or {}), **document_of_query}
         super().__init__(path, endpoint, **options)
         body_problems = (InvalidJSON, BodyTooLarge, UnsupportedMediaType) if self.body_field else ()
         self.responses = documented(Invalid, *body_problems, onto=self.responses)

@@ -14,7 +14,7 @@ from sqlmodel._compat import SQLModelConfig
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
 from contacts_api.pagination import Page
-from contacts_api.text import Name, Note, OneLine, Timestamp, Trimmed, fold, read_address
+from contacts_api.text import Name, Note, OneLine, Timestamp, Trimmed, check_address, fold
 
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _FIRST_DATE = date(1900, 1, 1)
@@ -24,7 +24,7 @@ _PHONE_NUMBER = f"^{_BETWEEN_DIGITS}(?:[0-9]{_BETWEEN_DIGITS}){{3,}}$"
 
 
 def _lower_domain(address: str) -> str:
-    read_address(address)
+    check_address(address)
     local_part, _, domain = address.rpartition("@")
     return f"{local_part}@{domain.lower()}"
 
