@@ -31,7 +31,7 @@ from contacts_api.accounts.users import PasswordHasher, UserManager
 from contacts_api.contacts.models import Contact, ContactBase, columns_of
 from contacts_api.database import Database, create_engine, psycopg2_url
 from contacts_api.errors import Problem, problem_of_database_error
-from contacts_api.schema import migrate
+from contacts_api.schema import SchemaError, migrate
 from contacts_api.settings import Settings
 
 OLDEST_POSTGRESQL = 15
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         fail(f"{str(first['loc'][0]).upper()} {first['msg'].removeprefix('Value error, ')}")
-    except (CommandError, embedded.EmbeddedError) as error:
+    except (CommandError, embedded.EmbeddedError, SchemaError) as error:
         fail(str(error))
     except Problem as problem:
         fail(problem.detail)
