@@ -258,7 +258,7 @@ FAULTS: dict[str, Fault] = {
     "Table locked": outage(
         lambda rig: rig.postgres.table_locked(), 8, "write 503", "not write 201", "me 200", clients=40
     ),
-    "Disk full": outage(lambda rig: rig.postgres.disk_full(), 3, "write 503", "read 200", "not read 503", "me 200"),
+    "Disk full": outage(lambda rig: rig.postgres.disk_full(), 10, "write 503", "read 200", "not read 503", "me 200"),
     "Fast restart": restart_between_requests,
     "Client hangs up": hang_up,
     "200 MiB sent": send_too_much,
