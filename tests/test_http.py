@@ -289,9 +289,12 @@ async def test_without_a_database_the_answer_is_503_but_for_what_needs_none(
         forged = await client.get("/contacts", headers={"Authorization": "Bearer x"})
         login = await client.post("/auth/login", json={"email": ada.email, "password": A_PASSWORD})
         unreadable = await client.post("/contacts", content=b"{", headers=JSON)
+        form = {"grant_type": "password", "username": ada.email, "password": A_PASSWORD}
+        issued = await client.post("/auth/token", data=form)
 
+    assert issued.json()["error"] == "temporarily_unavailable"
     assert [live.status_code, forged.status_code, unreadable.status_code] == [200, 401, 422]
-    for response in ready, listed, login:
+    for response in ready, listed, login, issued:
         assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
         assert int(response.headers["retry-after"]) > 0
 
