@@ -48,7 +48,7 @@ class Operation:
 
 @cache
 def document() -> dict[str, Any]:
-    app = create_app(Settings(_env_file=None))  # type: ignore[call-arg]
+    app = create_app(Settings(_env_file=None))
     # As it is sent: what is shared between its parts has become equal parts.
     return dict(json.loads(json.dumps(app.openapi())))
 
