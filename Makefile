@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 SOURCES = benchmarks contacts_api migrations tests
 
-.PHONY: run test test-system faults bench bench-scale lint requirements clean
+.PHONY: run test test-system faults bench bench-scale lint audit requirements clean
 
 run: .venv/.runs
 	@$(BIN)/python -m contacts_api
@@ -33,6 +33,11 @@ lint: .venv/.develops
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/bandit --quiet --recursive -ll contacts_api migrations
+
+# Needs pypi.org, which says what is known to be vulnerable.
+audit: .venv/.develops
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt
 
 # After a change of the dependencies in pyproject.toml.
 requirements:

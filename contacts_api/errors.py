@@ -173,6 +173,17 @@ def problem_of_database_error(error: BaseException) -> Problem:
     return InternalError()
 
 
+class UnexpectedDatabaseError(Exception):
+    """A fault of ours, without what PostgreSQL adds in DETAIL: the row, a password's hash included."""
+
+    def __init__(self, error: BaseException) -> None:
+        original = getattr(error, "orig", None) or error
+        message = getattr(original.__cause__ or original, "message", None) or type(original).__name__
+        super().__init__(
+            f"{message} (SQLSTATE {getattr(original, 'sqlstate', None)}): {getattr(error, 'statement', '')}"
+        )
+
+
 def _is_passing(state: str) -> bool:
     return state[:2] in ("08", "53", "57") or state in ("25006", "55P03", "40001", "40P01")
 
@@ -215,7 +226,7 @@ def _field_error(details: Mapping[str, Any]) -> FieldError:
 async def _answer_database_error(request: Request, error: Exception) -> Response:
     problem = problem_of_database_error(error)
     if isinstance(problem, InternalError):
-        raise error
+        raise UnexpectedDatabaseError(error) from None
     if isinstance(problem, DatabaseUnavailable):
         logger.warning("database unavailable: %s", type(getattr(error, "orig", None) or error).__name__)
     return problem.response()
