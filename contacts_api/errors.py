@@ -18,6 +18,8 @@ from starlette.routing import Match
 logger = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
+# A body of 64 KiB has room for thousands of unknown fields.
+MAX_ERRORS = 100
 RETRY_AFTER = {"Retry-After": "1"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -213,7 +215,7 @@ async def _answer_validation_error(request: Request, error: RequestValidationErr
 
 def validation_problem(error: RequestValidationError) -> Invalid:
     """Return the problem that names each field and its rule, but no value."""
-    return Invalid(errors=[_field_error(details) for details in error.errors()])
+    return Invalid(errors=[_field_error(details) for details in error.errors()[:MAX_ERRORS]])
 
 
 def _field_error(details: Mapping[str, Any]) -> FieldError:

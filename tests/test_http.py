@@ -94,6 +94,12 @@ async def test_a_number_past_all_bounds_is_no_text(ada: Client) -> None:
     assert response.json()["errors"][0]["loc"] == ["body", "first_name"]
 
 
+async def test_of_thousands_of_errors_the_first_hundred_are_named(ada: Client) -> None:
+    response = await ada.post("/contacts", json={f"unknown_{n}": 1 for n in range(3000)})
+
+    assert (response.status_code, len(response.json()["errors"])) == (422, 100)
+
+
 async def test_no_body_where_one_is_needed_is_a_422(ada: Client) -> None:
     for headers in {}, JSON:
         response = await ada.post("/contacts", headers=headers)
