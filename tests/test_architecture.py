@@ -18,11 +18,24 @@ LAYERS = [
     "pagination",
     "accounts",
     "contacts",
+    "exchange",
     "app",
     "cli",
     "__main__",
 ]
-WITHIN = ["__init__", "models", "birthdays", "queries", "sessions", "users", "routes"]
+WITHIN = [
+    "__init__",
+    "models",
+    "birthdays",
+    "queries",
+    "sessions",
+    "users",
+    "records",
+    "csv",
+    "vcard",
+    "icalendar",
+    "routes",
+]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
