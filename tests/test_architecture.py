@@ -18,11 +18,25 @@ LAYERS = [
     "pagination",
     "accounts",
     "contacts",
+    "exchange",
     "app",
     "cli",
     "__main__",
 ]
-WITHIN = ["__init__", "models", "birthdays", "queries", "attempts", "sessions", "users", "routes"]
+WITHIN = [
+    "__init__",
+    "models",
+    "birthdays",
+    "queries",
+    "attempts",
+    "sessions",
+    "users",
+    "records",
+    "csv",
+    "vcard",
+    "icalendar",
+    "routes",
+]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,11 +1,12 @@
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
 from contacts_api.contacts.models import ContactBase, columns_of
-from contacts_api.text import fold
+from contacts_api.text import check_address, fold, is_plain_address, read_address
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,48 @@ def test_what_an_index_holds_has_a_bound(first_name: str, last_name: str) -> Non
 
     # PostgreSQL takes 2,704 bytes in an entry of a B-tree.
     assert len(columns["sort_name"].encode(errors="surrogatepass")) <= 2000
+
+
+ATOMS = "ab.Z09!#$%&'*+-/=?^_`{|}~\"@<> \\é"
+LABELS = "ab.Z09-_xn@é\u0130。"
+ADDRESSES = st.one_of(
+    st.emails(),
+    st.builds("{}@{}".format, st.text(ATOMS, max_size=8), st.text(LABELS, max_size=12)),
+    st.builds("{}@{}.{}".format, st.text(ATOMS, max_size=4), st.text(LABELS, max_size=8), st.text(LABELS, max_size=4)),
+    st.builds(
+        "{}@{}".format,
+        st.sampled_from(["a", "info", "A.b", "a" * 64, "a" * 200]),
+        st.sampled_from(["b.test", "b.LOCALHOST", "xn--80ak6aa92e.com", "ab--c.com", "a." * 120 + "bc", "b.c1", "b"]),
+    ),
+    st.builds(
+        "a@{}{}.{}".format,
+        st.integers(0, 70).map("b".__mul__),
+        st.sampled_from(["", ".c", "-c"]),
+        st.sampled_from(["com", "test", "1", "c1", "x-"]),
+    ),
+    st.text(max_size=12),
+)
+
+
+@settings(max_examples=2000)
+@given(ADDRESSES)
+def test_what_is_a_plain_address_is_a_valid_one(text: str) -> None:
+    if is_plain_address(text):
+        read_address(text)
+
+
+@pytest.mark.parametrize("text", ["grace@example.com", "G.Hopper+navy@mail-1.example.CO.UK", "o'neil@a.io"])
+def test_everyday_addresses_are_plain(text: str) -> None:
+    assert is_plain_address(text)
+
+
+@pytest.mark.parametrize("text", ["zoë@example.com", "a@münchen.de", "a@xn--mnchen-3ya.de"])
+def test_an_address_that_is_not_plain_is_looked_at_more_closely(text: str) -> None:
+    assert not is_plain_address(text)
+    check_address(text)
+
+
+@pytest.mark.parametrize("text", ["a@b", "a@b.test", "@b.com", "a..b@c.com", "Bob <a@b.com>", "a@b.com\n", "a@-b.com"])
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(PydanticCustomError):
+        check_address(text)

@@ -1,11 +1,12 @@
 """A contact: the table, and what goes in and out over HTTP."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, JsonValue, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, JsonValue, StringConstraints, ValidationInfo
 from pydantic import Field as Rule
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Computed, DateTime, Index, SmallInteger, String, func, literal_column
@@ -14,7 +15,7 @@ from sqlmodel._compat import SQLModelConfig
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
 from contacts_api.pagination import Page
-from contacts_api.text import Name, Note, OneLine, Timestamp, Trimmed, fold, read_address
+from contacts_api.text import Name, Note, OneLine, Timestamp, Trimmed, check_address, fold
 
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _FIRST_DATE = date(1900, 1, 1)
@@ -24,7 +25,7 @@ _PHONE_NUMBER = f"^{_BETWEEN_DIGITS}(?:[0-9]{_BETWEEN_DIGITS}){{3,}}$"
 
 
 def _lower_domain(address: str) -> str:
-    read_address(address)
+    check_address(address)
     local_part, _, domain = address.rpartition("@")
     return f"{local_part}@{domain.lower()}"
 
@@ -36,9 +37,15 @@ def _iso_date(value: object) -> object:
     return value
 
 
-def _possible_birth(born: date) -> date:
-    # "Today" begins at UTC+14.
-    if not _FIRST_DATE <= born <= (datetime.now(UTC) + timedelta(hours=14)).date():
+def last_date_of_birth(now: datetime) -> date:
+    """Return the date of "today" where it is furthest ahead: at UTC+14."""
+    return (now.astimezone(UTC) + timedelta(hours=14)).date()
+
+
+def _possible_birth(born: date, info: ValidationInfo) -> date:
+    # Pure code gives the last date in the context.
+    last = info.context["last_date_of_birth"] if info.context else last_date_of_birth(datetime.now(UTC))
+    if not _FIRST_DATE <= born <= last:
         raise PydanticCustomError("date_range", "Must lie between 1900-01-01 and today.")
     return born
 
@@ -166,9 +173,14 @@ class UpcomingBirthday(SQLModel):
 
 def columns_of(contact: ContactBase) -> dict[str, Any]:
     """Return what is stored of `contact`: its fields, and what searching and sorting by name compare."""
-    fields = contact.model_dump(include=set(ContactBase.model_fields))
-    digits = re.sub("[^0-9]", "", contact.phone_number or "")
-    searched = (contact.first_name, contact.last_name, contact.email, contact.phone_number, digits)
+    return columns_of_fields(contact.model_dump(include=set(ContactBase.model_fields)))
+
+
+def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is stored of a contact with these `fields`, as `columns_of` does."""
+    first_name, last_name, phone_number = fields["first_name"], fields["last_name"] or "", fields["phone_number"] or ""
+    digits = re.sub("[^0-9]", "", phone_number)
+    searched = (first_name, last_name, fields["email"] or "", phone_number, digits)
     # The newline sorts before, and is found in, no name. 500 characters leave room in an index entry.
-    sort_name = f"{fold(contact.last_name or '')}\n{fold(contact.first_name)}"[:500]
-    return fields | {"search_text": fold("\n".join(part or "" for part in searched)), "sort_name": sort_name}
+    sort_name = f"{fold(last_name)}\n{fold(first_name)}"[:500]
+    return {**fields, "search_text": fold("\n".join(searched)), "sort_name": sort_name}
