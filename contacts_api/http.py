@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
@@ -28,22 +29,40 @@ from contacts_api.errors import (
     UnsupportedMediaType,
     documented,
 )
+from contacts_api.settings import Settings
 
 logger = logging.getLogger("contacts_api.access")
 
 BODY_BYTES = 64 * 1024
 
 
+@dataclass(frozen=True)
+class BodyLimit:
+    """Says in the annotation of a body how many bytes it may have."""
+
+    of: Callable[[Settings], int]
+
+
 class Request(FastAPIRequest):
     """A request whose body has a limit, and whose JSON is JSON (RFC 8259): no NaN, no lone surrogate."""
+
+    max_bytes = BODY_BYTES
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         size = 0
         async for chunk in super().stream():
             size += len(chunk)
-            if size > BODY_BYTES:
-                raise BodyTooLarge(f"It may have at most {BODY_BYTES:,} bytes.")
+            if size > self.max_bytes:
+                raise BodyTooLarge(f"It may have at most {self.max_bytes:,} bytes.")
             yield chunk
+
+    async def has_body(self) -> bool:
+        """Say whether there is a body, of which no more than a first piece is read."""
+        async for chunk in self.stream():
+            if chunk:
+                return True
+        self._body = b""
+        return False
 
     async def json(self) -> Any:
         try:
@@ -69,7 +88,8 @@ class Route(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         parameters = inspect.signature(endpoint).parameters.values()
-        markers = (marker for p in parameters for marker in getattr(p.annotation, "__metadata__", ()))
+        markers = [marker for p in parameters for marker in getattr(p.annotation, "__metadata__", ())]
+        self.body_limit = next((marker for marker in markers if isinstance(marker, BodyLimit)), None)
         if not any(isinstance(marker, params.Query) for marker in markers):
             options["dependencies"] = [*(options.get("dependencies") or ()), Depends(forbid_query)]
         super().__init__(path, endpoint, **options)
@@ -83,7 +103,9 @@ class Route(APIRoute):
         async def read_and_handle(request: FastAPIRequest) -> Response:
             request = Request(request.scope, request.receive)
             media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if taken and media_type not in taken and await request.body():
+            if self.body_limit:
+                request.max_bytes = self.body_limit.of(request.app.state.settings)
+            if taken and media_type not in taken and await request.has_body():
                 raise UnsupportedMediaType(f"Send it as {taken[0]}.")
             return await handle(request)
 
@@ -92,6 +114,8 @@ class Route(APIRoute):
     def _media_types(self) -> tuple[str, ...]:
         if self.body_field is None:
             return ()
+        if isinstance(self.body_field.field_info, params.File):
+            return ("multipart/form-data",)
         if isinstance(self.body_field.field_info, params.Form):
             return ("application/x-www-form-urlencoded",)
         if self.methods == {"PATCH"}:

@@ -74,7 +74,7 @@ PhoneNumber = Annotated[
 ]
 DateOfBirth = Annotated[date, BeforeValidator(_iso_date), AfterValidator(_possible_birth)]
 
-_AN_EXAMPLE: dict[str, JsonValue] = {
+AN_EXAMPLE: dict[str, JsonValue] = {
     "first_name": "Grace",
     "last_name": "Hopper",
     "email": "grace@example.com",
@@ -126,7 +126,7 @@ class Contact(ContactBase, table=True):
 
 
 class ContactCreate(ContactBase):
-    model_config = SQLModelConfig(extra="forbid", json_schema_extra={"examples": [_AN_EXAMPLE]})
+    model_config = SQLModelConfig(extra="forbid", json_schema_extra={"examples": [AN_EXAMPLE]})
 
     first_name: Name
     last_name: Name

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Row,
     Select,
     SmallInteger,
+    String,
     Text,
     bindparam,
     cast,
@@ -75,6 +76,24 @@ _ANSWER = (cast(_JSON, Text).label("body"), _CONTACT.c.version)
 
 GET = select(*_ANSWER).where(_OWNED, _CONTACT.c.id == bindparam("contact_id"))
 CREATE = insert(Contact).returning(*_ANSWER)
+
+
+def _create_all() -> Select[Any]:
+    """Return the statement that creates a contact for each of `ids`; its other parameters are lists as well."""
+    stored = [_CONTACT.c[name] for name in ("id", *ContactBase.model_fields, "search_text", "sort_name")]
+    lists = (
+        bindparam(f"{each.key}s", type_=ARRAY(Text if isinstance(each.type, String) else each.type)) for each in stored
+    )
+    rows = (
+        func.unnest(*lists).table_valued(*(column(each.key, each.type) for each in stored), name="new").render_derived()
+    )
+    owned = select(bindparam("owner_id", type_=_CONTACT.c.owner_id.type), *rows.c)
+    created = insert(Contact).from_select(["owner_id", *(each.key for each in stored)], owned)
+    items = created.returning(_CONTACT.c.id, _JSON.label("item")).cte("created").c
+    return select(cast(func.json_agg(aggregate_order_by(items.item, items.id)), Text).label("body"))
+
+
+CREATE_ALL = _create_all()
 LOCK = select(Contact).where(_OWNED, _CONTACT.c.id == bindparam("contact_id")).with_for_update()
 
 
