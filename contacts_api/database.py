@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeAlias
 
 import asyncpg
@@ -85,6 +86,25 @@ class Database:
         async with self._autocommit.connect() as connection:
             result = await connection.execute(statement, parameters)
             return result.all() if result.returns_rows else ()
+
+    @asynccontextmanager
+    async def transaction(self, *, keep: bool) -> AsyncIterator[asyncpg.Connection]:
+        """Yield asyncpg's own connection, for COPY and long statements, in a transaction; keep it or roll it back."""
+        async with self._autocommit.connect() as connection:
+            driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+            transaction = driver.transaction()
+            await transaction.start()
+            is_done = False
+            try:
+                yield driver
+                is_done = True
+            finally:
+                if driver.is_closed():
+                    await connection.invalidate()
+                elif keep and is_done:
+                    await transaction.commit()
+                else:
+                    await transaction.rollback()
 
 
 async def get_database(request: Request) -> Database:

@@ -25,16 +25,17 @@ LAYERS = [
 ]
 WITHIN = [
     "__init__",
+    "records",
     "models",
     "birthdays",
-    "queries",
     "attempts",
     "sessions",
     "users",
-    "records",
     "csv",
     "vcard",
     "icalendar",
+    "queries",
+    "imports",
     "routes",
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

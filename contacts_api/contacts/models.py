@@ -114,6 +114,8 @@ class Contact(ContactBase, table=True):
         # Not now(), the start of the transaction: of two updates in turn, the second may have begun first.
         sa_column_kwargs={"server_default": func.now(), "onupdate": func.clock_timestamp()},
     )
+    # The UID of the vCard that it was imported from, which the next import knows it by.
+    uid: str | None = None
     search_text: str
     sort_name: str = Field(sa_type=String(collation="C"))
     birthday: int | None = Field(
