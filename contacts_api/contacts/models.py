@@ -182,7 +182,7 @@ def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is stored of a contact with these `fields`, as `columns_of` does."""
     first_name, last_name, phone_number = fields["first_name"], fields["last_name"] or "", fields["phone_number"] or ""
     digits = re.sub("[^0-9]", "", phone_number)
-    searched = (first_name, last_name, fields["email"] or "", phone_number, digits)
+    search_text = fold("\n".join((first_name, last_name, fields["email"] or "", phone_number, digits)))
+    first, last, _ = search_text.split("\n", 2)
     # The newline sorts before, and is found in, no name. 500 characters leave room in an index entry.
-    sort_name = f"{fold(last_name)}\n{fold(first_name)}"[:500]
-    return {**fields, "search_text": fold("\n".join(searched)), "sort_name": sort_name}
+    return {**fields, "search_text": search_text, "sort_name": f"{last}\n{first}"[:500]}
