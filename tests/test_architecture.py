@@ -36,6 +36,8 @@ WITHIN = [
     "icalendar",
     "queries",
     "imports",
+    "exports",
+    "feeds",
     "routes",
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -12,7 +12,9 @@ from contacts_api.app import create_app
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT, A_PASSWORD, Client
 
-METHODS_WITHOUT_TOKEN = {"register", "login", "issue_token", "refresh", "check_live", "check_ready"}
+METHODS_WITHOUT_TOKEN = {"register", "login", "issue_token", "refresh", "check_live", "check_ready"} | {
+    "show_birthday_calendar"
+}
 
 
 @pytest.fixture(scope="session")

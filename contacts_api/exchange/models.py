@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
+from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Rule
 from sqlalchemy import DateTime, func
 from sqlmodel import Field, SQLModel
@@ -25,6 +26,25 @@ class ContactBatch(SQLModel):
 
 class ContactList(SQLModel):
     items: list[ContactPublic]
+
+
+class ImportQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: Annotated[bool, Rule(description="Only say what would come of it.")] = False
+    on_duplicate: Annotated[OnDuplicate, Rule(description="What to do with a contact that is there already.")] = "skip"
+
+
+class FeedQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    key: Annotated[str, Rule(description="As in the address of the calendar.")]
+
+
+class FeedAddress(SQLModel):
+    """The secret address of a calendar, to subscribe to."""
+
+    url: str
 
 
 class RowError(SQLModel):

@@ -1,7 +1,12 @@
 """The statements of imports, exports and the calendar. Each on contacts names its owner."""
 
+from sqlalchemy import LargeBinary, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+
+from contacts_api.accounts.models import User
 from contacts_api.contacts.models import ContactBase
-from contacts_api.exchange.models import OnDuplicate
+from contacts_api.exchange.models import CalendarFeed, OnDuplicate
 
 # Those of an import are asyncpg's own, since they take longer than SQLAlchemy's dialect lets them.
 IMPORT_SECONDS = 60
@@ -100,3 +105,18 @@ def _update() -> str:
 
 
 UPDATE = _update()
+
+_KEY_HASH = bindparam("key_hash", type_=LargeBinary)
+_FEED_OWNER = col(CalendarFeed.owner_id) == bindparam("owner_id")
+
+_NEW_FEED = insert(CalendarFeed)
+OPEN_FEED = _NEW_FEED.on_conflict_do_update(
+    index_elements=["owner_id"], set_={"key_hash": _NEW_FEED.excluded.key_hash, "created_at": func.now()}
+)
+CLOSE_FEED = delete(CalendarFeed).where(_FEED_OWNER)
+# Whoever cannot sign in has no calendar either.
+FIND_FEED = (
+    select(col(CalendarFeed.owner_id))
+    .join(User, col(User.id) == col(CalendarFeed.owner_id))
+    .where(_FEED_OWNER, col(CalendarFeed.key_hash) == _KEY_HASH, col(User.is_active))
+)
