@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from contacts_api import __version__
+from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
 from contacts_api.accounts.users import PasswordHasher, Tokens
@@ -55,6 +56,8 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document["components"]["schemas"] |= problem_schemas()
+        # What an operation needs, it says itself.
+        document["security"] = []
         return document
 
 
@@ -72,12 +75,15 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         license_info={"name": "MIT", "identifier": "MIT"},
         openapi_tags=TAGS,
         servers=[{"url": settings.root_path or "/", "description": "This server"}],
+        root_path_in_servers=False,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
+    # Deprecated as a parameter; uvicorn's own would serve proxies that cut the path off, and no others.
+    app.root_path = settings.root_path
     app.state.settings = settings
     app.state.clock = clock
     # The contacts first: routes are tried in turn, and theirs are called the most.
@@ -93,7 +99,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestLog, root_path=settings.root_path)
+    app.add_middleware(RequestLog)
     return app
 
 
@@ -109,6 +115,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.database, watch = (Database(engine) for engine in engines)
     app.state.sessions = Sessions(app.state.database, settings)
     app.state.ended_sessions = EndedSessions(watch, settings.access_token_seconds)
+    app.state.attempts = Attempts(app.state.database)
     app.state.tokens = Tokens(settings, secret, app.state.clock)
     app.state.hasher = PasswordHasher(settings.hashing_threads)
     app.state.cursors = Cursors(secret.encode())
@@ -131,7 +138,7 @@ async def check_live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@health.get("/ready", responses=documented(DatabaseUnavailable))
+@health.get("/ready", responses=documented(DatabaseUnavailable, SchemaOutdated))
 async def check_ready(database: Autocommit) -> dict[str, str]:
     """Answer with 200 when the database answers and its schema is current."""
     revisions = await database.read(text("SELECT version_num FROM alembic_version"))

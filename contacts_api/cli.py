@@ -25,11 +25,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from contacts_api import __version__, embedded
+from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.users import PasswordHasher, UserManager
 from contacts_api.contacts.models import Contact, ContactBase, columns_of
-from contacts_api.database import create_engine, psycopg2_url
-from contacts_api.errors import problem_of_database_error
+from contacts_api.database import Database, create_engine, psycopg2_url
+from contacts_api.errors import Problem, problem_of_database_error
 from contacts_api.schema import migrate
 from contacts_api.settings import Settings
 
@@ -41,14 +42,6 @@ LOCALES = ("en_US", "uk_UA", "pl_PL", "fr_FR")
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 T = TypeVar("T")
-
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"]},
-}
 
 
 class CommandError(Exception):
@@ -65,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(f"{str(first['loc'][0]).upper()} {first['msg'].removeprefix('Value error, ')}")
     except (CommandError, embedded.EmbeddedError) as error:
         fail(str(error))
+    except Problem as problem:
+        fail(problem.detail)
     except DBAPIError as error:
         fail(f"{problem_of_database_error(error).title}.")
     except KeyboardInterrupt:
@@ -132,11 +127,22 @@ def serve(options: argparse.Namespace, settings: Settings) -> None:
         reload=options.reload,
         access_log=False,
         server_header=False,
-        log_config=LOGGING,
-        log_level=settings.log_level.lower(),
+        log_config=logging_at(settings.log_level),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+
+
+def logging_at(level: str) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"]},
+        # Not the root's level: SQLAlchemy would log every statement.
+        "loggers": {"contacts_api": {"level": level}, "uvicorn": {"level": level}},
+    }
 
 
 def refuse_taken_port(host: str, port: int) -> None:
@@ -267,10 +273,10 @@ async def change(settings: Settings, email: str, how: Callable[[UserManager, Use
 
 @asynccontextmanager
 async def manager(url: str) -> AsyncIterator[UserManager]:
-    engine = create_engine(url, pool_size=1)
+    engine = create_engine(url, pool_size=2)
     try:
         async with AsyncSession(engine, expire_on_commit=False) as session:
-            yield UserManager(session, PasswordHasher(threads=1))
+            yield UserManager(session, PasswordHasher(threads=1), Attempts(Database(engine)))
     finally:
         await engine.dispose()
 

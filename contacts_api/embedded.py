@@ -7,6 +7,7 @@ import secrets
 import shlex
 import stat
 import subprocess
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,9 @@ import psycopg2
 from psycopg2.errors import DuplicateDatabase, UniqueViolation
 from sqlalchemy.engine import URL
 
+if os.name == "posix":
+    import fcntl
+
 with warnings.catch_warnings():
     # On import it looks for a directory for sockets, and says so when it falls back on another.
     warnings.simplefilter("ignore")
@@ -26,6 +30,7 @@ with warnings.catch_warnings():
 logger = logging.getLogger(__name__)
 
 DATABASE = "contacts"
+START_SECONDS = 60
 
 
 class EmbeddedError(Exception):
@@ -49,12 +54,25 @@ def start(data_dir: Path) -> str:
         with PostgresServer._lock:
             _forget_the_dead(pgdata)
         with _modes_kept((pgdata, Path(psycopg2.__file__), PostgresServer.runtime_path / "socket")):
-            server = get_server(pgdata, cleanup_mode="stop")
+            server = _start(pgdata)
     except OSError as error:
         raise EmbeddedError(f"DATA_DIR {data_dir} cannot be used: {error.strerror or error}.") from None
     except (subprocess.SubprocessError, AssertionError):
         raise EmbeddedError(f"The embedded PostgreSQL does not start: see {pgdata / 'log'}.") from None
     return _create_database(server)
+
+
+def _start(pgdata: Path) -> PostgresServer:
+    """Start the server, however long a slow disk takes: the library itself gives up after ten seconds."""
+    give_up_at = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return get_server(pgdata, cleanup_mode="stop")
+        except (subprocess.TimeoutExpired, AssertionError):
+            if time.monotonic() > give_up_at:
+                raise
+            PostgresServer._instances.pop(pgdata, None)
+            time.sleep(0.5)
 
 
 def keep_secret(data_dir: Path) -> str:
@@ -101,8 +119,21 @@ def _modes_kept(paths: Iterable[Path]) -> Iterator[None]:
 
     What its own system user needs is to pass through them.
     """
+    if os.name != "posix" or os.geteuid() != 0:
+        yield
+        return
+    # One at a time on this machine: what another start has opened for a moment must not pass for the mode before.
+    root = os.open("/", os.O_RDONLY)
+    fcntl.flock(root, fcntl.LOCK_EX)
     before = {parent: parent.stat().st_mode for path in paths for parent in path.parents if parent.exists()}
-    yield
+    try:
+        yield
+    finally:
+        _restore(before)
+        os.close(root)
+
+
+def _restore(before: dict[Path, int]) -> None:
     for directory, mode in before.items():
         if directory.stat().st_mode != mode:
             # Its processes keep our group.

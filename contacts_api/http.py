@@ -102,21 +102,18 @@ class Route(APIRoute):
 class RequestLog:
     """Gives every request an id, answers HEAD where GET is answered, and writes one line to the log.
 
-    The line has the path without its query, which may hold names, addresses and keys. `root_path` is
-    what a proxy puts in front of our paths, and may or may not strip again.
+    The line has the path without its query, which may hold names, addresses and keys.
     """
 
     _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
-    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope["root_path"] = self.root_path
         started_at = time.perf_counter()
         request_id = self._request_id(scope)
         status = 0

@@ -61,7 +61,7 @@ def empty_tables(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "database_url" in request.fixturenames:
         with closing(psycopg2.connect(request.getfixturevalue("database_url"))) as connection, connection:
-            connection.cursor().execute('TRUNCATE "user", ended_session CASCADE')
+            connection.cursor().execute('TRUNCATE "user", ended_session, failed_attempt CASCADE')
 
 
 @pytest.fixture

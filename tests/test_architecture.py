@@ -28,6 +28,7 @@ WITHIN = [
     "models",
     "birthdays",
     "queries",
+    "attempts",
     "sessions",
     "users",
     "records",

@@ -147,11 +147,25 @@ def test_the_embedded_database_keeps_its_data_and_its_secret(start: Start, tmp_p
 
     assert first.returncode == 0
     assert f"http://127.0.0.1:{port}/docs" in said
+    assert re.search(r"INFO contacts_api.access: POST /contacts 201 [0-9.]+ms [0-9a-f]{32}\n", said)
+    assert "SELECT" not in said
     assert "Traceback" not in said
     assert [contact["first_name"] for contact in found.json()["items"]] == ["Тарас"]
     secret = tmp_path / "data" / "jwt_secret"
     assert secret.stat().st_mode & 0o777 == 0o600
     assert len(secret.read_text()) == 64
+
+
+def test_what_is_private_stays_so_around_the_embedded_database(start: Start, tmp_path: Path) -> None:
+    """Run as root, the library opens all directories above to everybody; its system user only has to pass."""
+    (tmp_path / "private").mkdir(mode=0o700)
+
+    port = free_port()
+    start(port=port, DATA_DIR=str(tmp_path / "private" / "data"))
+
+    assert (tmp_path / "private").stat().st_mode & 0o066 == 0
+    assert (tmp_path / "private" / "data").stat().st_mode & 0o066 == 0
+    assert (tmp_path / "private" / "data" / "postgres").stat().st_mode & 0o077 == 0
 
 
 def test_the_last_to_stop_stops_the_embedded_database(start: Start, tmp_path: Path) -> None:

@@ -54,6 +54,17 @@ class EndedSession(SQLModel, table=True):
     ended_at: datetime = _stamped()
 
 
+class FailedAttempt(SQLModel, table=True):
+    """How many wrong passwords an account has been tried with in a row, and until when it waits."""
+
+    __tablename__ = "failed_attempt"
+
+    key: bytes = Field(primary_key=True)
+    failures: int
+    failed_at: datetime = _stamped()
+    blocked_until: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
 def normalize_email(text: str) -> str:
     """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case."""
     return unicodedata.normalize("NFC", read_address(text).normalized.lower())
@@ -122,11 +133,16 @@ class RefreshRequest(SQLModel):
 class TokenRequest(SQLModel):
     """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6); what names a client is ignored."""
 
-    model_config = SQLModelConfig(extra="forbid")
+    model_config = _body(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)
 
     grant_type: Literal["password", "refresh_token"]
-    username: str = Field(default="", description="Your e-mail address, with `grant_type=password`.")
-    password: Secret = ""
+    # The docs page fills a form in from the examples of its fields, unless they have defaults.
+    username: str = Field(
+        default_factory=str,
+        description="Your e-mail address, with `grant_type=password`.",
+        schema_extra={"examples": [_AN_EMAIL]},
+    )
+    password: Secret = Field(default_factory=str, schema_extra={"examples": [_A_PASSWORD]})
     refresh_token: Secret = ""
     scope: str = ""
     client_id: str = ""

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.exceptions import RequestValidationError
 
+from contacts_api.accounts.attempts import TooManyAttempts
 from contacts_api.accounts.models import (
     Credentials,
     PasswordCheck,
@@ -30,6 +31,7 @@ from contacts_api.accounts.users import (
     Owner,
     RegistrationClosed,
     Users,
+    WeakPassword,
     WrongPassword,
     require_open_registration,
 )
@@ -52,7 +54,7 @@ class SessionNotFound(NotFound):
 class TokenRoute(Route):
     """A route whose problems are OAuth 2.0 error responses, too (RFC 6749, 5.2)."""
 
-    ERRORS: ClassVar = {401: "invalid_grant", 503: "temporarily_unavailable"}
+    ERRORS: ClassVar = {401: "invalid_grant", 429: "temporarily_unavailable", 503: "temporarily_unavailable"}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -82,7 +84,7 @@ users = APIRouter(prefix="/users", tags=["users"], route_class=Route, responses=
     "/register",
     status_code=201,
     response_model=UserPublic,
-    responses=documented(RegistrationClosed, EmailTaken),
+    responses=documented(RegistrationClosed, EmailTaken, WeakPassword),
     dependencies=[Depends(require_open_registration)],
 )
 async def register(new: UserCreate, users: Users) -> User:
@@ -90,13 +92,13 @@ async def register(new: UserCreate, users: Users) -> User:
     return await users.register(new)
 
 
-@auth.post("/login", responses=documented(BadCredentials))
+@auth.post("/login", responses=documented(BadCredentials, TooManyAttempts))
 async def login(credentials: Credentials, issuer: Issuer) -> TokenPair:
     """Sign in with e-mail address and password."""
     return await issuer.sign_in(credentials.email, credentials.password)
 
 
-@token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken))
+@token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken, TooManyAttempts))
 async def issue_token(form: Annotated[TokenRequest, Form()], issuer: Issuer) -> TokenPair:
     """Sign in, or refresh, as OAuth 2.0 clients do: with a form. The Authorize button of this page uses it."""
     if form.grant_type == "refresh_token":
@@ -154,7 +156,7 @@ async def get_me(user: CurrentUser) -> User:
 @users.patch(
     "/me",
     response_model=UserPublic,
-    responses=documented(Unauthorized, InvalidToken, WrongPassword, EmailTaken),
+    responses=documented(Unauthorized, InvalidToken, WrongPassword, EmailTaken, WeakPassword, TooManyAttempts),
 )
 async def update_me(changes: UserUpdate, user: CurrentUser, owner: Owner, users: Users) -> User:
     """Change your e-mail address, your password or both; all your other sessions end."""
@@ -167,7 +169,7 @@ async def update_me(changes: UserUpdate, user: CurrentUser, owner: Owner, users:
     "/me/delete",
     status_code=204,
     response_class=Response,
-    responses=documented(Unauthorized, InvalidToken, WrongPassword),
+    responses=documented(Unauthorized, InvalidToken, WrongPassword, TooManyAttempts),
 )
 async def delete_me(confirmation: PasswordCheck, user: CurrentUser, users: Users) -> None:
     """Delete your account, with all your contacts."""

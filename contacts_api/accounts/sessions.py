@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 from uuid_utils.compat import uuid7
 
+from contacts_api.accounts.attempts import FORGET_OLD
 from contacts_api.accounts.models import AuthSession, EndedSession, User
 from contacts_api.database import Database
 from contacts_api.errors import DATABASE_ERRORS, Unauthorized
@@ -191,4 +192,5 @@ class EndedSessions:
     async def sweep(self) -> None:
         """Delete the sessions past their end, and the endings that no token outlives."""
         await self._database.write(delete(_SESSION).where(_SESSION.c.expires_at < func.now()))
+        await self._database.write(FORGET_OLD)
         await self._database.write(delete(EndedSession).where(col(EndedSession.ended_at) < func.now() - self._kept))

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
@@ -27,10 +28,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from contacts_api.accounts.attempts import Attempts, key_of
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
 from contacts_api.accounts.sessions import END, LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken, Sessions
 from contacts_api.database import Session
-from contacts_api.errors import Conflict, Problem, Unauthorized
+from contacts_api.errors import Conflict, FieldError, Invalid, Problem, Unauthorized
 from contacts_api.settings import Settings
 
 
@@ -50,8 +52,22 @@ class EmailTaken(Conflict):
     code, title = "email_taken", "There is an account with this e-mail address"
 
 
+class WeakPassword(Invalid):
+    code, title = "weak_password", "The password is too easy to guess"
+
+    def __init__(self, detail: str | None = None) -> None:
+        detail = detail or f"{self.title}."
+        super().__init__(detail, errors=[FieldError(loc=["body", "password"], code=self.code, detail=detail)])
+
+
 class RegistrationClosed(Problem):
     status, code, title = 403, "registration_closed", "This server takes no new accounts"
+
+
+@cache
+def common_passwords() -> frozenset[str]:
+    lines = (Path(__file__).parent / "common_passwords.txt").read_text().splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))
 
 
 class PasswordHasher:
@@ -62,6 +78,9 @@ class PasswordHasher:
 
     def __init__(self, threads: int) -> None:
         argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        # Whoever checks a password holds a slot from looking up the failures so far to counting
+        # its own: of a thousand guesses at once, no more than there are slots go uncounted.
+        self.slots = asyncio.Semaphore(threads)
         self._helper = PasswordHelper(PasswordHash((argon2id,)))
         self._threads = ThreadPoolExecutor(threads, "hashing")
         self._nobodys = self._helper.hash(self._helper.generate())
@@ -89,13 +108,22 @@ class UserDatabase(SQLAlchemyUserDatabase[User, UUID]):
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     """Accounts. Holds no connection while a password is hashed."""
 
-    def __init__(self, session: AsyncSession, hasher: PasswordHasher) -> None:
+    def __init__(self, session: AsyncSession, hasher: PasswordHasher, attempts: Attempts) -> None:
         super().__init__(UserDatabase(session, User))
         self.session = session
         self._hasher = hasher
+        self._attempts = attempts
+
+    def refuse_weak(self, password: str, email: str) -> None:
+        """Raise WeakPassword for what is guessed first (NIST SP 800-63B, 3.1.1.2)."""
+        if password.casefold() in common_passwords():
+            raise WeakPassword("This password is one of the 3,000 commonest.")
+        if password.strip().casefold() == email.casefold():
+            raise WeakPassword("The password must not be the e-mail address.")
 
     async def register(self, new: UserCreate) -> User:
-        """Create an account. Raises EmailTaken; of two that race for an address, one gets it."""
+        """Create an account. Raises WeakPassword, and EmailTaken: of two that race for an address, one gets it."""
+        self.refuse_weak(new.password, new.email)
         hashed_password = await self._hasher.hash(new.password)
         try:
             return await self.user_db.create({"email": new.email, "hashed_password": hashed_password})
@@ -104,10 +132,15 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
         """Return the user. Raises BadCredentials, equal in words and time for every cause."""
-        user = await self.find(credentials.username)
-        is_right, upgraded = await self._hasher.verify(credentials.password, user.hashed_password if user else None)
-        if user is None or not is_right or not user.is_active:
-            raise BadCredentials
+        key = self._sign_in_key(credentials.username)
+        async with self._hasher.slots:
+            await self._attempts.refuse_while_waiting(key)
+            user = await self.find(credentials.username)
+            is_right, upgraded = await self._hasher.verify(credentials.password, user.hashed_password if user else None)
+            if user is None or not is_right or not user.is_active:
+                await self._attempts.count_failure(key)
+                raise BadCredentials
+        await self._attempts.forget(key, self._confirmation_key(user))
         if upgraded:
             await self._upgrade(user, upgraded)
         return user
@@ -117,6 +150,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
         Raises WrongPassword and EmailTaken.
         """
+        if changes.password:
+            self.refuse_weak(changes.password, changes.email or user.email)
         user = await self._confirm(user, changes.current_password, changes.password)
         if changes.email:
             user.email = changes.email
@@ -134,7 +169,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         await self.session.delete(user)
 
     async def set_password(self, user: User, password: str) -> None:
-        """Set the password on the operator's word, and end all sessions."""
+        """Set the password on the operator's word, and end all sessions. Raises WeakPassword."""
+        self.refuse_weak(password, user.email)
+        await self._attempts.forget(self._sign_in_key(user.email))
         user.hashed_password = await self._hasher.hash(password)
         await self.session.flush()
         await self._end_sessions(user)
@@ -147,10 +184,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def find(self, email: str) -> User | None:
         """Return the account with this address, as it is typed."""
-        try:
-            user = await self.user_db.get_by_email(normalize_email(email.strip()))
-        except PydanticCustomError:
-            return None
+        address = _normalized(email)
+        user = await self.user_db.get_by_email(address) if address else None
         await self.session.commit()
         return user
 
@@ -158,9 +193,15 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         """Return the user, locked, whose password is `current_password` still, and set the new one if there is one."""
         await self.session.commit()
         verified = user.hashed_password
-        is_right, _ = await self._hasher.verify(current_password, verified)
-        if not is_right:
-            raise WrongPassword
+        key = self._confirmation_key(user)
+        async with self._hasher.slots:
+            await self._attempts.refuse_while_waiting(key)
+            is_right, _ = await self._hasher.verify(current_password, verified)
+            if not is_right:
+                # It counts against signing in, too; but who fails to sign in does not lock out who is signed in.
+                await self._attempts.count_failure(key, self._sign_in_key(user.email))
+                raise WrongPassword
+        await self._attempts.forget(key, self._sign_in_key(user.email))
         hashed_password = await self._hasher.hash(new_password) if new_password else verified
         locked = await self.session.scalar(
             select(User).where(col(User.id) == user.id, col(User.hashed_password) == verified).with_for_update()
@@ -170,6 +211,14 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         locked.hashed_password = hashed_password
         return locked
 
+    @staticmethod
+    def _sign_in_key(email: str) -> bytes:
+        return key_of("sign-in", _normalized(email) or email)
+
+    @staticmethod
+    def _confirmation_key(user: User) -> bytes:
+        return key_of("confirmation", str(user.id))
+
     async def _upgrade(self, user: User, hashed_password: str) -> None:
         unchanged = (col(User.id) == user.id, col(User.hashed_password) == user.hashed_password)
         await self.session.execute(update(User).where(*unchanged).values(hashed_password=hashed_password))
@@ -177,6 +226,14 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def _end_sessions(self, user: User) -> None:
         await self.session.execute(END, {"owner_id": user.id, "only": None, "but": None})
+
+
+def _normalized(email: str) -> str | None:
+    """Return the address as it would be stored; None for what is no address."""
+    try:
+        return normalize_email(email.strip())
+    except PydanticCustomError:
+        return None
 
 
 class SessionStrategy(JWTStrategy[User, UUID]):
@@ -265,7 +322,7 @@ Owner: TypeAlias = Annotated[Claims, Depends(BearerSession())]
 
 
 async def get_users(request: Request, session: Session) -> UserManager:
-    return UserManager(session, request.app.state.hasher)
+    return UserManager(session, request.app.state.hasher, request.app.state.attempts)
 
 
 Users: TypeAlias = Annotated[UserManager, Depends(get_users)]

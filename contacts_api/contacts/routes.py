@@ -33,7 +33,8 @@ from contacts_api.pagination import Cursors, InvalidCursor, Page, PageQuery
 from contacts_api.settings import known_time_zone
 
 PRIVATE = {"Cache-Control": "private, no-cache"}
-JSON = "application/json"
+JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
+_CONTACT_UPDATE = "#/components/schemas/ContactUpdate"
 
 
 class ContactNotFound(NotFound):
@@ -118,6 +119,11 @@ async def save(contact: Contact, new: ContactBase, session: Session) -> Response
     return answer((await session.execute(queries.GET, key)).one())
 
 
+def _headers(*names: str) -> dict[str, Any]:
+    """Return what documents the headers of a response."""
+    return {"headers": {name: {"schema": {"type": "string"}} for name in names}}
+
+
 contacts = APIRouter(
     prefix="/contacts",
     tags=["contacts"],
@@ -126,21 +132,7 @@ contacts = APIRouter(
 )
 
 
-@contacts.get("/{contact_id:uuid}", response_model=ContactPublic, responses=documented(ContactNotFound))
-async def get_contact(
-    contact_id: UUID, owner: Owner, database: Autocommit, if_none_match: IfNoneMatch = None
-) -> Response:
-    """Return one of your contacts."""
-    found = await database.read(queries.GET, owner_id=owner.user_id, contact_id=contact_id)
-    if not found:
-        raise ContactNotFound
-    (row,) = found
-    if if_none_match is not None and _names(if_none_match.replace("W/", ""), row.version):
-        return Response(status_code=304, headers={"ETag": f'"{row.version}"', **PRIVATE})
-    return answer(row)
-
-
-@contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor))
+@contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: _headers("Link")}))
 async def list_contacts(
     query: Annotated[queries.ContactQuery, Query()], owner: Owner, database: Autocommit, pages: Pages
 ) -> Response:
@@ -156,7 +148,11 @@ async def list_contacts(
     return pages.answer(row, position, *which, total=row.total)
 
 
-@contacts.get("/birthdays", response_model=Page[UpcomingBirthday], responses=documented(InvalidCursor))
+@contacts.get(
+    "/birthdays",
+    response_model=Page[UpcomingBirthday],
+    responses=documented(InvalidCursor, onto={200: _headers("Link")}),
+)
 async def list_birthdays(
     query: Annotated[BirthdayQuery, Query()], owner: Owner, database: Autocommit, pages: Pages, today_in: TodayIn
 ) -> Response:
@@ -174,7 +170,7 @@ async def list_birthdays(
     return pages.answer(row, position, *which)
 
 
-@contacts.post("", status_code=201, response_model=ContactPublic)
+@contacts.post("", status_code=201, response_model=ContactPublic, responses={201: _headers("ETag", "Location")})
 async def create_contact(new: ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create a contact."""
     contact_id = uuid7()
@@ -182,8 +178,28 @@ async def create_contact(new: ContactCreate, request: Request, owner: Owner, dat
     return answer(row, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
 
 
+@contacts.get(
+    "/{contact_id:uuid}",
+    response_model=ContactPublic,
+    responses=documented(ContactNotFound, onto={200: _headers("ETag"), 304: _headers("ETag")}),
+)
+async def get_contact(
+    contact_id: UUID, owner: Owner, database: Autocommit, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Return one of your contacts."""
+    found = await database.read(queries.GET, owner_id=owner.user_id, contact_id=contact_id)
+    if not found:
+        raise ContactNotFound
+    (row,) = found
+    if if_none_match is not None and _names(if_none_match.replace("W/", ""), row.version):
+        return Response(status_code=304, headers={"ETag": f'"{row.version}"', **PRIVATE})
+    return answer(row)
+
+
 @contacts.put(
-    "/{contact_id:uuid}", response_model=ContactPublic, responses=documented(ContactNotFound, PreconditionFailed)
+    "/{contact_id:uuid}",
+    response_model=ContactPublic,
+    responses=documented(ContactNotFound, PreconditionFailed, onto={200: _headers("ETag")}),
 )
 async def replace_contact(new: ContactCreate, contact: OwnContact, session: Session) -> Response:
     """Replace one of your contacts; what the body leaves out becomes null."""
@@ -191,7 +207,10 @@ async def replace_contact(new: ContactCreate, contact: OwnContact, session: Sess
 
 
 @contacts.patch(
-    "/{contact_id:uuid}", response_model=ContactPublic, responses=documented(ContactNotFound, PreconditionFailed)
+    "/{contact_id:uuid}",
+    response_model=ContactPublic,
+    responses=documented(ContactNotFound, PreconditionFailed, onto={200: _headers("ETag")}),
+    openapi_extra={"requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": _CONTACT_UPDATE}}}}},
 )
 async def update_contact(changes: ContactUpdate, contact: OwnContact, session: Session) -> Response:
     """Change some fields of one of your contacts (a JSON merge patch, RFC 7396)."""

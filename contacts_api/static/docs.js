@@ -42,17 +42,18 @@ function keepNewTokens(response) {
   return response;
 }
 
+async function signOut() {
+  // With an access token past its end the server would not know whose session to end.
+  const tokens = await current().finally(forget);
+  if (tokens) await fetch(LOGOUT_URL, { method: "POST", headers: { Authorization: `Bearer ${tokens.access_token}` } });
+}
+
 const signOutToo = () => ({
   statePlugins: {
     auth: {
       wrapActions: {
         logout: (logout) => (schemes) => {
-          const tokens = stored();
-          forget();
-          if (tokens) {
-            const headers = { Authorization: `Bearer ${tokens.access_token}` };
-            fetch(LOGOUT_URL, { method: "POST", headers });
-          }
+          signOut();
           return logout(schemes);
         },
       },
@@ -74,6 +75,6 @@ const ui = SwaggerUIBundle({
     const tokens = stored();
     if (!tokens) return;
     const schema = ui.specSelectors.securityDefinitions().get(SCHEME);
-    ui.authActions.authorize({ [SCHEME]: { name: SCHEME, schema, token: tokens } });
+    ui.authActions.authorizeOauth2({ auth: { name: SCHEME, schema }, token: tokens });
   },
 });

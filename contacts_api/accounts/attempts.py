@@ -1,0 +1,70 @@
+"""Wrong passwords, counted by account in PostgreSQL, so that guessing is slow whichever worker is asked."""
+
+import hashlib
+from datetime import timedelta
+from math import ceil
+
+from sqlalchemy import LargeBinary, bindparam, case, delete, extract, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+
+from contacts_api.accounts.models import FailedAttempt
+from contacts_api.database import Database
+from contacts_api.errors import Problem
+
+FREE_FAILURES = 10
+SHORTEST_WAIT = timedelta(seconds=30)
+LONGEST_WAIT = timedelta(minutes=15)
+
+_ATTEMPT = FailedAttempt.__table__  # type: ignore[attr-defined]
+_KEYS = bindparam("keys", type_=ARRAY(LargeBinary))
+_failures = _ATTEMPT.c.failures + 1
+# The exponent has a bound, too: an interval has.
+_wait = func.least(SHORTEST_WAIT * func.power(2, func.least(_failures - FREE_FAILURES, 10)), LONGEST_WAIT)
+
+_WAIT = select(extract("epoch", _ATTEMPT.c.blocked_until - func.now())).where(
+    _ATTEMPT.c.key == bindparam("key"), _ATTEMPT.c.blocked_until > func.now()
+)
+_COUNT = (
+    insert(_ATTEMPT)
+    .from_select(["key", "failures"], select(func.unnest(_KEYS), 1))
+    .on_conflict_do_update(
+        index_elements=["key"],
+        set_={
+            "failures": _failures,
+            "failed_at": func.now(),
+            "blocked_until": case((_failures >= FREE_FAILURES, func.now() + _wait)),
+        },
+    )
+)
+_FORGET = delete(_ATTEMPT).where(_ATTEMPT.c.key == func.any(_KEYS))
+FORGET_OLD = delete(_ATTEMPT).where(_ATTEMPT.c.failed_at < func.now() - timedelta(days=1))
+"""Forget accounts that nobody has failed to get into for a day."""
+
+
+class TooManyAttempts(Problem):
+    status, code, title = 429, "too_many_attempts", "Too many wrong passwords; wait before the next"
+
+    def __init__(self, seconds: float = 30) -> None:
+        super().__init__(headers={"Retry-After": str(ceil(seconds))})
+
+
+def key_of(kind: str, account: str) -> bytes:
+    """Return what failures are counted by: a hash, since people type passwords into the field for the address."""
+    return hashlib.sha256(f"{kind}:{account}".encode(errors="surrogatepass")).digest()
+
+
+class Attempts:
+    """After ten failures in a row an account waits, from 30 seconds, twice as long each time, to 15 minutes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def refuse_while_waiting(self, key: bytes) -> None:
+        for (seconds,) in await self._database.read(_WAIT, key=key):
+            raise TooManyAttempts(float(seconds))
+
+    async def count_failure(self, *keys: bytes) -> None:
+        await self._database.write(_COUNT, keys=sorted(keys))
+
+    async def forget(self, *keys: bytes) -> None:
+        await self._database.write(_FORGET, keys=keys)

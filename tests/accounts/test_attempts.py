@@ -1,0 +1,143 @@
+"""Guessing passwords is slow, for whoever guesses and for no one else."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
+from tests.client import A_PASSWORD, Client
+from tests.conftest import Execute, client_of
+
+WAITS = [30, 60, 120, 240, 480, 900, 900]
+
+
+async def sign_in(client: Client, email: str, password: str = "wrong horse") -> httpx.Response:
+    return await client.post("/auth/login", json={"email": email, "password": password})
+
+
+async def fail(client: Client, times: int, email: str = "ada@example.com") -> None:
+    for _ in range(times):
+        assert (await sign_in(client, email)).status_code == 401
+
+
+def let_the_wait_pass(execute: Execute) -> None:
+    execute("UPDATE failed_attempt SET blocked_until = now()")
+
+
+@pytest.mark.parametrize("email", ["ada@example.com", "nobody@example.com", "no address"])
+async def test_after_ten_failures_in_a_row_an_account_waits_longer_each_time(
+    ada: Client, execute: Execute, email: str
+) -> None:
+    await fail(ada, 9, email)
+    for seconds in WAITS:
+        await fail(ada, 1, email)
+        response = await sign_in(ada, email)
+
+        assert (response.status_code, response.json()["code"]) == (429, "too_many_attempts")
+        assert seconds - 5 <= int(response.headers["retry-after"]) <= seconds
+        let_the_wait_pass(execute)
+
+
+async def test_the_right_password_waits_as_well_and_then_clears_the_count(ada: Client, execute: Execute) -> None:
+    await fail(ada, 10)
+
+    waiting = await sign_in(ada, "ADA@example.com", A_PASSWORD)
+    let_the_wait_pass(execute)
+    right = await sign_in(ada, "ada@example.com", A_PASSWORD)
+
+    assert (waiting.status_code, right.status_code) == (429, 200)
+    await fail(ada, 10)
+
+
+async def test_a_success_ends_the_row(ada: Client) -> None:
+    await fail(ada, 9)
+    await ada.sign_in()
+    await fail(ada, 9)
+
+    assert (await sign_in(ada, ada.email, A_PASSWORD)).status_code == 200
+
+
+async def test_the_form_counts_as_the_json_does(ada: Client) -> None:
+    form = {"grant_type": "password", "username": ada.email, "password": "wrong horse"}
+    await fail(ada, 5)
+    for _ in range(5):
+        assert (await ada.post("/auth/token", data=form)).status_code == 401
+
+    response = await ada.post("/auth/token", data=form)
+
+    assert (response.status_code, response.json()["error"]) == (429, "temporarily_unavailable")
+    assert (await sign_in(ada, ada.email)).status_code == 429
+
+
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "/users/me"), ("POST", "/users/me/delete")])
+async def test_every_current_password_counts(ada: Client, method: str, path: str) -> None:
+    def body(password: str) -> dict[str, str]:
+        return {"current_password": password} | ({"email": "a@example.com"} if method == "PATCH" else {})
+
+    for _ in range(10):
+        assert (await ada.request(method, path, json=body("wrong horse"))).status_code == 403
+
+    assert (await ada.request(method, path, json=body(A_PASSWORD))).status_code == 429
+    assert (await sign_in(ada, ada.email, A_PASSWORD)).status_code == 429
+
+
+async def test_who_is_signed_in_is_not_locked_out(ada: Client) -> None:
+    await fail(ada, 10)
+
+    refreshed = await ada.post("/auth/refresh", json={"refresh_token": ada.tokens["refresh_token"]})
+    changed = await ada.patch("/users/me", json={"current_password": A_PASSWORD, "email": "a@example.com"})
+
+    assert (await ada.get("/contacts")).status_code == 200
+    assert (refreshed.status_code, changed.status_code) == (200, 200)
+
+
+async def test_others_do_not_wait(ada: Client, grace: Client) -> None:
+    await fail(ada, 10)
+
+    assert (await sign_in(ada, grace.email, A_PASSWORD)).status_code == 200
+
+
+async def test_all_workers_share_the_count(ada: Client, make_settings: Callable[..., Settings]) -> None:
+    other = create_app(make_settings())
+    async with other.router.lifespan_context(other), client_of(other) as client:
+        await fail(ada, 5)
+        await fail(client, 5)
+
+        assert (await sign_in(client, ada.email, A_PASSWORD)).status_code == 429
+    assert (await sign_in(ada, ada.email, A_PASSWORD)).status_code == 429
+
+
+async def test_a_thousandfold_guess_at_once_gets_few_answers(app: FastAPI, ada: Client) -> None:
+    answers = await asyncio.gather(*(sign_in(ada, ada.email) for _ in range(60)))
+
+    guessed = [answer.status_code for answer in answers].count(401)
+    assert 10 <= guessed <= 10 + app.state.settings.hashing_threads
+    assert {answer.status_code for answer in answers} == {401, 429}
+
+
+async def test_twenty_right_passwords_at_once_are_all_let_in(ada: Client) -> None:
+    answers = await asyncio.gather(*(sign_in(ada, ada.email, A_PASSWORD) for _ in range(20)))
+
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_no_address_and_no_password_is_kept_in_the_counts(ada: Client, execute: Execute) -> None:
+    await sign_in(ada, "my password by mistake", "a password that is wrong")
+
+    ((key,),) = execute("SELECT key FROM failed_attempt")
+    assert len(bytes(key)) == 32
+    assert b"mistake" not in bytes(key)
+
+
+async def test_old_counts_are_swept(app: FastAPI, ada: Client, execute: Execute) -> None:
+    await fail(ada, 1)
+    await fail(ada, 1, "nobody@example.com")
+    execute("UPDATE failed_attempt SET failed_at = now() - interval '25 hours' WHERE ctid = '(0,1)'")
+
+    await app.state.ended_sessions.sweep()
+
+    assert execute("SELECT count(*) FROM failed_attempt") == [(1,)]

@@ -1,0 +1,272 @@
+"""The docs page in Chromium, against the server as a newcomer starts it.
+
+`python tests/system/test_docs_page.py` takes the README's picture of it.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Response, expect, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",  # CI runs as root, where there is none
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"
+START_SECONDS = 60
+# A machine that does much else takes its time.
+expect.set_options(timeout=30_000)
+
+
+@contextmanager
+def running_server(directory: Path, root_path: str = "", **settings: str) -> Iterator[str]:
+    """Serve from an empty directory, on a free port; yield the address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    own = {"DATA_DIR": str(directory), "PYTHONPATH": str(ROOT), "ROOT_PATH": root_path, **settings}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "JWT_SECRET")}
+    command = [sys.executable, "-m", "contacts_api", "serve", "--port", port]
+    server = subprocess.Popen(command, cwd=directory, env=inherited | own)
+    url = f"http://127.0.0.1:{port}{root_path}"
+    try:
+        wait_until(lambda: server.poll() is not None or is_up(url), START_SECONDS)
+        assert server.poll() is None
+        yield url
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(START_SECONDS)
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class DocsPage:
+    """The docs page, and what a person does on it. Keeps what it asked for, and what went wrong."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.url = url
+        self.context = browser.new_context(viewport={"width": 1280, "height": 1180})
+        self.requested: list[str] = []
+        self.errors: list[str] = []
+        self.context.on("request", lambda request: self.requested.append(request.url))
+        self.context.on("console", self._note)
+        self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        self.page = self.open("/docs")
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def open(self, path: str) -> Page:
+        page = self.context.new_page()
+        page.goto(self.url + path)
+        return page
+
+    def call(self, operation: str) -> Response:
+        """Make a call by "Try it out", with the page's example as it is; return the answer."""
+        block = self.page.locator(f"[id$=-{operation}]")
+        if not block.locator(".opblock-body").count():
+            block.locator(".opblock-summary-control").click()
+        path = block.locator(".opblock-summary-path").get_attribute("data-path") or ""
+        with self.page.expect_response(lambda response: urlsplit(response.url).path.endswith(path)) as answer:
+            block.get_by_role("button", name="Execute").click()
+        shown = block.locator(".live-responses-table tbody .response-col_status")
+        expect(shown).to_contain_text(str(answer.value.status))
+        return answer.value
+
+    def sign_in(self, email: str = EMAIL, password: str = PASSWORD) -> None:
+        dialog = self.open_dialog()
+        dialog.get_by_label("username").fill(email)
+        dialog.get_by_label("password").fill(password)
+        dialog.get_by_text("Authorize", exact=True).click()
+        expect(dialog.get_by_text("Logout")).to_be_visible()
+        dialog.get_by_text("Close").click()
+
+    def sign_out(self) -> Response:
+        with self.page.expect_response(f"{self.url}/auth/logout") as answer:
+            self.open_dialog().get_by_text("Logout").click()
+        return answer.value
+
+    def open_dialog(self) -> Locator:
+        self.page.locator("button.authorize").first.click()
+        return self.page.locator(".auth-container")
+
+    def tokens(self) -> dict[str, str]:
+        stored: dict[str, str] = json.loads(self.page.evaluate("localStorage['contacts-api.tokens'] ?? '{}'"))
+        return stored
+
+    def storage(self) -> str:
+        """Return all that the browser keeps for the page: storage, cookies and databases."""
+        kept = self.context.storage_state(indexed_db=True)
+        return json.dumps([kept, self.page.evaluate("({...sessionStorage})")])
+
+    def hosts(self) -> set[str | None]:
+        return {urlsplit(url.removeprefix("blob:")).hostname for url in self.requested if not url.startswith("data:")}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_server(tmp_path_factory.mktemp("data")) as url:
+        yield url
+
+
+@pytest.fixture
+def docs(browser: Browser, server: str) -> Iterator[DocsPage]:
+    page = DocsPage(browser, server)
+    yield page
+    page.context.close()
+
+
+def test_a_newcomer_gets_by_with_the_examples_alone(docs: DocsPage) -> None:
+    assert docs.call("register").status == 201
+    docs.sign_in()
+    created = docs.call("create_contact")
+    assert created.status == 201
+    assert docs.call("list_contacts").json()["items"] == [created.json()]
+
+    docs.page.reload()
+
+    assert docs.call("get_me").json()["email"] == EMAIL
+    assert (docs.hosts(), docs.errors) == ({"127.0.0.1"}, [])
+
+
+def test_another_tab_and_the_page_reloaded_are_signed_in_too(docs: DocsPage) -> None:
+    docs.sign_in(register(docs.url))
+    docs.page.reload()
+    assert docs.call("get_me").status == 200
+
+    docs.page = docs.open("/docs")
+
+    assert docs.call("get_me").status == 200
+
+
+def test_the_browser_keeps_the_tokens_and_no_password(docs: DocsPage) -> None:
+    docs.sign_in(register(docs.url))
+    docs.call("get_me")
+
+    kept = docs.storage()
+
+    assert docs.tokens()["access_token"] in kept
+    assert PASSWORD not in kept
+
+
+def test_the_dialog_asks_for_an_address_and_a_password_only(docs: DocsPage) -> None:
+    dialog = docs.open_dialog()
+
+    asked = [field.get_attribute("id") for field in dialog.locator("input, select").all() if field.is_visible()]
+
+    assert asked == ["oauth_username", "oauth_password"]
+
+
+def test_logout_forgets_the_tokens_and_ends_the_session(docs: DocsPage) -> None:
+    docs.sign_in(register(docs.url))
+    tokens = docs.tokens()
+
+    docs.sign_out()
+
+    assert docs.tokens() == {}
+    assert tokens["access_token"] not in docs.storage()
+    wait_until(lambda: status_of(docs.url, tokens["access_token"]) == 401, seconds=2)
+    assert refresh(docs.url, tokens["refresh_token"]) == 401
+    docs.page.reload()
+    assert docs.call("get_me").status == 401
+
+
+def test_the_end_of_the_access_token_ends_nothing_on_the_page(browser: Browser, tmp_path: Path) -> None:
+    # Under a path, since here the page has to find its way to the tokens.
+    with running_server(tmp_path, root_path="/address-book", ACCESS_TOKEN_SECONDS="2") as url:
+        ada, grace = DocsPage(browser, url), DocsPage(browser, url)
+        ada.sign_in(register(url))
+        grace.sign_in(register(url))
+        # The clocks of server and client may be half a minute apart.
+        wait_until(lambda: status_of(url, grace.tokens()["access_token"]) == 401, seconds=60)
+
+        answer = ada.call("get_me")
+        logout = grace.sign_out()
+
+        assert (answer.status, logout.status) == (200, 204)
+        assert ada.requested[-2:] == [f"{url}/auth/token", f"{url}/users/me"]
+        assert answer.request.headers["authorization"] == f"Bearer {ada.tokens()['access_token']}"
+        assert (ada.hosts(), ada.errors, grace.errors) == ({"127.0.0.1"}, [], [])
+
+
+def test_redoc_shows_the_document_with_nothing_from_elsewhere(docs: DocsPage) -> None:
+    page = docs.open("/redoc")
+
+    expect(page.get_by_role("heading", name="Contacts API")).to_be_visible()
+    expect(page.get_by_role("heading", name="Create Contact")).to_be_visible()
+    expect(page.get_by_alt_text("redocly logo")).to_be_attached()
+    assert (docs.hosts(), docs.errors) == ({"127.0.0.1"}, [])
+
+
+def register(url: str) -> str:
+    """Create an account; return its address."""
+    email = f"{uuid4().hex}@example.com"
+    httpx.post(f"{url}/auth/register", json={"email": email, "password": PASSWORD}).raise_for_status()
+    return email
+
+
+def status_of(url: str, access_token: str) -> int:
+    return httpx.get(f"{url}/users/me", headers={"Authorization": f"Bearer {access_token}"}).status_code
+
+
+def refresh(url: str, refresh_token: str) -> int:
+    return httpx.post(f"{url}/auth/refresh", json={"refresh_token": refresh_token}).status_code
+
+
+def take_picture(path: Path) -> None:
+    with TemporaryDirectory() as directory, running_server(Path(directory)) as url, running_browser() as browser:
+        page = DocsPage(browser, url).page
+        expect(page.locator("#operations-auth-register")).to_be_visible()
+        page.screenshot(path=path)
+
+
+if __name__ == "__main__":
+    take_picture(ROOT / "docs" / "docs-page.png")

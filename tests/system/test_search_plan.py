@@ -1,0 +1,95 @@
+"""How PostgreSQL goes about a search that the application has made often."""
+
+from contextlib import closing
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+import pytest
+from sqlalchemy import create_engine as create_synchronous_engine
+from sqlalchemy import insert, text
+from sqlalchemy.engine import make_url
+from uuid_utils.compat import uuid7
+
+from contacts_api.accounts.models import User
+from contacts_api.cli import believable_contacts
+from contacts_api.contacts.models import Contact, ContactBase, columns_of
+from contacts_api.contacts.queries import ContactQuery, like
+from contacts_api.database import Database, create_engine, psycopg2_url
+from contacts_api.schema import migrate
+
+# From the sixth execution on, PostgreSQL considers a plan for any parameters.
+EXECUTIONS = 10
+TARAS = ContactBase(
+    first_name="Тарас",
+    last_name="Łukasz",
+    email="taras.l@example.org",
+    phone_number="+380 44 123-45-67",
+    date_of_birth=None,
+)
+
+
+@pytest.fixture(scope="module")
+def url(database_url: str) -> str:
+    """A database of its own, since under LC_CTYPE=C trigrams are of ASCII letters only."""
+    with closing(psycopg2.connect(database_url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE DATABASE searched TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'")
+    url = make_url(database_url).set(database="searched").render_as_string(hide_password=False)
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="module")
+def owner_id(url: str) -> UUID:
+    """One of four owners of 5,000 contacts each."""
+    owners = [uuid7() for _ in range(4)]
+    rows = [columns_of(TARAS), *believable_contacts(4999)]
+    engine = create_synchronous_engine(psycopg2_url(url))
+    with engine.begin() as connection:
+        users = [{"id": owner, "email": f"{owner}@example.com", "hashed_password": "!"} for owner in owners]
+        connection.execute(insert(User), users)
+        contacts = [{"owner_id": owner, "id": uuid7()} | row for owner in owners for row in rows]
+        connection.execute(insert(Contact), contacts)
+    # As autovacuum does in time.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE contact"))
+    engine.dispose()
+    return owners[0]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"q": "тарас"},
+        {"q": "Łuk"},
+        {"q": "0441234567"},
+        {"q": "тар example.org", "sort": "-created_at", "with_total": "true"},
+        {"last_name": "łukasz", "limit": "500"},
+        {"email": "taras.l@"},
+    ],
+)
+async def test_a_search_made_often_uses_the_trigram_index(url: str, owner_id: UUID, query: dict[str, Any]) -> None:
+    asked = ContactQuery.model_validate(query)
+    terms = asked.terms()
+    statement = asked.statement(terms, is_first=True)
+    patterns = {name: like(term) for name, term in terms.items()}
+    plans: list[str] = []
+    engine = create_engine(url, pool_size=1)
+    async with engine.connect() as connection:
+        server: Any = (await connection.get_raw_connection()).driver_connection
+        await server.execute("LOAD 'auto_explain'")
+        await server.execute("SET auto_explain.log_min_duration = 0; SET client_min_messages = log")
+        server.add_log_listener(lambda _, message: plans.append(message.message))
+
+    answers = [
+        await Database(engine).read(statement, owner_id=owner_id, limit=asked.limit, **patterns)
+        for _ in range(EXECUTIONS)
+    ]
+    await engine.dispose()
+
+    assert all("Тарас" in row.body for (row,) in answers)
+    assert len(plans) == EXECUTIONS
+    for plan in plans:
+        assert "ix_contact_by_trigram" in plan
