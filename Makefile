@@ -1,9 +1,9 @@
 # make run and make test need Python 3.11 or newer, and nothing else.
 PYTHON ?= python3
 BIN = .venv/bin
-SOURCES = contacts_api migrations tests
+SOURCES = benchmarks contacts_api migrations tests
 
-.PHONY: run test test-system lint requirements clean
+.PHONY: run test test-system faults bench bench-scale lint audit requirements clean
 
 run: .venv/.runs
 	@$(BIN)/python -m contacts_api
@@ -15,11 +15,29 @@ test: .venv/.develops
 test-system: .venv/.develops
 	bash tests/system/run
 
+# Kills, freezes, fills and locks a PostgreSQL of its own, and counts what was promised: three minutes.
+# As root it fills a small tmpfs; WITH="--binaries /usr/lib/postgresql/15/bin" tries another PostgreSQL.
+faults: .venv/.develops
+	@$(BIN)/python -m tests.faults $(WITH)
+
+# They need Linux, two cores and wrk; `make bench OPTIONS=--help` says more.
+bench: .venv/.benches
+	@$(BIN)/python -m benchmarks compare $(OPTIONS)
+
+# Uses the PostgreSQL that Debian has installed, for its pg_trgm.
+bench-scale: .venv/.benches
+	@$(BIN)/python -m benchmarks scale $(OPTIONS)
+
 lint: .venv/.develops
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/bandit --quiet --recursive -ll contacts_api migrations
+
+# Needs pypi.org, which says what is known to be vulnerable.
+audit: .venv/.develops
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt
 
 # After a change of the dependencies in pyproject.toml.
 requirements:
@@ -28,6 +46,8 @@ requirements:
 		--custom-compile-command "make requirements" pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make requirements" -c requirements.txt --group dev -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make requirements" -c requirements.txt --group bench -o requirements-bench.txt
 
 clean:
 	rm -rf .venv
@@ -41,4 +61,8 @@ clean:
 
 .venv/.develops: requirements-dev.txt .venv/.runs
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv/.benches: requirements-bench.txt .venv/.runs
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@

@@ -1,6 +1,7 @@
 """`python -m contacts_api`: see cli.py."""
 
-from contacts_api.cli import main
-
 if __name__ == "__main__":
+    # Only here: the workers, which import this module too, do without the command line and start sooner.
+    from contacts_api.cli import main
+
     main()

@@ -37,7 +37,7 @@ from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_er
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.imports import import_file
 from contacts_api.exchange.models import OnDuplicate
-from contacts_api.schema import migrate
+from contacts_api.schema import SchemaError, migrate
 from contacts_api.settings import Settings
 
 OLDEST_POSTGRESQL = 15
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         fail(f"{str(first['loc'][0]).upper()} {first['msg'].removeprefix('Value error, ')}")
-    except (CommandError, embedded.EmbeddedError) as error:
+    except (CommandError, embedded.EmbeddedError, SchemaError) as error:
         fail(str(error))
     except Problem as problem:
         fail(problem.detail)
@@ -366,7 +366,7 @@ async def change(settings: Settings, email: str, how: Callable[[UserManager, Use
 async def manager(url: str) -> AsyncIterator[UserManager]:
     engine = create_engine(url, pool_size=2)
     try:
-        async with AsyncSession(engine, expire_on_commit=False) as session:
+        async with AsyncSession(Database(engine).engine, expire_on_commit=False) as session:
             yield UserManager(session, PasswordHasher(threads=1), Attempts(Database(engine)))
     finally:
         await engine.dispose()

@@ -1,16 +1,19 @@
 """The way to PostgreSQL: the engine, reads in autocommit, and one transaction a request for writes."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeAlias
 
 import asyncpg
+from asyncpg.transaction import Transaction
 from fastapi import Depends, Request
-from sqlalchemy import Row
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Row, event
+from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
@@ -21,10 +24,12 @@ SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
 }
 
-# Together they keep a request that meets a dead, frozen or locked database under six seconds.
+# They keep a request that meets a dead, frozen or locked database under six seconds: it waits for a connection from
+# the pool, and then either for a new one or for an answer, since the first of these that fails is the last.
+POOL_SECONDS = 1.5
 CONNECT_SECONDS = 2
-POOL_SECONDS = 2
 ANSWER_SECONDS = 3
+DEADLINE_SECONDS = 5
 
 SERVER_SETTINGS = {
     "application_name": "contacts_api",
@@ -41,45 +46,75 @@ def psycopg2_url(database_url: str) -> URL:
     return make_url(database_url).set(drivername="postgresql+psycopg2")
 
 
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """A connection that takes leave without waiting for an answer: a frozen server gives none."""
+
+    async def close(self, **_: Any) -> None:
+        self.terminate()
+
+
 def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
-    """Return the engine that serves requests, of at most `pool_size` connections."""
+    """Return the engine that serves requests, in autocommit and of at most `pool_size` connections."""
 
     # asyncpg reads a URL as libpq does, sslmode and Unix sockets included; SQLAlchemy's dialect does not.
     dsn = re.sub(r"(?<=[?&])channel_binding=[^&]*&?", "", database_url)
 
     async def connect(**_: Any) -> Any:
         return await asyncpg.connect(
-            dsn, timeout=CONNECT_SECONDS, command_timeout=ANSWER_SECONDS, server_settings=SERVER_SETTINGS
+            dsn,
+            connection_class=Connection,
+            timeout=CONNECT_SECONDS,
+            command_timeout=ANSWER_SECONDS,
+            server_settings=SERVER_SETTINGS,
         )
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
+        # Setting it for each statement, and back again, takes longer than PostgreSQL takes to read a row.
+        isolation_level="AUTOCOMMIT",
         # Every connection comes back with its transaction ended, by Session or by autocommit.
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "checkout", _replace_closed)
+    event.listen(engine.sync_engine, "handle_error", _give_up_on_silent)
+    return engine
+
+
+def _replace_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+    # What was lost while it lay in the pool costs no request an error, and knowing of it no round trip.
+    if "used" in record.info and connection.driver_connection.is_closed():
+        raise InvalidatePoolError
+    record.info["used"] = True
+
+
+def _give_up_on_silent(context: ExceptionContext) -> None:
+    # After a time-out the connection still waits for its answer; a rollback would wait behind it.
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
 
 
 class Database:
     """Single statements, each its own transaction, on a connection in autocommit."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = engine
+        self.engine = engine.execution_options(isolation_level="READ COMMITTED")
 
     async def read(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
         """Return the rows. Tries again once where the connection was lost: reading changes nothing."""
-        try:
-            return await self.write(statement, **parameters)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            return await self.write(statement, **parameters)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            try:
+                return await self.write(statement, **parameters)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return await self.write(statement, **parameters)
 
     async def write(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
         """Run one statement, committed on return, and return the rows of its answer."""
@@ -99,12 +134,19 @@ class Database:
                 yield driver
                 is_done = True
             finally:
-                if driver.is_closed():
-                    await connection.invalidate()
-                elif keep and is_done:
+                if keep and is_done:
                     await transaction.commit()
-                else:
-                    await transaction.rollback()
+                elif not driver.is_closed():
+                    await _roll_back(driver, transaction)
+
+
+async def _roll_back(driver: asyncpg.Connection, transaction: Transaction) -> None:
+    try:
+        await transaction.rollback()
+    except BaseException:
+        # Better none than one with half a transaction on it.
+        driver.terminate()
+        raise
 
 
 async def get_database(request: Request) -> Database:

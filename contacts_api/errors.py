@@ -18,6 +18,8 @@ from starlette.routing import Match
 logger = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
+# A body of 64 KiB has room for thousands of unknown fields.
+MAX_ERRORS = 100
 RETRY_AFTER = {"Retry-After": "1"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -173,6 +175,17 @@ def problem_of_database_error(error: BaseException) -> Problem:
     return InternalError()
 
 
+class UnexpectedDatabaseError(Exception):
+    """A fault of ours, without what PostgreSQL adds in DETAIL: the row, a password's hash included."""
+
+    def __init__(self, error: BaseException) -> None:
+        original = getattr(error, "orig", None) or error
+        message = getattr(original.__cause__ or original, "message", None) or type(original).__name__
+        super().__init__(
+            f"{message} (SQLSTATE {getattr(original, 'sqlstate', None)}): {getattr(error, 'statement', '')}"
+        )
+
+
 def _is_passing(state: str) -> bool:
     return state[:2] in ("08", "53", "57") or state in ("25006", "55P03", "40001", "40P01")
 
@@ -202,7 +215,7 @@ async def _answer_validation_error(request: Request, error: RequestValidationErr
 
 def validation_problem(error: RequestValidationError) -> Invalid:
     """Return the problem that names each field and its rule, but no value."""
-    return Invalid(errors=[_field_error(details) for details in error.errors()])
+    return Invalid(errors=[_field_error(details) for details in error.errors()[:MAX_ERRORS]])
 
 
 def _field_error(details: Mapping[str, Any]) -> FieldError:
@@ -219,7 +232,7 @@ def detail_of(details: Mapping[str, Any]) -> str:
 async def _answer_database_error(request: Request, error: Exception) -> Response:
     problem = problem_of_database_error(error)
     if isinstance(problem, InternalError):
-        raise error
+        raise UnexpectedDatabaseError(error) from None
     if isinstance(problem, DatabaseUnavailable):
         logger.warning("database unavailable: %s", type(getattr(error, "orig", None) or error).__name__)
     return problem.response()

@@ -6,13 +6,15 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import wraps
+from typing import Any, get_args
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Depends, Query, params
 from fastapi import Request as FastAPIRequest
+from fastapi import params
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -21,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
 from contacts_api.errors import (
+    DATABASE_ERRORS,
     BodyTooLarge,
     InternalError,
     Invalid,
@@ -79,8 +82,50 @@ class NoQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-async def forbid_query(query: Annotated[NoQuery, Query()]) -> None:
-    """Refuse query parameters; as any error of validation, only once the caller is known to be let in."""
+def _read_query(endpoint: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the endpoint with its query read by us, and the OpenAPI document of the query.
+
+    FastAPI's own way, field by field, took a sixth of the CPU of a search. As errors
+    of the query come after the dependencies, a caller that is not let in is told so first.
+    """
+    signature = inspect.signature(endpoint)
+    others, requests, name, model = [], [], "", NoQuery
+    for parameter in signature.parameters.values():
+        if any(isinstance(marker, params.Query) for marker in getattr(parameter.annotation, "__metadata__", ())):
+            name, model = parameter.name, get_args(parameter.annotation)[0]
+        elif parameter.annotation is FastAPIRequest:
+            # FastAPI passes the request to one parameter only.
+            requests.append(parameter.name)
+        else:
+            others.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+
+    @wraps(endpoint)
+    async def read_and_run(*, _request: FastAPIRequest, **arguments: Any) -> Any:
+        if name or _request.scope["query_string"]:
+            try:
+                query = model.model_validate(dict(_request.query_params))
+            except ValidationError as error:
+                details = error.errors()
+                raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in details]) from None
+            if name:
+                arguments[name] = query
+        return await endpoint(**arguments, **dict.fromkeys(requests, _request))
+
+    ours = inspect.Parameter("_request", inspect.Parameter.KEYWORD_ONLY, annotation=FastAPIRequest)
+    read_and_run.__signature__ = signature.replace(parameters=[*others, ours])  # type: ignore[attr-defined]
+    document = model.model_json_schema()
+    required = document.get("required", ())
+    documents = [
+        {
+            "name": key,
+            "in": "query",
+            "required": key in required,
+            "schema": schema,
+            "description": schema["description"],
+        }
+        for key, schema in document.get("properties", {}).items()
+    ]
+    return read_and_run, {"parameters": documents} if documents else {}
 
 
 class Route(APIRoute):
@@ -90,8 +135,8 @@ class Route(APIRoute):
         parameters = inspect.signature(endpoint).parameters.values()
         markers = [marker for p in parameters for marker in getattr(p.annotation, "__metadata__", ())]
         self.body_limit = next((marker for marker in markers if isinstance(marker, BodyLimit)), None)
-        if not any(isinstance(marker, params.Query) for marker in markers):
-            options["dependencies"] = [*(options.get("dependencies") or ()), Depends(forbid_query)]
+        endpoint, document_of_query = _read_query(endpoint)
+        options["openapi_extra"] = {**(options.get("openapi_extra") or {}), **document_of_query}
         super().__init__(path, endpoint, **options)
         body_problems = (InvalidJSON, BodyTooLarge, UnsupportedMediaType) if self.body_field else ()
         self.responses = documented(Invalid, *body_problems, onto=self.responses)
@@ -107,9 +152,20 @@ class Route(APIRoute):
                 request.max_bytes = self.body_limit.of(request.app.state.settings)
             if taken and media_type not in taken and await request.has_body():
                 raise UnsupportedMediaType(f"Send it as {taken[0]}.")
-            return await handle(request)
+            try:
+                return await handle(request)
+            except DATABASE_ERRORS:
+                await self._refuse_invalid(request)
+                raise
 
         return read_and_handle
+
+    async def _refuse_invalid(self, request: Request) -> None:
+        """Raise what is wrong with a JSON body anyway: to wait for the database would be in vain."""
+        if self.body_field and not isinstance(self.body_field.field_info, params.Form):
+            _, errors = self.body_field.validate(await request.json(), loc=("body",))
+            if errors:
+                raise RequestValidationError(errors)
 
     def _media_types(self) -> tuple[str, ...]:
         if self.body_field is None:

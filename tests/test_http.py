@@ -94,6 +94,12 @@ async def test_a_number_past_all_bounds_is_no_text(ada: Client) -> None:
     assert response.json()["errors"][0]["loc"] == ["body", "first_name"]
 
 
+async def test_of_thousands_of_errors_the_first_hundred_are_named(ada: Client) -> None:
+    response = await ada.post("/contacts", json={f"unknown_{n}": 1 for n in range(3000)})
+
+    assert (response.status_code, len(response.json()["errors"])) == (422, 100)
+
+
 async def test_no_body_where_one_is_needed_is_a_422(ada: Client) -> None:
     for headers in {}, JSON:
         response = await ada.post("/contacts", headers=headers)
@@ -289,9 +295,12 @@ async def test_without_a_database_the_answer_is_503_but_for_what_needs_none(
         forged = await client.get("/contacts", headers={"Authorization": "Bearer x"})
         login = await client.post("/auth/login", json={"email": ada.email, "password": A_PASSWORD})
         unreadable = await client.post("/contacts", content=b"{", headers=JSON)
+        form = {"grant_type": "password", "username": ada.email, "password": A_PASSWORD}
+        issued = await client.post("/auth/token", data=form)
 
+    assert issued.json()["error"] == "temporarily_unavailable"
     assert [live.status_code, forged.status_code, unreadable.status_code] == [200, 401, 422]
-    for response in ready, listed, login:
+    for response in ready, listed, login, issued:
         assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
         assert int(response.headers["retry-after"]) > 0
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlmodel import SQLModel
 
 from contacts_api.database import psycopg2_url
-from contacts_api.schema import NEWEST, migrate
+from contacts_api.schema import NEWEST, SchemaError, migrate
 from tests.conftest import SECRET
 
 
@@ -82,6 +82,15 @@ def test_every_migration_goes_down_and_up_again(empty_database: str) -> None:
         "alembic_version",
     }
     assert tables(empty_database) == {"alembic_version"}
+
+
+def test_a_database_of_a_newer_release_is_told_apart(empty_database: str) -> None:
+    migrate(empty_database)
+    with closing(psycopg2.connect(empty_database)) as connection, connection:
+        connection.cursor().execute("UPDATE alembic_version SET version_num = 'newer'")
+
+    with pytest.raises(SchemaError, match="newer release"):
+        migrate(empty_database)
 
 
 def test_three_that_migrate_at_once_all_succeed(empty_database: str) -> None:

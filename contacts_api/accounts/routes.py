@@ -36,12 +36,15 @@ from contacts_api.accounts.users import (
     require_open_registration,
 )
 from contacts_api.errors import (
+    DATABASE_ERRORS,
     DatabaseUnavailable,
+    InternalError,
     Invalid,
     NotFound,
     Problem,
     Unauthorized,
     documented,
+    problem_of_database_error,
     validation_problem,
 )
 from contacts_api.http import Route
@@ -66,6 +69,10 @@ class TokenRoute(Route):
                 problem: Problem = validation_problem(error)
             except Problem as error:
                 problem = error
+            except DATABASE_ERRORS as error:
+                problem = problem_of_database_error(error)
+                if isinstance(problem, InternalError):
+                    raise
             problem.members["error"] = self.ERRORS.get(problem.status, "invalid_request")
             problem.members["error_description"] = problem.detail
             raise problem

@@ -127,8 +127,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         hashed_password = await self._hasher.hash(new.password)
         try:
             return await self.user_db.create({"email": new.email, "hashed_password": hashed_password})
-        except IntegrityError:
-            raise EmailTaken from None
+        except IntegrityError as error:
+            raise _taken_or(error) from None
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
         """Return the user. Raises BadCredentials, equal in words and time for every cause."""
@@ -157,8 +157,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             user.email = changes.email
         try:
             await self.session.flush()
-        except IntegrityError:
-            raise EmailTaken from None
+        except IntegrityError as error:
+            raise _taken_or(error) from None
         await self.session.execute(END, {"owner_id": user.id, "only": None, "but": session_id})
         return user
 
@@ -226,6 +226,11 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def _end_sessions(self, user: User) -> None:
         await self.session.execute(END, {"owner_id": user.id, "only": None, "but": None})
+
+
+def _taken_or(error: IntegrityError) -> Exception:
+    """Return EmailTaken where the unique index says so, and else the error itself."""
+    return EmailTaken() if getattr(error.orig, "sqlstate", None) == "23505" else error
 
 
 def _normalized(email: str) -> str | None:

@@ -1,7 +1,7 @@
 """Contacts: always those of whoever signed in."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlencode
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, Field
-from sqlalchemy import Row
+from sqlalchemy import Executable, Row
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.users import InvalidToken, Owner
@@ -26,7 +26,7 @@ from contacts_api.contacts.models import (
     UpcomingBirthday,
     columns_of,
 )
-from contacts_api.database import Autocommit, Session
+from contacts_api.database import Autocommit, Database, Session
 from contacts_api.errors import DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
 from contacts_api.http import Route
 from contacts_api.pagination import Cursors, InvalidCursor, Page, PageQuery
@@ -66,9 +66,11 @@ async def get_own_contact(
     return contact
 
 
-async def get_today_in(request: Request) -> Callable[[str | None], date]:
+def today_in(tz: str | None, request: Request) -> date:
+    """Return the date of now in the time zone, by the application's clock."""
     state = request.app.state
-    return lambda tz: state.clock().astimezone(ZoneInfo(tz or state.settings.time_zone)).date()
+    today: date = state.clock().astimezone(ZoneInfo(tz or state.settings.time_zone)).date()
+    return today
 
 
 class Pager:
@@ -77,6 +79,10 @@ class Pager:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._cursors: Cursors = request.app.state.cursors
+        self._database: Database = request.app.state.database
+
+    async def read(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
+        return await self._database.read(statement, **parameters)
 
     def position(self, query: PageQuery, *which: object) -> dict[str, str]:
         return {} if query.cursor is None else self._cursors.read(query.cursor, *which)
@@ -91,14 +97,8 @@ class Pager:
         return Response(f'{{"items":{row.body},{rest[1:]}', 200, headers, JSON)
 
 
-async def get_pager(request: Request) -> Pager:
-    return Pager(request)
-
-
 OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
 """The contact in the path: the caller's own and, with If-Match, as the caller saw it last."""
-TodayIn: TypeAlias = Annotated[Callable[[str | None], date], Depends(get_today_in)]
-Pages: TypeAlias = Annotated[Pager, Depends(get_pager)]
 IfNoneMatch: TypeAlias = Annotated[str | None, Header()]
 
 
@@ -133,15 +133,13 @@ contacts = APIRouter(
 
 
 @contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
-async def list_contacts(
-    query: Annotated[queries.ContactQuery, Query()], owner: Owner, database: Autocommit, pages: Pages
-) -> Response:
+async def list_contacts(query: Annotated[queries.ContactQuery, Query()], request: Request, owner: Owner) -> Response:
     """List and search your contacts; case and accents do not matter."""
-    terms = query.terms()
+    pages, terms = Pager(request), query.terms()
     which = ("contacts", owner.user_id, query.sort, terms)
     position = pages.position(query, *which)
     statement = query.statement(terms, is_first=not position)
-    (row,) = await database.read(
+    (row,) = await pages.read(
         statement, owner_id=owner.user_id, limit=query.limit, **query.patterns(), **queries.after(position)
     )
     return pages.answer(row, position, *which, total=row.total)
@@ -152,20 +150,16 @@ async def list_contacts(
     response_model=Page[UpcomingBirthday],
     responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
-async def list_birthdays(
-    query: Annotated[BirthdayQuery, Query()], owner: Owner, database: Autocommit, pages: Pages, today_in: TodayIn
-) -> Response:
+async def list_birthdays(query: Annotated[BirthdayQuery, Query()], request: Request, owner: Owner) -> Response:
     """List your contacts whose birthday is today or in the next days, the next one first."""
-    which = ("birthdays", owner.user_id, query.days, query.tz)
+    pages, which = Pager(request), ("birthdays", owner.user_id, query.days, query.tz)
     position = pages.position(query, *which)
     statement = queries.page_of_birthdays(not position)
     # A list that was begun yesterday goes on as of yesterday.
-    today = date.fromisoformat(position.setdefault("today", str(today_in(query.tz))))
+    today = date.fromisoformat(position.setdefault("today", str(today_in(query.tz, request))))
     upcoming = upcoming_birthdays(today, query.days)
     days = {"today": today, "keys": list(upcoming), "dates": list(upcoming.values())}
-    (row,) = await database.read(
-        statement, owner_id=owner.user_id, limit=query.limit, **days, **queries.after(position)
-    )
+    (row,) = await pages.read(statement, owner_id=owner.user_id, limit=query.limit, **days, **queries.after(position))
     return pages.answer(row, position, *which)
 
 

@@ -136,7 +136,8 @@ async def test_no_address_and_no_password_is_kept_in_the_counts(ada: Client, exe
 async def test_old_counts_are_swept(app: FastAPI, ada: Client, execute: Execute) -> None:
     await fail(ada, 1)
     await fail(ada, 1, "nobody@example.com")
-    execute("UPDATE failed_attempt SET failed_at = now() - interval '25 hours' WHERE ctid = '(0,1)'")
+    oldest = "(SELECT min(failed_at) FROM failed_attempt)"
+    execute(f"UPDATE failed_attempt SET failed_at = now() - interval '25 hours' WHERE failed_at = {oldest}")
 
     await app.state.ended_sessions.sweep()
 

@@ -1,0 +1,99 @@
+"""The floor: the same five jobs by hand, with nothing that is not needed to answer. No validation, no ORM."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import jwt
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uuid_utils.compat import uuid7
+
+SECRET = os.environ["JWT_SECRET"]
+SHOWN = "id::text, first_name, last_name, email, phone_number, date_of_birth, additional_info, created_at, updated_at"
+GET = f"SELECT {SHOWN} FROM contact WHERE owner_id = $1 AND id = $2"
+LIST = f"SELECT {SHOWN} FROM contact WHERE owner_id = $1 ORDER BY sort_name, id LIMIT 50"
+SEARCH = f"SELECT {SHOWN} FROM contact WHERE owner_id = $1 AND search_text LIKE $2 ORDER BY sort_name, id LIMIT 50"
+BIRTHDAYS = f"SELECT {SHOWN}, birthday FROM contact WHERE owner_id = $1 AND birthday = ANY($2) ORDER BY sort_name, id"
+CREATE = f"""
+    INSERT INTO contact (owner_id, id, first_name, last_name, email, phone_number, date_of_birth, additional_info,
+                         search_text, sort_name)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {SHOWN}
+"""
+
+
+def answer(content: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(content, option=orjson.OPT_UTC_Z), status, media_type="application/json")
+
+
+def owner_of(request: Request) -> UUID:
+    token = request.headers["authorization"].removeprefix("Bearer ")
+    return UUID(jwt.decode(token, SECRET, algorithms=["HS256"], audience="contacts:access")["sub"])
+
+
+async def get_contact(request: Request) -> Response:
+    row = await request.app.state.pool.fetchrow(GET, owner_of(request), UUID(request.path_params["id"]))
+    return answer(dict(row))
+
+
+async def list_contacts(request: Request) -> Response:
+    owner, q = owner_of(request), request.query_params.get("q")
+    if q is None:
+        rows = await request.app.state.pool.fetch(LIST, owner)
+    else:
+        rows = await request.app.state.pool.fetch(SEARCH, owner, f"%{q.lower()}%")
+    return answer({"items": [dict(row) for row in rows]})
+
+
+async def list_birthdays(request: Request) -> Response:
+    today = datetime.now(UTC).date()
+    days = [today + timedelta(days=n) for n in range(int(request.query_params.get("days", 7)) + 1)]
+    upcoming = {day.month * 100 + day.day: day for day in days}
+    rows = await request.app.state.pool.fetch(BIRTHDAYS, owner_of(request), list(upcoming))
+    items = []
+    for row in rows:
+        contact = dict(row)
+        day = upcoming[contact.pop("birthday")]
+        turns = day.year - contact["date_of_birth"].year
+        items.append({"contact": contact, "birthday_on": day, "days_until": (day - today).days, "turns": turns})
+    items.sort(key=lambda item: item["days_until"])
+    return answer({"items": items})
+
+
+async def create_contact(request: Request) -> Response:
+    owner, new = owner_of(request), orjson.loads(await request.body())
+    searched = (new["first_name"], new["last_name"], new["email"], new["phone_number"])
+    row = await request.app.state.pool.fetchrow(
+        CREATE,
+        owner,
+        uuid7(),
+        *searched,
+        date.fromisoformat(new["date_of_birth"]),
+        new.get("additional_info"),
+        "\n".join(searched).lower(),
+        f"{new['last_name']}\n{new['first_name']}".lower(),
+    )
+    return answer(dict(row), 201)
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with asyncpg.create_pool(os.environ["DATABASE_URL"], min_size=10, max_size=10) as app.state.pool:
+        yield
+
+
+app = Starlette(
+    routes=[
+        Route("/contacts", list_contacts, methods=["GET"]),
+        Route("/contacts", create_contact, methods=["POST"]),
+        Route("/contacts/birthdays", list_birthdays, methods=["GET"]),
+        Route("/contacts/{id}", get_contact, methods=["GET"]),
+    ],
+    lifespan=lifespan,
+)

@@ -1,0 +1,178 @@
+"""What grows and what waits: an owner of very many contacts, sign-ins, and the start."""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from http.client import HTTPConnection
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import data, machine
+from benchmarks.compare import MEBIBYTES
+from benchmarks.machine import BenchmarkError, Server, read_wrk
+from contacts_api.accounts.users import PasswordHasher
+
+WATCHED = ("-m", "uvicorn", "benchmarks.watched:app", "--no-access-log", "--log-level", "warning")
+MANY, FEW, OTHERS = 100_000, 100, 8_000
+PAGES = 1_000
+SAMPLES = 200
+PASSWORD = "correct horse battery staple"
+
+
+class Rows:
+    """The rows of the result, each with what it has to be."""
+
+    def __init__(self) -> None:
+        self.table = Table("", "measured", "to reach", title="Growth, sign-ins, start and memory")
+        self.table.columns[1].justify = self.table.columns[2].justify = "right"
+        self.missed: list[str] = []
+
+    def add(self, what: str, value: float, limit: float, unit: str, *, at_least: bool = False) -> None:
+        sign = "≥" if at_least else "≤"
+        is_met = value >= limit if at_least else value <= limit
+        self.table.add_row(what, f"{value:,.2f} {unit}", f"{sign} {limit:,g} {unit}", style=None if is_met else "red")
+        if not is_met:
+            self.missed.append(f"{what}: {value:,.2f} {unit}; {sign} {limit:,g} {unit}")
+
+
+class Client:
+    """One connection, one request at a time."""
+
+    def __init__(self, server: Server, token: str) -> None:
+        self._connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def get(self, path: str) -> Any:
+        self._connection.request("GET", path, headers=self._headers)
+        response = self._connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise BenchmarkError(f"GET {path}: {response.status} {body.decode()}")
+        return json.loads(body)
+
+    def milliseconds(self, *paths: str) -> float:
+        """Return the median time of an answer, the paths in turn."""
+        times = []
+        for path in islice(cycle(paths), SAMPLES):
+            started_at = time.perf_counter()
+            self.get(path)
+            times.append((time.perf_counter() - started_at) * 1000)
+        return median(times)
+
+
+def run(options: argparse.Namespace, console: Console) -> list[str]:
+    """Measure and print; return the limits that were missed."""
+    core = machine.divide_cores()
+    directory = machine.temporary_directory()
+    rows = Rows()
+    console.print("Starting the application …")
+    measure_start(rows, directory, core)
+    console.print(f"Filling a PostgreSQL with {MANY + OTHERS * FEW + 2 * FEW:,} contacts …")
+    url = machine.start_postgres(options.postgres, directory)
+    few, many = (data.fill(url, name, 1, count)[0] for name, count in (("few", FEW), ("many", MANY)))
+    data.fill(url, "other", OTHERS, FEW)
+    console.print("Asking for pages …")
+    with Server("project", machine.PROJECT, core, directory, DATABASE_URL=url) as server:
+        measure_growth(rows, server, few, many, has_trigrams(url))
+    console.print("Signing in …")
+    measure_sign_ins(rows, url, directory, core, options)
+    console.print(rows.table)
+    return rows.missed
+
+
+def measure_start(rows: Rows, directory: Path, core: int) -> None:
+    imported, answered = [], []
+    data_dir = directory / "embedded"
+    for n in range(4):
+        started_at = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import contacts_api.app"], check=True, cwd=machine.ROOT)
+        imported.append(time.perf_counter() - started_at)
+        started_at = time.perf_counter()
+        server = Server("start", machine.PROJECT, core, directory, DATA_DIR=str(data_dir), DATABASE_URL="")
+        try:
+            server.wait("/health/ready")
+            # The first start makes the data directory, and compiles the modules.
+            if n:
+                answered.append(time.perf_counter() - started_at)
+        finally:
+            server.stop()
+    rows.add("import contacts_api.app, with the interpreter", median(imported[1:]), 1.2, "s")
+    rows.add("python -m contacts_api to the first answer", median(answered), 2.5, "s")
+
+
+def has_trigrams(url: str) -> bool:
+    with data.cursor(url) as sql:
+        sql.execute("SELECT 1 FROM pg_indexes WHERE indexname = 'ix_contact_by_trigram'")
+        return sql.fetchone() is not None
+
+
+def measure_growth(rows: Rows, server: Server, few: data.Owner, many: data.Owner, has_trigrams: bool) -> None:
+    small, large = Client(server, few.token), Client(server, many.token)
+    cursor = last_page(large)
+
+    for what, of_few, of_many in (
+        ("one contact", *([f"/contacts/{contact_id}" for contact_id in owner.contact_ids] for owner in (few, many))),
+        ("first page", ["/contacts"], ["/contacts"]),
+        (f"page {PAGES:,}", ["/contacts"], [f"/contacts?cursor={cursor}"]),
+    ):
+        of_100, of_100_000 = small.milliseconds(*of_few), large.milliseconds(*of_many)
+        rows.add(f"{what}, of 100,000 beside of 100 ({of_100:.1f} ms)", of_100_000 / of_100, 1.5, "×")
+    if has_trigrams:
+        for word in ("friend99", "hopper", "555-0143", "grace hopper"):
+            path = f"/contacts?q={quote(word)}"
+            rows.add(f"search for {word}", large.milliseconds(path), 10, "ms")
+    else:
+        rows.table.add_row("search", "no pg_trgm here", "", style="yellow")
+    rows.add("birthdays of a week", large.milliseconds("/contacts/birthdays?days=7"), 10, "ms")
+    rows.add("memory of the worker", server.mebibytes(), MEBIBYTES, "MiB")
+
+
+def last_page(client: Client) -> str:
+    """Return the cursor of the page that is measured: the first and 998 more are before it."""
+    cursor = client.get("/contacts")["next_cursor"]
+    for _ in range(PAGES - 2):
+        cursor = client.get(f"/contacts?cursor={cursor}")["next_cursor"]
+    return str(cursor)
+
+
+def measure_sign_ins(rows: Rows, url: str, directory: Path, core: int, options: argparse.Namespace) -> None:
+    hashed = asyncio.run(PasswordHasher(threads=1).hash(PASSWORD))
+    owners = data.fill(url, "login", 100, FEW, hashed)
+
+    def sign_in(owner: data.Owner, n: int) -> data.Request:
+        return "POST", "/auth/login", json.dumps({"email": owner.email, "password": PASSWORD})
+
+    sign_ins = data.write_requests(directory / "sign-ins.txt", owners, sign_in, each=1)
+    reads = data.write_requests(directory / "reads.txt", owners, data.JOBS["one contact"])
+    with Server("watched", WATCHED, core, directory, DATABASE_URL=url) as server:
+        alone = server.load(reads, options.seconds, options.connections)
+        stall(server)
+        logins = server.load(sign_ins, options.seconds, 4)
+        stalled = stall(server)
+        with (
+            server.wrk(sign_ins, options.seconds + 1, 4) as signing,
+            server.wrk(reads, options.seconds, options.connections) as reading,
+        ):
+            meanwhile, signed = read_wrk(reading, "reads"), read_wrk(signing, "sign-ins")
+    share = signed["requests"] / signed["seconds"] * logins.cpu / 1e6
+    left = meanwhile["requests"] / meanwhile["seconds"] / alone.rate
+    rows.add("sign-ins on one core", logins.rate, 35, "/s", at_least=True)
+    rows.add("longest stall of the event loop meanwhile", stalled, 10, "ms")
+    # A tenth for what changing between threads costs.
+    rows.add(f"reads while signing in, which takes {share:.0%}", left, round(0.9 * (1 - share), 2), "×", at_least=True)
+
+
+def stall(server: Server) -> float:
+    """Return the longest stall since the last call, in ms."""
+    with urlopen(server.url + "/stall", timeout=5) as response:
+        return float(json.load(response))

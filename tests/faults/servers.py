@@ -1,0 +1,213 @@
+"""PostgreSQL and the API as processes of our own, and what can go wrong with the first."""
+
+import os
+import pwd
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg2
+
+ROOT = Path(__file__).parent.parent.parent
+HOST = "127.0.0.1"
+MAX_CONNECTIONS, POOL_SIZE, WORKERS = 40, 5, 2
+OURS = "FROM pg_stat_activity WHERE application_name = 'contacts_api'"
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+class Postgres:
+    """A PostgreSQL of our own, as a direct child: a killed one is reaped, so that the next can start."""
+
+    def __init__(self, home: Path, binaries: Path) -> None:
+        self.home, self.binaries, self.port = home, binaries, free_port()
+        self.url = f"postgresql://contacts@{HOST}:{self.port}/contacts"
+        # PostgreSQL refuses to run as root.
+        self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
+        data = self._make_directory("data")
+        self._run("initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C").wait()
+        settings = f"listen_addresses={HOST}", "unix_socket_directories=", f"max_connections={MAX_CONNECTIONS}"
+        self.process: subprocess.Popen[bytes]
+        self._server: list[str | Path] = ["-D", data, "-p", str(self.port), *(f"--{setting}" for setting in settings)]
+        self.start()
+        ((self.version,),) = self.execute("SELECT 'PostgreSQL ' || current_setting('server_version')")
+        self.execute("CREATE ROLE contacts LOGIN")
+        self.execute("CREATE DATABASE contacts OWNER contacts")
+
+    def _make_directory(self, name: str) -> Path:
+        (made := self.home / name).mkdir(mode=0o700)
+        os.chown(made, self._user, -1)
+        return made
+
+    def _run(self, program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        user: dict[str, Any] = {"user": self._user, "extra_groups": ()} if os.geteuid() == 0 else {}
+        with (self.home / "postgres.log").open("ab") as log:
+            return subprocess.Popen([self.binaries / program, *arguments], stdout=log, stderr=log, cwd="/", **user)
+
+    def start(self) -> None:
+        def is_up() -> bool:
+            if self.process.poll() is not None:
+                # Backends of a killed one may hold its shared memory still.
+                self.process = self._run("postgres", *self._server)
+            return self.answers()
+
+        self.process = self._run("postgres", *self._server)
+        wait_until(is_up, "PostgreSQL starts")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        self.process.send_signal(number)
+        self.process.wait(20)
+
+    def connect(self, database: str = "contacts", user: str = "postgres") -> Any:
+        connection = psycopg2.connect(host=HOST, port=self.port, user=user, dbname=database, connect_timeout=3)
+        connection.autocommit = True
+        return connection
+
+    def answers(self) -> bool:
+        with suppress(psycopg2.OperationalError):
+            self.connect("postgres").close()
+            return True
+        return False
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        with closing(self.connect(database)) as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def backends_killed(self) -> Iterator[None]:
+        for _ in range(3):
+            os.kill(self.execute(f"SELECT pid {OURS}")[0][0], signal.SIGKILL)
+            time.sleep(0.1)
+            wait_until(self.answers, "PostgreSQL recovers")
+            time.sleep(0.5)
+        yield
+
+    @contextmanager
+    def away(self, number: signal.Signals = signal.SIGINT) -> Iterator[None]:
+        self.stop(number)
+        yield
+        self.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children()]
+        for process in processes:
+            process.suspend()
+        yield
+        for process in processes:
+            process.resume()
+
+    @contextmanager
+    def table_locked(self) -> Iterator[None]:
+        with closing(self.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("BEGIN; LOCK TABLE contact IN ACCESS EXCLUSIVE MODE")
+            yield
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        with closing(self.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = off")
+            cursor.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+            cursor.execute("SELECT pg_reload_conf(), pg_sleep(0.3)")
+            yield
+            cursor.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            cursor.execute("SELECT pg_reload_conf()")
+
+    @contextmanager
+    def disk_full(self) -> Iterator[None]:
+        """Fill a file system of 32 MiB that the contacts have been moved to."""
+        disk = self._make_directory("small")
+        as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        options = f"size=32m,mode=0700,uid={self._user}"
+        subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
+        try:
+            self.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
+            self.execute("ALTER TABLE contact SET TABLESPACE small", "contacts")
+            # What its pages have free would be used first.
+            self.execute("VACUUM FULL contact", "contacts")
+            with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+                while True:
+                    ballast.write(bytes(4096))
+            time.sleep(1)
+            yield
+            (disk / "ballast").unlink()
+            self.execute("ALTER TABLE contact SET TABLESPACE pg_default", "contacts")
+            self.execute("DROP TABLESPACE small")
+        finally:
+            # Lazily: a backend may have a file of it open still.
+            subprocess.run([*as_root, "umount", "--lazy", disk], check=True)
+
+    @contextmanager
+    def connections_used_up(self, api: "Api") -> Iterator[None]:
+        with ExitStack() as taken:
+            # The workers stand still meanwhile: otherwise they would be the first to connect again.
+            for worker in api.workers():
+                worker.suspend()
+            self.execute(f"SELECT pg_terminate_backend(pid, 1000) {OURS}")
+            with suppress(psycopg2.OperationalError):
+                for _ in range(MAX_CONNECTIONS):
+                    taken.enter_context(closing(self.connect(user="contacts")))
+            for worker in api.workers():
+                worker.resume()
+            yield
+
+
+class Api:
+    """The workers, started by the real command line."""
+
+    def __init__(self, home: Path, database_url: str) -> None:
+        self.port, self.log = free_port(), home / "api.log"
+        self.url = f"http://{HOST}:{self.port}"
+        settings = {"DATABASE_URL": database_url, "JWT_SECRET": secrets.token_hex(32), "POOL_SIZE": str(POOL_SIZE)}
+        self._environment = {**os.environ, **settings, "LOG_LEVEL": "WARNING"}
+        self._run("migrate").wait(60)
+        self.start()
+
+    def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "contacts_api", *arguments]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, env=self._environment, cwd=ROOT, stdout=log, stderr=log)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+    def start(self) -> None:
+        self.process = self._run("serve", "--port", str(self.port), "--workers", str(WORKERS))
+        wait_until(self._is_live, "the API starts", 60)
+
+    def _is_live(self) -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/health/live").is_success and len(self.workers()) == WORKERS
+        return False
+
+    def workers(self) -> list[psutil.Process]:
+        children = [c for c in psutil.Process(self.process.pid).children() if c.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+
+    def connections(self) -> list[tuple[int, int, int]]:
+        """Return, of each connection, the pid of its worker, its port there, and the port at the other end."""
+        ends = ((worker.pid, end) for worker in self.workers() for end in worker.net_connections() if end.raddr)
+        return [(pid, end.laddr.port, end.raddr.port) for pid, end in ends]

@@ -1,0 +1,83 @@
+"""What the OpenAPI document lists: the operations, and everything that a client can put into one."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
+
+NOBODY = UUID(int=0)
+FORM = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True)
+class Operation:
+    name: str
+    method: str
+    path: str
+    parameters: tuple[tuple[str, str], ...]
+    """Where each is, and what it is called."""
+    media_types: tuple[str, ...]
+    fields: tuple[str, ...]
+    """Those of the body."""
+    secrets: tuple[str, ...]
+    """Those of the fields that hold a password or a token."""
+    example_text: str
+    """A body that is right, as JSON text."""
+    statuses: frozenset[int]
+    is_secured: bool
+
+    @property
+    def example(self) -> dict[str, Any]:
+        return dict(json.loads(self.example_text))
+
+    def named(self, where: str) -> list[str]:
+        return [name for place, name in self.parameters if place == where]
+
+    def url(self, value: object = NOBODY) -> str:
+        """Return the path with the same value for each of its parameters."""
+        return self.path.format_map(dict.fromkeys(self.named("path"), value))
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@cache
+def document() -> dict[str, Any]:
+    app = create_app(Settings(_env_file=None))
+    # As it is sent: what is shared between its parts has become equal parts.
+    return dict(json.loads(json.dumps(app.openapi())))
+
+
+def operations() -> list[Operation]:
+    return list(_read())
+
+
+def _read() -> Iterator[Operation]:
+    for path, methods in document()["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {})
+            body: dict[str, Any] = next((_resolved(media["schema"]) for media in content.values()), {})
+            fields = body.get("properties", {})
+            yield Operation(
+                name=operation["operationId"],
+                method=method.upper(),
+                path=path,
+                parameters=tuple((p["in"], p["name"]) for p in operation.get("parameters", [])),
+                media_types=tuple(content),
+                fields=tuple(fields),
+                secrets=tuple(name for name, field in fields.items() if field.get("format") == "password"),
+                example_text=json.dumps(body.get("examples", [{}])[0]),
+                statuses=frozenset(map(int, operation["responses"])),
+                is_secured="security" in operation,
+            )
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in schema:
+        return schema
+    return dict(document()["components"]["schemas"][schema["$ref"].rpartition("/")[2]])

@@ -1,0 +1,48 @@
+"""Large bodies cost little: they are refused as they come in, and not kept."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+
+from tests.client import Client
+from tests.safety.document import Operation, operations
+
+CHUNK = b" " * 64 * 1024
+MEBIBYTE = 1024 * 1024
+
+
+async def chunks(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield CHUNK
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("operation", [operation for operation in operations() if operation.media_types], ids=str)
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_every_operation_refuses_a_body_that_is_too_large(
+    client: Client, operation: Operation, is_chunked: bool
+) -> None:
+    for media_type in operation.media_types:
+        response = await client.request(
+            operation.method,
+            operation.url(),
+            content=chunks(2) if is_chunked else 2 * CHUNK,
+            headers={"Content-Type": media_type},
+        )
+
+        assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+async def test_200_mebibytes_cost_less_than_20(client: Client) -> None:
+    process = psutil.Process()
+    headers = {"Content-Type": "application/json"}
+    await client.post("/auth/login", content=chunks(2), headers=headers)
+    before = process.memory_info().rss
+
+    bodies = [chunks(50 * MEBIBYTE // len(CHUNK)) for _ in range(4)]
+    answers = await asyncio.gather(*(client.post("/auth/login", content=body, headers=headers) for body in bodies))
+
+    assert {answer.status_code for answer in answers} == {413}
+    assert process.memory_info().rss - before < 20 * MEBIBYTE

@@ -1,0 +1,101 @@
+"""Hashing passwords keeps nothing else waiting: neither the event loop, nor a connection of the database."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
+from tests.client import A_PASSWORD, Client
+from tests.conftest import client_of
+
+
+class Watch:
+    """Sees each hash begin and end, in whatever thread, and lets it take as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.app: FastAPI | None = None
+        self.let_go = threading.Event()
+        self.running, self.most_at_once, self.done = 0, 0, 0
+        self.connections: set[int] = set()
+        self._lock = threading.Lock()
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            if self.app is None:
+                return work(*arguments, **options)
+            with self._lock:
+                self.running += 1
+                self.most_at_once = max(self.most_at_once, self.running)
+            self.let_go.wait(10)
+            result = work(*arguments, **options)
+            with self._lock:
+                self.connections.add(self.app.state.database.engine.pool.checkedout())
+                self.running -= 1
+                self.done += 1
+            return result
+
+        return watched
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    watch = Watch()
+    for name in "hash", "verify":
+        monkeypatch.setattr(Argon2Hasher, name, watch.around(getattr(Argon2Hasher, name)))
+    yield watch
+    watch.let_go.set()
+
+
+@pytest.mark.parametrize("workers", [1, 1000])
+async def test_ten_logins_at_once_keep_no_one_waiting(
+    ada: Client, make_settings: Callable[..., Settings], watch: Watch, workers: int
+) -> None:
+    settings = make_settings(web_concurrency=workers)
+    app = create_app(settings)
+    credentials = {"email": ada.email, "password": A_PASSWORD}
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        watch.app = app
+        logins = [asyncio.create_task(client.post("/auth/login", json=credentials)) for _ in range(10)]
+        while watch.running < settings.hashing_threads:  # noqa: ASYNC110 (other threads count)
+            await asyncio.sleep(0.001)
+
+        # None of them gets on before these have been answered.
+        live = [await client.get("/health/live") for _ in range(20)]
+        ready = [await client.get("/health/ready") for _ in range(20)]
+        done_meanwhile = watch.done
+        watch.let_go.set()
+        answers = await asyncio.gather(*logins)
+
+    assert {response.status_code for response in (*live, *ready, *answers)} == {200}
+    assert done_meanwhile == 0
+    assert watch.most_at_once == settings.hashing_threads
+    assert watch.done == 10
+
+
+async def test_no_connection_is_held_while_a_password_is_hashed(
+    ada: Client, make_settings: Callable[..., Settings], watch: Watch
+) -> None:
+    app = create_app(make_settings())
+    watch.let_go.set()
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        watch.app = app
+        client.use(ada.tokens)
+        account = {"email": "new@example.com", "password": A_PASSWORD}
+        changes = {"current_password": A_PASSWORD, "password": "another horse and staple"}
+        answers = [
+            await client.post("/auth/register", json=account),
+            await client.post("/auth/login", json=account),
+            await client.post("/auth/token", data={"grant_type": "password", "username": "no", "password": "one"}),
+            await client.patch("/users/me", json=changes),
+            await client.post("/users/me/delete", json={"current_password": changes["password"]}),
+        ]
+
+    assert [answer.status_code for answer in answers] == [201, 200, 401, 200, 204]
+    assert watch.done >= len(answers)
+    assert watch.connections == {0}

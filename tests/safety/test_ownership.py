@@ -1,0 +1,129 @@
+"""Who sees what: for every operation of the OpenAPI document that names something, or takes a body."""
+
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.client import Client
+from tests.conftest import Execute
+from tests.safety.document import Operation, operations
+
+NAMING = [operation for operation in operations() if operation.named("path")]
+WRITING = [operation for operation in operations() if operation.media_types]
+FORBIDDEN = {
+    "owner_id": str(uuid4()),
+    "id": str(uuid4()),
+    "is_superuser": True,
+    "is_active": False,
+    "hashed_password": "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA",
+    "seq": 7,
+    "version": 7,
+}
+CONDITIONS: list[dict[str, str]] = [{}, {"If-Match": "*"}, {"If-Match": '"1"'}, {"If-Match": '"2"'}]
+CONDITIONS += [{"If-None-Match": condition["If-Match"]} for condition in CONDITIONS[1:]]
+
+
+async def id_of_a_contact(client: Client) -> str:
+    return str((await client.create_contact())["id"])
+
+
+async def id_of_a_session(client: Client) -> str:
+    return str((await client.get("/auth/sessions")).json()["items"][0]["id"])
+
+
+# A path parameter that is new wants its line here.
+IDS: dict[str, Callable[[Client], Any]] = {"contact_id": id_of_a_contact, "session_id": id_of_a_session}
+
+
+def as_sent(response: httpx.Response, *ids: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Return all of an answer but the ids that were asked for, and the request's."""
+    headers = [(name, value) for name, value in response.headers.raw if name != b"x-request-id"]
+    content = response.content
+    for each in ids:
+        content = content.replace(each.encode(), b"<id>")
+    return response.status_code, headers, content
+
+
+def snapshot(execute: Execute) -> list[list[tuple[Any, ...]]]:
+    """Return every row of every table."""
+    tables = execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
+    return [execute(f'SELECT t::text FROM "{table}" t ORDER BY 1') for (table,) in tables]
+
+
+@pytest.mark.parametrize("operation", NAMING, ids=str)
+async def test_what_is_anothers_answers_as_what_never_was(
+    ada: Client, grace: Client, execute: Execute, operation: Operation
+) -> None:
+    (parameter,) = operation.named("path")
+    theirs, nobodys = await IDS[parameter](grace), str(uuid4())
+    before = snapshot(execute)
+    bodies: list[Any] = [operation.example, {"unknown": 1}] if operation.media_types else [None]
+    methods = ["GET", "HEAD"] if operation.method == "GET" else [operation.method]
+
+    for method, body, headers in ((m, b, h) for m in methods for b in bodies for h in CONDITIONS):
+        their_answer, nobodys_answer = [
+            await ada.request(method, operation.url(each), json=body, headers=headers) for each in (theirs, nobodys)
+        ]
+
+        assert their_answer.status_code == 404, (method, body, headers)
+        assert as_sent(their_answer, theirs, nobodys) == as_sent(nobodys_answer, theirs, nobodys)
+    assert snapshot(execute) == before
+
+
+async def test_the_own_ids_do_answer(ada: Client) -> None:
+    """Else the test above would prove nothing."""
+    for operation in NAMING:
+        own = await IDS[operation.named("path")[0]](ada)
+
+        response = await ada.request(
+            operation.method, operation.url(own), json=operation.example if operation.media_types else None
+        )
+
+        assert response.status_code < 300, operation
+
+
+def planted(body: Any, name: str, value: object) -> Iterator[Any]:
+    """Give the body with the member added, once for each object in it."""
+    for place in objects(body, ()):
+        changed = deepcopy(body)
+        target = changed
+        for key in place:
+            target = target[key]
+        target[name] = value
+        yield changed
+
+
+def objects(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, dict):
+        yield place
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in members:
+        yield from objects(member, (*place, key))
+
+
+@pytest.mark.parametrize("operation", WRITING, ids=str)
+async def test_no_body_sets_what_is_not_the_clients_to_set(ada: Client, execute: Execute, operation: Operation) -> None:
+    own = await IDS[operation.named("path")[0]](ada) if operation.named("path") else ""
+    before = snapshot(execute)
+    attempts = [
+        (name, body, media_type)
+        for name, value in FORBIDDEN.items()
+        for body in planted(operation.example, name, value)
+        for media_type in operation.media_types
+    ]
+
+    for name, body, media_type in attempts:
+        content = json.dumps(body) if media_type.endswith("json") else str(httpx.QueryParams(body))
+        response = await ada.request(
+            operation.method, operation.url(own), content=content, headers={"Content-Type": media_type}
+        )
+
+        assert response.status_code == 422, (name, response.text)
+        assert name in [error["loc"][-1] for error in response.json()["errors"]]
+    assert len(attempts) >= len(FORBIDDEN)
+    assert snapshot(execute) == before

@@ -1,0 +1,319 @@
+"""Two users at random, against a model that is two dicts: each sees all of their own contacts, and nothing else."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
+from contacts_api.text import fold
+from tests.client import Client, Clock
+from tests.conftest import Execute, client_of
+
+NOW = datetime.now(UTC)
+TODAY = NOW.date()
+SORTS = ["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
+FILTERS = ["q", "first_name", "last_name", "email"]
+
+# Few and alike, so that searches find some of them and sorting meets ties.
+NAMES = ["Zoë", "zoe", "ZOE", "Łukasz", "lukasz", "Тарас", "тарас", "Straße", "STRASSE", "İlkay", "ﬁn", "Ølsen"]
+NAMES += ["100%", "a_b", "a\\b", "a'b", "de la Cruz", " padded ", "e\u0301", "Ὀδυσσεύς", "名前", "🐎"]
+EMAILS = ["ada@Example.com", "Ada@example.com", "zoë@bücher.example", "a_b%c@example.org", "100@example.com"]
+PHONES = ["+380 44 123-45-67", "(044) 123 45 67", "100", "1-0-0", "+1 (202) 555-0143 ext 7", "12.34.56"]
+WORDS = [
+    "zoe",
+    "ZOË",
+    "lukasz",
+    "ТАРАС",
+    "strasse",
+    "example",
+    "%",
+    "_",
+    "\\",
+    "100",
+    "0441234567",
+    "44 123",
+    "a",
+    "🐎",
+]
+WORDS += ["\u0301", "ilkay", "fi", "cruz de", "@", "'", "nobody at all", ""]
+
+names = st.sampled_from(NAMES) | st.text("aeÉß%_ ", min_size=1, max_size=4).filter(str.strip)
+# Around the next days, around 29 February, and anywhere.
+births = (
+    st.integers(-3, 0).map(lambda days: TODAY + timedelta(days=days))
+    | st.builds(
+        lambda years, days: _in_year(TODAY.year - years, TODAY + timedelta(days=days)),
+        st.integers(1, 90),
+        st.integers(0, 9),
+    )
+    | st.sampled_from([date(2000, 2, 28), date(2000, 2, 29), date(2000, 3, 1), date(1999, 12, 31), date(1999, 1, 1)])
+    | st.dates(date(1900, 1, 1), TODAY)
+)
+contacts = st.fixed_dictionaries(
+    {
+        "first_name": names,
+        "last_name": names,
+        "email": st.sampled_from(EMAILS),
+        "phone_number": st.sampled_from(PHONES),
+        "date_of_birth": births.map(str),
+    },
+    optional={"additional_info": st.none() | st.sampled_from(["", "a\nb", "x" * 2000])},
+)
+queries = st.fixed_dictionaries({}, optional=dict.fromkeys(FILTERS, st.sampled_from(WORDS)))
+users = st.sampled_from(["ada", "grace"])
+positions = st.integers(0, 30)
+
+Contact = dict[str, Any]
+
+
+def _in_year(year: int, day: date) -> date:
+    try:
+        return day.replace(year=year)
+    except ValueError:
+        return date(year, 2, 28)
+
+
+class World:
+    """The application in an event loop of its own, and its two users."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self.execute = execute
+        self.clients: dict[str, Client] = {}
+
+    async def _open(self, settings: Settings) -> None:
+        # The tokens and every birthday are of one moment.
+        clock = Clock()
+        clock.now = NOW
+        app = create_app(settings, clock)
+        await self._stack.enter_async_context(app.router.lifespan_context(app))
+        for name in "ada", "grace":
+            client = await self._stack.enter_async_context(client_of(app))
+            self.clients[name] = await client.sign_up(f"{name}@example.com")
+
+    def open(self, settings: Settings) -> None:
+        self.run(self._open(settings))
+
+    def close(self) -> None:
+        self.run(self._stack.aclose())
+        self._runner.close()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._runner.run(work)
+
+    def request(self, user: str, method: str, path: str, **options: Any) -> httpx.Response:
+        response: httpx.Response = self.run(self.clients[user].request(method, path, **options))
+        return response
+
+    def pages(self, user: str, path: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Follow the cursors to the end of a list."""
+        cursor: dict[str, str] = {}
+        while True:
+            response = self.request(user, "GET", path, params={**query, **cursor})
+            assert response.status_code == 200, response.text
+            page = response.json()
+            yield page
+            if page["next_cursor"] is None:
+                return
+            assert len(page["items"]) == query["limit"]
+            cursor = {"cursor": page["next_cursor"]}
+
+
+def stored(sent: Contact) -> Contact:
+    """Return the fields as the contract says that they are kept."""
+    kept = {name: value.strip() if name.endswith("_name") else value for name, value in sent.items()}
+    if "email" in kept:
+        local_part, _, domain = kept["email"].partition("@")
+        kept["email"] = f"{local_part}@{domain.lower()}"
+    return kept
+
+
+def by_name(contact: Contact) -> tuple[str, str, str]:
+    return fold(contact["last_name"]), fold(contact["first_name"]), contact["id"]
+
+
+def sort_key(sort: str) -> Callable[[Contact], tuple[str, ...]]:
+    field = sort.lstrip("-")
+    return by_name if field == "name" else lambda contact: (contact[field], contact["id"])
+
+
+def is_found(contact: Contact, query: dict[str, str]) -> bool:
+    digits = re.sub("[^0-9]", "", contact["phone_number"])
+    texts = [fold(contact[name]) for name in ("first_name", "last_name", "email", "phone_number")] + [digits]
+    has_words = all(any(fold(word) in text for text in texts) for word in query.get("q", "").split())
+    fields = [name for name in FILTERS[1:] if name in query]
+    return has_words and all(fold(query[name].strip()) in fold(contact[name]) for name in fields)
+
+
+def next_birthday(contact: Contact) -> date:
+    born = date.fromisoformat(contact["date_of_birth"])
+    this_year, next_year = (_in_year(year, born) for year in (TODAY.year, TODAY.year + 1))
+    return this_year if this_year >= TODAY else next_year
+
+
+class TwoUsers(RuleBasedStateMachine):
+    world: World
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.execute("DELETE FROM contact")
+        self.books: dict[str, dict[str, Contact]] = {"ada": {}, "grace": {}}
+
+    def _pick(self, user: str, position: int) -> str:
+        """Return the id of one of the user's contacts; of nobody's, where there are none."""
+        ids = list(self.books[user])
+        return ids[position % len(ids)] if ids else str(uuid4())
+
+    def _keep(self, user: str, response: httpx.Response, expected: Contact) -> None:
+        answer = response.json()
+        assert {name: answer[name] for name in expected} == expected
+        self.books[user][answer["id"]] = answer
+
+    @rule(user=users, sent=contacts)
+    def create(self, user: str, sent: Contact) -> None:
+        response = self.world.request(user, "POST", "/contacts", json=sent)
+
+        assert response.status_code == 201, response.text
+        self._keep(user, response, {"additional_info": None, **stored(sent)})
+
+    @rule(user=users, position=positions, sent=contacts)
+    def replace(self, user: str, position: int, sent: Contact) -> None:
+        contact_id = self._pick(user, position)
+
+        response = self.world.request(user, "PUT", f"/contacts/{contact_id}", json=sent)
+
+        if contact_id in self.books[user]:
+            self._keep(user, response, {"id": contact_id, "additional_info": None, **stored(sent)})
+        else:
+            assert response.status_code == 404
+
+    @rule(
+        user=users,
+        position=positions,
+        sent=contacts,
+        names=st.sets(st.sampled_from(["first_name", "email", "date_of_birth"])),
+    )
+    def patch(self, user: str, position: int, sent: Contact, names: set[str]) -> None:
+        contact_id = self._pick(user, position)
+        changes = {name: sent[name] for name in names}
+
+        response = self.world.request(user, "PATCH", f"/contacts/{contact_id}", json=changes)
+
+        if contact_id in self.books[user]:
+            before = self.books[user][contact_id]
+            expected = {name: value for name, value in before.items() if name != "updated_at" or not changes}
+            self._keep(user, response, {**expected, **stored(changes)})
+        else:
+            assert response.status_code == 404
+
+    @rule(user=users, position=positions)
+    def delete(self, user: str, position: int) -> None:
+        contact_id = self._pick(user, position)
+
+        response = self.world.request(user, "DELETE", f"/contacts/{contact_id}")
+
+        assert response.status_code == (204 if self.books[user].pop(contact_id, None) else 404)
+
+    @rule(user=users, whose=users, position=positions)
+    def get(self, user: str, whose: str, position: int) -> None:
+        contact_id = self._pick(whose, position)
+
+        response = self.world.request(user, "GET", f"/contacts/{contact_id}")
+
+        if contact_id in self.books[user]:
+            assert response.json() == self.books[user][contact_id]
+        else:
+            assert response.status_code == 404
+
+    @rule(
+        intruder=users,
+        position=positions,
+        method=st.sampled_from(["PUT", "PATCH", "DELETE"]),
+        sent=contacts,
+    )
+    def touch_anothers(self, intruder: str, position: int, method: str, sent: Contact) -> None:
+        theirs = self._pick("grace" if intruder == "ada" else "ada", position)
+
+        response = self.world.request(
+            intruder, method, f"/contacts/{theirs}", json=None if method == "DELETE" else sent
+        )
+
+        assert response.status_code == 404
+
+    @rule(
+        user=users,
+        sort=st.sampled_from(SORTS),
+        query=queries,
+        limit=st.integers(1, 4) | st.just(500),
+        counts=st.booleans(),
+    )
+    def list(self, user: str, sort: str, query: dict[str, str], limit: int, counts: bool) -> None:
+        own = sorted(self.books[user].values(), key=sort_key(sort), reverse=sort.startswith("-"))
+        expected = [contact for contact in own if is_found(contact, query)]
+
+        options = {**query, "sort": sort, "limit": limit, "with_total": str(counts).lower()}
+        pages = [*self.world.pages(user, "/contacts", options)]
+
+        assert [contact for page in pages for contact in page["items"]] == expected
+        assert {page["total"] for page in pages} == {len(expected) if counts else None}
+
+    @rule(user=users, days=st.sampled_from([0, 1, 7, 40, 364, 365]), limit=st.integers(1, 4) | st.just(500))
+    def list_birthdays(self, user: str, days: int, limit: int) -> None:
+        last_day = TODAY + timedelta(days=days)
+        celebrating = [contact for contact in self.books[user].values() if next_birthday(contact) <= last_day]
+        expected = [
+            {
+                "contact": contact,
+                "birthday_on": str(next_birthday(contact)),
+                "days_until": (next_birthday(contact) - TODAY).days,
+                "turns": next_birthday(contact).year - int(contact["date_of_birth"][:4]),
+            }
+            for contact in sorted(celebrating, key=lambda contact: (next_birthday(contact), by_name(contact)))
+        ]
+
+        pages = self.world.pages(user, "/contacts/birthdays", {"days": days, "limit": limit, "tz": "UTC"})
+
+        assert [item for page in pages for item in page["items"]] == expected
+
+    def teardown(self) -> None:
+        for user in self.books:
+            self.list(user, "name", {}, 500, True)
+
+
+@pytest.fixture
+def world(make_settings: Callable[..., Settings], execute: Execute) -> Iterator[World]:
+    world = World(execute)
+    world.open(make_settings())
+    yield world
+    world.close()
+
+
+def test_two_users_see_all_of_their_own_and_nothing_else(world: World) -> None:
+    class Machine(TwoUsers):
+        pass
+
+    Machine.world = world
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=30,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
