@@ -11,7 +11,7 @@ run: .venv/.runs
 test: .venv/.develops
 	$(BIN)/pytest
 
-# Needs what .ci/run installs: PostgreSQL with pg_trgm, Chromium, npm.
+# Needs what .ci/run installs: PostgreSQL with pg_trgm, Chromium, vdirsyncer, npm.
 test-system: .venv/.develops
 	bash tests/system/run
 

@@ -22,6 +22,7 @@ from contacts_api.accounts.users import PasswordHasher, Tokens
 from contacts_api.contacts.routes import contacts
 from contacts_api.database import Autocommit, Database, create_engine
 from contacts_api.errors import DatabaseUnavailable, SchemaOutdated, add_error_handlers, documented, problem_schemas
+from contacts_api.exchange.routes import calendar, exchange
 from contacts_api.http import CORS, RequestLog, Route
 from contacts_api.pagination import Cursors
 from contacts_api.schema import NEWEST
@@ -36,6 +37,7 @@ Errors are `application/problem+json`, with a `code` for programs and a `detail`
 """
 TAGS = [
     {"name": "contacts", "description": "Your contacts, and their birthdays."},
+    {"name": "exchange", "description": "Your contacts by the batch, as files, and as a calendar."},
     {"name": "auth", "description": "Registering, signing in and out."},
     {"name": "users", "description": "Your account."},
     {"name": "health", "description": "For whoever watches over the server."},
@@ -88,7 +90,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.settings = settings
     app.state.clock = clock
     # The contacts first: routes are tried in turn, and theirs are called the most.
-    for router in (contacts, auth, token, users, health, pages):
+    for router in (contacts, exchange, calendar, auth, token, users, health, pages):
         app.include_router(router)
     app.mount("/assets", StaticFiles(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)

@@ -10,15 +10,17 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager, nullcontext
+from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar, get_args
 
 import psycopg2
 import uvicorn
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,15 +30,20 @@ from contacts_api import __version__, embedded
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.users import PasswordHasher, UserManager
-from contacts_api.contacts.models import Contact, ContactBase, columns_of
+from contacts_api.contacts.models import Contact, ContactBase, columns_of, last_date_of_birth
+from contacts_api.contacts.queries import ContactFilter
 from contacts_api.database import Database, create_engine, psycopg2_url
-from contacts_api.errors import Problem, problem_of_database_error
+from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_error
+from contacts_api.exchange.exports import export_contacts
+from contacts_api.exchange.imports import import_file
+from contacts_api.exchange.models import OnDuplicate
 from contacts_api.schema import SchemaError, migrate
 from contacts_api.settings import Settings
 
 OLDEST_POSTGRESQL = 15
 SHUTDOWN_SECONDS = 10
 BATCH = 500
+NO_ACCOUNT = "There is no account with this e-mail address."
 LOCALES = ("en_US", "uk_UA", "pl_PL", "fr_FR")
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -94,6 +101,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     seeding = command("seed", seed, "make a demo account with believable contacts")
     seeding.add_argument("--email", default="demo@example.com", help="whose contacts they are (%(default)s)")
     seeding.add_argument("--contacts", default=100, type=int, metavar="N", help="how many (%(default)s)")
+    importing = command("import", run_import, "import a file of contacts, CSV or vCards, into an account")
+    importing.add_argument("file", type=Path)
+    importing.add_argument("--dry-run", action="store_true", help="only say what would come of it")
+    importing.add_argument(
+        "--on-duplicate",
+        default="skip",
+        choices=get_args(OnDuplicate),
+        help="what to do with those there (%(default)s)",
+    )
+    exporting = command("export", run_export, "export the contacts of an account")
+    exporting.add_argument("file", type=Path, nargs="?", help="where to (the standard output)")
+    exporting.add_argument("--format", default="csv", choices=("csv", "vcf"), help="%(default)s, unless you say")
+    for each in (importing, exporting):
+        each.add_argument("--email", required=True, help="whose contacts they are")
     for name, run, text in (
         ("set-password", set_password, "set an account's password, which is asked for, and end its sessions"),
         ("deactivate", deactivate, "shut an account out, and end its sessions"),
@@ -235,6 +256,76 @@ def believable_contacts(count: int) -> Iterator[dict[str, Any]]:
         yield columns_of(contact)
 
 
+def run_import(options: argparse.Namespace, settings: Settings) -> None:
+    asyncio.run(import_into(options, settings))
+
+
+async def import_into(options: argparse.Namespace, settings: Settings) -> None:
+    async with account(settings, options.email) as (database, user):
+        with opened(options.file, "rb") as file, progress_of(options.file.stat().st_size) as advance:
+            report = await import_file(
+                database,
+                user.id,
+                file,
+                last_date_of_birth=last_date_of_birth(datetime.now(UTC)),
+                max_rows=settings.import_max_rows,
+                dry_run=options.dry_run,
+                on_duplicate=options.on_duplicate,
+                on_progress=lambda: advance(file.tell()),
+            )
+    for error in report.errors:
+        err.print(f"row {error.row}: {error.field or 'the row'}: {error.detail}", markup=False, soft_wrap=True)
+    numbers = ", ".join(f"{getattr(report, name):,} {name}" for name in ("created", "updated", "skipped", "failed"))
+    out.print(f"{numbers}{' (a dry run: nothing is changed)' if options.dry_run else ''}.")
+
+
+def run_export(options: argparse.Namespace, settings: Settings) -> None:
+    asyncio.run(export_from(options, settings))
+
+
+async def export_from(options: argparse.Namespace, settings: Settings) -> None:
+    async with account(settings, options.email) as (database, user):
+        pieces = export_contacts(database, user.id, ContactFilter(), "csv" if options.format == "csv" else "vcard")
+        # Before the file is made, so that an error leaves none behind.
+        piece = await anext(pieces)
+        with opened(options.file, "wb") as file, progress_of(None) as advance:
+            written = file.write(piece)
+            async for piece in pieces:
+                written += file.write(piece)
+                advance(written)
+
+
+@asynccontextmanager
+async def account(settings: Settings, email: str) -> AsyncIterator[tuple[Database, User]]:
+    url = connect(settings)
+    async with manager(url) as users:
+        user = await users.find(email)
+    if user is None:
+        raise CommandError(NO_ACCOUNT)
+    engine = create_engine(url, pool_size=1)
+    try:
+        yield Database(engine), user
+    except DATABASE_ERRORS as error:
+        raise CommandError(f"{problem_of_database_error(error).title}.") from None
+    finally:
+        await engine.dispose()
+
+
+def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManager[BinaryIO]:
+    try:
+        return path.open(mode) if path else nullcontext(sys.stdout.buffer)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}.") from None
+
+
+@contextmanager
+def progress_of(total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how many bytes are through; yield the function that says it."""
+    with Progress(BarColumn(), DownloadColumn(), console=err) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda completed: progress.update(task, completed=completed)
+
+
 def set_password(options: argparse.Namespace, settings: Settings) -> None:
     password = ask_password()
     checked(TypeAdapter(Password), password)
@@ -266,7 +357,7 @@ async def change(settings: Settings, email: str, how: Callable[[UserManager, Use
     async with manager(connect(settings)) as users:
         user = await users.find(email)
         if user is None:
-            raise CommandError("There is no account with this e-mail address.")
+            raise CommandError(NO_ACCOUNT)
         await how(users, user)
         await users.session.commit()
 

@@ -3,9 +3,11 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeAlias
 
 import asyncpg
+from asyncpg.transaction import Transaction
 from fastapi import Depends, Request
 from sqlalchemy import Row, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
@@ -119,6 +121,32 @@ class Database:
         async with self._autocommit.connect() as connection:
             result = await connection.execute(statement, parameters)
             return result.all() if result.returns_rows else ()
+
+    @asynccontextmanager
+    async def transaction(self, *, keep: bool) -> AsyncIterator[asyncpg.Connection]:
+        """Yield asyncpg's own connection, for COPY and long statements, in a transaction; keep it or roll it back."""
+        async with self._autocommit.connect() as connection:
+            driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+            transaction = driver.transaction()
+            await transaction.start()
+            is_done = False
+            try:
+                yield driver
+                is_done = True
+            finally:
+                if keep and is_done:
+                    await transaction.commit()
+                elif not driver.is_closed():
+                    await _roll_back(driver, transaction)
+
+
+async def _roll_back(driver: asyncpg.Connection, transaction: Transaction) -> None:
+    try:
+        await transaction.rollback()
+    except BaseException:
+        # Better none than one with half a transaction on it.
+        driver.terminate()
+        raise
 
 
 async def get_database(request: Request) -> Database:

@@ -219,10 +219,14 @@ def validation_problem(error: RequestValidationError) -> Invalid:
 
 
 def _field_error(details: Mapping[str, Any]) -> FieldError:
-    # Where Pydantic gives a cause, its message quotes what was sent.
-    detail = "This is not a valid value." if "error" in details.get("ctx", {}) else details["msg"]
     loc = [part if isinstance(part, int) else part[:64] for part in details["loc"]]
-    return FieldError(loc=loc, code=details["type"], detail=detail)
+    return FieldError(loc=loc, code=details["type"], detail=detail_of(details))
+
+
+def detail_of(details: Mapping[str, Any]) -> str:
+    """Return Pydantic's message about a value, where it does not quote the value."""
+    # Where Pydantic gives a cause, its message quotes what was sent.
+    return "This is not a valid value." if "error" in details.get("ctx", {}) else str(details["msg"])
 
 
 async def _answer_database_error(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, get_args
 from urllib.parse import unquote_to_bytes
@@ -31,22 +32,40 @@ from contacts_api.errors import (
     UnsupportedMediaType,
     documented,
 )
+from contacts_api.settings import Settings
 
 logger = logging.getLogger("contacts_api.access")
 
 BODY_BYTES = 64 * 1024
 
 
+@dataclass(frozen=True)
+class BodyLimit:
+    """Says in the annotation of a body how many bytes it may have."""
+
+    of: Callable[[Settings], int]
+
+
 class Request(FastAPIRequest):
     """A request whose body has a limit, and whose JSON is JSON (RFC 8259): no NaN, no lone surrogate."""
+
+    max_bytes = BODY_BYTES
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         size = 0
         async for chunk in super().stream():
             size += len(chunk)
-            if size > BODY_BYTES:
-                raise BodyTooLarge(f"It may have at most {BODY_BYTES:,} bytes.")
+            if size > self.max_bytes:
+                raise BodyTooLarge(f"It may have at most {self.max_bytes:,} bytes.")
             yield chunk
+
+    async def has_body(self) -> bool:
+        """Say whether there is a body, of which no more than a first piece is read."""
+        async for chunk in self.stream():
+            if chunk:
+                return True
+        self._body = b""
+        return False
 
     async def json(self) -> Any:
         try:
@@ -94,10 +113,17 @@ def _read_query(endpoint: Callable[..., Any]) -> tuple[Callable[..., Any], dict[
 
     ours = inspect.Parameter("_request", inspect.Parameter.KEYWORD_ONLY, annotation=FastAPIRequest)
     read_and_run.__signature__ = signature.replace(parameters=[*others, ours])  # type: ignore[attr-defined]
-    schemas = model.model_json_schema().get("properties", {})
+    document = model.model_json_schema()
+    required = document.get("required", ())
     documents = [
-        {"name": key, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
-        for key, schema in schemas.items()
+        {
+            "name": key,
+            "in": "query",
+            "required": key in required,
+            "schema": schema,
+            "description": schema["description"],
+        }
+        for key, schema in document.get("properties", {}).items()
     ]
     return read_and_run, {"parameters": documents} if documents else {}
 
@@ -106,6 +132,9 @@ class Route(APIRoute):
     """A route that reads bodies of its own media types only, and no query parameter that it does not declare."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        parameters = inspect.signature(endpoint).parameters.values()
+        markers = [marker for p in parameters for marker in getattr(p.annotation, "__metadata__", ())]
+        self.body_limit = next((marker for marker in markers if isinstance(marker, BodyLimit)), None)
         endpoint, document_of_query = _read_query(endpoint)
         options["openapi_extra"] = {**(options.get("openapi_extra") or {}), **document_of_query}
         super().__init__(path, endpoint, **options)
@@ -119,7 +148,9 @@ class Route(APIRoute):
         async def read_and_handle(request: FastAPIRequest) -> Response:
             request = Request(request.scope, request.receive)
             media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if taken and media_type not in taken and await request.body():
+            if self.body_limit:
+                request.max_bytes = self.body_limit.of(request.app.state.settings)
+            if taken and media_type not in taken and await request.has_body():
                 raise UnsupportedMediaType(f"Send it as {taken[0]}.")
             try:
                 return await handle(request)
@@ -139,6 +170,8 @@ class Route(APIRoute):
     def _media_types(self) -> tuple[str, ...]:
         if self.body_field is None:
             return ()
+        if isinstance(self.body_field.field_info, params.File):
+            return ("multipart/form-data",)
         if isinstance(self.body_field.field_info, params.Form):
             return ("application/x-www-form-urlencoded",)
         if self.methods == {"PATCH"}:

@@ -5,7 +5,8 @@ from sqlalchemy import URL, NullPool, create_engine, text
 from sqlmodel import SQLModel
 
 import contacts_api.accounts.models
-import contacts_api.contacts.models  # noqa: F401  (both define the tables to compare with)
+import contacts_api.contacts.models
+import contacts_api.exchange.models  # noqa: F401  (they define the tables to compare with)
 from contacts_api.database import psycopg2_url
 from contacts_api.settings import Settings
 

@@ -18,11 +18,28 @@ LAYERS = [
     "pagination",
     "accounts",
     "contacts",
+    "exchange",
     "app",
     "cli",
     "__main__",
 ]
-WITHIN = ["__init__", "models", "birthdays", "queries", "attempts", "sessions", "users", "routes"]
+WITHIN = [
+    "__init__",
+    "records",
+    "models",
+    "birthdays",
+    "attempts",
+    "sessions",
+    "users",
+    "csv",
+    "vcard",
+    "icalendar",
+    "queries",
+    "imports",
+    "exports",
+    "feeds",
+    "routes",
+]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

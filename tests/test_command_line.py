@@ -80,7 +80,7 @@ def test_help_names_every_command() -> None:
     result = command("--help")
 
     assert result.returncode == 0
-    for name in ("serve", "migrate", "seed", "set-password", "deactivate", "activate"):
+    for name in ("serve", "migrate", "seed", "import", "export", "set-password", "deactivate", "activate"):
         assert re.search(rf"^ +{name}\b", result.stdout, re.MULTILINE)
 
 

@@ -72,7 +72,15 @@ def test_every_migration_goes_down_and_up_again(empty_database: str) -> None:
     full = tables(empty_database)
     command.downgrade(config, "base")
 
-    assert full == {"user", "auth_session", "ended_session", "failed_attempt", "contact", "alembic_version"}
+    assert full == {
+        "user",
+        "auth_session",
+        "ended_session",
+        "failed_attempt",
+        "contact",
+        "calendar_feed",
+        "alembic_version",
+    }
     assert tables(empty_database) == {"alembic_version"}
 
 

@@ -12,7 +12,9 @@ from contacts_api.app import create_app
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT, A_PASSWORD, Client
 
-METHODS_WITHOUT_TOKEN = {"register", "login", "issue_token", "refresh", "check_live", "check_ready"}
+METHODS_WITHOUT_TOKEN = {"register", "login", "issue_token", "refresh", "check_live", "check_ready"} | {
+    "show_birthday_calendar"
+}
 
 
 @pytest.fixture(scope="session")
@@ -85,11 +87,12 @@ async def test_the_examples_work_as_they_are(client: Client, document: dict[str,
     path = created.headers["location"]
     replaced = await client.put(path, json=example("replace_contact"))
     patched = await client.patch(path, json=example("update_contact"))
+    batch = await client.post("/contacts/batch", json=example("create_contacts"))
     changed = await client.patch("/users/me", json=example("update_me"))
     deleted = await client.post("/users/me/delete", json=example("delete_me"))
 
-    answers = [registered, signed_in, form, created, replaced, patched, changed, deleted]
-    assert [answer.status_code for answer in answers] == [201, 200, 200, 201, 200, 200, 200, 204]
+    answers = [registered, signed_in, form, created, replaced, patched, batch, changed, deleted]
+    assert [answer.status_code for answer in answers] == [201, 200, 200, 201, 200, 200, 201, 200, 204]
 
 
 async def test_answers_are_what_their_schemas_say(ada: Client, document: dict[str, Any]) -> None:
@@ -100,6 +103,7 @@ async def test_answers_are_what_their_schemas_say(ada: Client, document: dict[st
         ("get_contact", 200): await ada.get(path),
         ("replace_contact", 200): await ada.put(path, json=A_CONTACT),
         ("update_contact", 200): await ada.patch(path, json={"additional_info": "x"}),
+        ("create_contacts", 201): await ada.post("/contacts/batch", json={"items": [A_CONTACT]}),
         ("list_contacts", 200): await ada.get("/contacts?with_total=true"),
         ("list_birthdays", 200): await ada.get("/contacts/birthdays?days=365"),
         ("get_me", 200): await ada.get("/users/me"),

@@ -1,11 +1,12 @@
 """A contact: the table, and what goes in and out over HTTP."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, JsonValue, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, JsonValue, StringConstraints, ValidationInfo
 from pydantic import Field as Rule
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Computed, DateTime, Index, SmallInteger, String, func, literal_column
@@ -36,9 +37,15 @@ def _iso_date(value: object) -> object:
     return value
 
 
-def _possible_birth(born: date) -> date:
-    # "Today" begins at UTC+14.
-    if not _FIRST_DATE <= born <= (datetime.now(UTC) + timedelta(hours=14)).date():
+def last_date_of_birth(now: datetime) -> date:
+    """Return the date of "today" where it is furthest ahead: at UTC+14."""
+    return (now.astimezone(UTC) + timedelta(hours=14)).date()
+
+
+def _possible_birth(born: date, info: ValidationInfo) -> date:
+    # Pure code gives the last date in the context.
+    last = info.context["last_date_of_birth"] if info.context else last_date_of_birth(datetime.now(UTC))
+    if not _FIRST_DATE <= born <= last:
         raise PydanticCustomError("date_range", "Must lie between 1900-01-01 and today.")
     return born
 
@@ -67,7 +74,7 @@ PhoneNumber = Annotated[
 ]
 DateOfBirth = Annotated[date, BeforeValidator(_iso_date), AfterValidator(_possible_birth)]
 
-_AN_EXAMPLE: dict[str, JsonValue] = {
+AN_EXAMPLE: dict[str, JsonValue] = {
     "first_name": "Grace",
     "last_name": "Hopper",
     "email": "grace@example.com",
@@ -107,6 +114,8 @@ class Contact(ContactBase, table=True):
         # Not now(), the start of the transaction: of two updates in turn, the second may have begun first.
         sa_column_kwargs={"server_default": func.now(), "onupdate": func.clock_timestamp()},
     )
+    # The UID of the vCard that it was imported from, which the next import knows it by.
+    uid: str | None = None
     search_text: str
     sort_name: str = Field(sa_type=String(collation="C"))
     birthday: int | None = Field(
@@ -119,7 +128,7 @@ class Contact(ContactBase, table=True):
 
 
 class ContactCreate(ContactBase):
-    model_config = SQLModelConfig(extra="forbid", json_schema_extra={"examples": [_AN_EXAMPLE]})
+    model_config = SQLModelConfig(extra="forbid", json_schema_extra={"examples": [AN_EXAMPLE]})
 
     first_name: Name
     last_name: Name
@@ -166,9 +175,14 @@ class UpcomingBirthday(SQLModel):
 
 def columns_of(contact: ContactBase) -> dict[str, Any]:
     """Return what is stored of `contact`: its fields, and what searching and sorting by name compare."""
-    fields = contact.model_dump(include=set(ContactBase.model_fields))
-    digits = re.sub("[^0-9]", "", contact.phone_number or "")
-    searched = (contact.first_name, contact.last_name, contact.email, contact.phone_number, digits)
+    return columns_of_fields(contact.model_dump(include=set(ContactBase.model_fields)))
+
+
+def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is stored of a contact with these `fields`, as `columns_of` does."""
+    first_name, last_name, phone_number = fields["first_name"], fields["last_name"] or "", fields["phone_number"] or ""
+    digits = re.sub("[^0-9]", "", phone_number)
+    search_text = fold("\n".join((first_name, last_name, fields["email"] or "", phone_number, digits)))
+    first, last, _ = search_text.split("\n", 2)
     # The newline sorts before, and is found in, no name. 500 characters leave room in an index entry.
-    sort_name = f"{fold(contact.last_name or '')}\n{fold(contact.first_name)}"[:500]
-    return fields | {"search_text": fold("\n".join(part or "" for part in searched)), "sort_name": sort_name}
+    return {**fields, "search_text": search_text, "sort_name": f"{last}\n{first}"[:500]}

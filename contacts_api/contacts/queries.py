@@ -6,7 +6,7 @@ from functools import cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 from sqlalchemy import (
     ARRAY,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     Row,
     Select,
     SmallInteger,
+    String,
     Text,
     bindparam,
     cast,
@@ -75,6 +76,24 @@ _ANSWER = (cast(_JSON, Text).label("body"), _CONTACT.c.version)
 
 GET = select(*_ANSWER).where(_OWNED, _CONTACT.c.id == bindparam("contact_id"))
 CREATE = insert(Contact).returning(*_ANSWER)
+
+
+def _create_all() -> Select[Any]:
+    """Return the statement that creates a contact for each of `ids`; its other parameters are lists as well."""
+    stored = [_CONTACT.c[name] for name in ("id", *ContactBase.model_fields, "search_text", "sort_name")]
+    lists = (
+        bindparam(f"{each.key}s", type_=ARRAY(Text if isinstance(each.type, String) else each.type)) for each in stored
+    )
+    rows = (
+        func.unnest(*lists).table_valued(*(column(each.key, each.type) for each in stored), name="new").render_derived()
+    )
+    owned = select(bindparam("owner_id", type_=_CONTACT.c.owner_id.type), *rows.c)
+    created = insert(Contact).from_select(["owner_id", *(each.key for each in stored)], owned)
+    items = created.returning(_CONTACT.c.id, _JSON.label("item")).cte("created").c
+    return select(cast(func.json_agg(aggregate_order_by(items.item, items.id)), Text).label("body"))
+
+
+CREATE_ALL = _create_all()
 LOCK = select(Contact).where(_OWNED, _CONTACT.c.id == bindparam("contact_id")).with_for_update()
 
 
@@ -91,8 +110,10 @@ def _few_words(q: str) -> str:
     return q
 
 
-class ContactQuery(PageQuery):
-    """What to list: all conditions together, and an empty one as if absent."""
+class ContactFilter(BaseModel):
+    """Which contacts: all conditions together, and an empty one as if absent."""
+
+    model_config = ConfigDict(extra="forbid")
 
     q: Annotated[
         SearchTerm,
@@ -105,13 +126,22 @@ class ContactQuery(PageQuery):
     sort: Annotated[
         Sort, Field(description="By last, then first name, or by a time; with a minus, the other way round.")
     ] = "name"
-    with_total: Annotated[bool, Field(description="Also count all contacts that match.")] = False
 
     def terms(self) -> dict[str, str]:
         """Return the folded terms by the names of their parameters."""
         words = {f"word_{n}": word for n, word in enumerate(self.q.split())}
         fields = {name: getattr(self, name) for name in _LINES}
         return {name: folded for name, term in (words | fields).items() if (folded := fold(term))}
+
+    def patterns(self) -> dict[str, str]:
+        """Return the parameters of a statement that has these terms."""
+        return {name: like(term) for name, term in self.terms().items()}
+
+
+class ContactQuery(ContactFilter, PageQuery):
+    """A page of which contacts."""
+
+    with_total: Annotated[bool, Field(description="Also count all contacts that match.")] = False
 
     def statement(self, terms: Iterable[str], *, is_first: bool) -> Select[Any]:
         return _page_of_contacts(self.sort, frozenset(terms), is_first, self.with_total)
@@ -123,11 +153,40 @@ def _page_of_contacts(sort: Sort, terms: frozenset[str], is_first: bool, with_to
 
     Its row: body (JSON text of the items), has_more, the position of the last item, total.
     """
-    matching = [_OWNED, *(condition for name in sorted(terms) for condition in _containing(name))]
+    matching = _matching(terms)
     key, is_descending = _SORT_COLUMNS[sort.lstrip("-")], sort.startswith("-")
     page = _page(select(_JSON.label("item")).where(*matching), [key], is_first, is_descending)
     total = select(func.count()).select_from(_CONTACT).where(*matching).scalar_subquery() if with_total else null()
     return page.add_columns(total.label("total"))
+
+
+@cache
+def rows_of_contacts(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
+    """Return the statement for `limit` contacts as rows: UID, the fields, the position of the row."""
+    key, is_descending = _SORT_COLUMNS[sort.lstrip("-")], sort.startswith("-")
+    uid = func.coalesce(_CONTACT.c.uid, cast(_CONTACT.c.id, Text)).label("uid")
+    rows = select(uid, *(_CONTACT.c[name] for name in ContactBase.model_fields), key, _CONTACT.c.id)
+    return _sorted(rows.where(*_matching(terms)), [key, _CONTACT.c.id], is_first, is_descending).limit(_LIMIT)
+
+
+@cache
+def rows_of_birthdays(is_first: bool) -> Select[Any]:
+    """Return the statement for `limit` birthdays as rows: id, names, date of birth, time of the last change."""
+    names = ("id", "first_name", "last_name", "date_of_birth", "updated_at")
+    rows = select(*(_CONTACT.c[name] for name in names)).where(_OWNED, _CONTACT.c.date_of_birth.is_not(None))
+    return _sorted(rows, [_CONTACT.c.id], is_first, False).limit(_LIMIT)
+
+
+# All that changes a calendar changes one of these.
+STATE_OF_BIRTHDAYS = select(
+    func.count().label("count"),
+    func.coalesce(func.sum(_CONTACT.c.version), 0).label("versions"),
+    func.max(_CONTACT.c.updated_at).label("updated_at"),
+).where(_OWNED, _CONTACT.c.date_of_birth.is_not(None))
+
+
+def _matching(terms: Iterable[str]) -> list[ColumnElement[bool]]:
+    return [_OWNED, *(condition for name in sorted(terms) for condition in _containing(name))]
 
 
 def _containing(name: str) -> Iterator[ColumnElement[bool]]:
@@ -183,15 +242,11 @@ def position_of(row: Row[Any]) -> dict[str, str]:
 def _page(rows: Select[Any], order: list[ColumnElement[Any]], is_first: bool, is_descending: bool) -> Select[Any]:
     """Return the statement for `limit` of `rows`, in `order` and then by id, after the position it is given."""
     keys = [*order, _CONTACT.c.id]
-    if not is_first:
-        here, there = tuple_(*keys), tuple_(*(bindparam(f"after_{key.key}", type_=key.type) for key in keys))
-        rows = rows.where(here < there if is_descending else here > there)
-    sorted_by = [key.desc() if is_descending else key.asc() for key in keys]
-    numbered = func.row_number().over(order_by=sorted_by).label("n")
+    numbered = func.row_number().over(order_by=_sorted_by(keys, is_descending)).label("n")
     page = (
         # The id as text, since PostgreSQL before 18 has no max() of UUIDs.
-        rows.add_columns(numbered, *order, cast(_CONTACT.c.id, Text).label("id"))
-        .order_by(*sorted_by)
+        _sorted(rows, keys, is_first, is_descending)
+        .add_columns(numbered, *order, cast(_CONTACT.c.id, Text).label("id"))
         .limit(_LIMIT + 1)
         .subquery("page")
     )
@@ -201,3 +256,15 @@ def _page(rows: Select[Any], order: list[ColumnElement[Any]], is_first: bool, is
         (func.count() > _LIMIT).label("has_more"),
         *(func.max(page.c[key.key]).filter(page.c.n == _LIMIT).label(key.key) for key in keys),
     )
+
+
+def _sorted(rows: Select[Any], keys: list[ColumnElement[Any]], is_first: bool, is_descending: bool) -> Select[Any]:
+    """Return the statement for `rows` in the order of `keys`, after the position it is given."""
+    if not is_first:
+        here, there = tuple_(*keys), tuple_(*(bindparam(f"after_{key.key}", type_=key.type) for key in keys))
+        rows = rows.where(here < there if is_descending else here > there)
+    return rows.order_by(*_sorted_by(keys, is_descending))
+
+
+def _sorted_by(keys: list[ColumnElement[Any]], is_descending: bool) -> list[ColumnElement[Any]]:
+    return [key.desc() if is_descending else key.asc() for key in keys]

@@ -61,7 +61,7 @@ async def get_own_contact(
     contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
     if contact is None:
         raise ContactNotFound
-    if if_match is not None and not _names(if_match, contact.version):
+    if if_match is not None and not names(if_match, contact.version):
         raise PreconditionFailed
     return contact
 
@@ -102,7 +102,7 @@ OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
 IfNoneMatch: TypeAlias = Annotated[str | None, Header()]
 
 
-def _names(tags: str, version: int) -> bool:
+def names(tags: str, version: object) -> bool:
     """Say whether the entity tags of If-Match or If-None-Match have the version's (RFC 9110, 13.1)."""
     return tags.strip() == "*" or f'"{version}"' in (tag.strip() for tag in tags.split(","))
 
@@ -119,9 +119,9 @@ async def save(contact: Contact, new: ContactBase, session: Session) -> Response
     return answer((await session.execute(queries.GET, key)).one())
 
 
-def _headers(*names: str) -> dict[str, Any]:
+def with_headers(*headers: str) -> dict[str, Any]:
     """Return what documents the headers of a response."""
-    return {"headers": {name: {"schema": {"type": "string"}} for name in names}}
+    return {"headers": {name: {"schema": {"type": "string"}} for name in headers}}
 
 
 contacts = APIRouter(
@@ -132,16 +132,15 @@ contacts = APIRouter(
 )
 
 
-@contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: _headers("Link")}))
+@contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
 async def list_contacts(query: Annotated[queries.ContactQuery, Query()], request: Request, owner: Owner) -> Response:
     """List and search your contacts; case and accents do not matter."""
     pages, terms = Pager(request), query.terms()
     which = ("contacts", owner.user_id, query.sort, terms)
     position = pages.position(query, *which)
     statement = query.statement(terms, is_first=not position)
-    patterns = {name: queries.like(term) for name, term in terms.items()}
     (row,) = await pages.read(
-        statement, owner_id=owner.user_id, limit=query.limit, **patterns, **queries.after(position)
+        statement, owner_id=owner.user_id, limit=query.limit, **query.patterns(), **queries.after(position)
     )
     return pages.answer(row, position, *which, total=row.total)
 
@@ -149,7 +148,7 @@ async def list_contacts(query: Annotated[queries.ContactQuery, Query()], request
 @contacts.get(
     "/birthdays",
     response_model=Page[UpcomingBirthday],
-    responses=documented(InvalidCursor, onto={200: _headers("Link")}),
+    responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
 async def list_birthdays(query: Annotated[BirthdayQuery, Query()], request: Request, owner: Owner) -> Response:
     """List your contacts whose birthday is today or in the next days, the next one first."""
@@ -164,7 +163,7 @@ async def list_birthdays(query: Annotated[BirthdayQuery, Query()], request: Requ
     return pages.answer(row, position, *which)
 
 
-@contacts.post("", status_code=201, response_model=ContactPublic, responses={201: _headers("ETag", "Location")})
+@contacts.post("", status_code=201, response_model=ContactPublic, responses={201: with_headers("ETag", "Location")})
 async def create_contact(new: ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create a contact."""
     contact_id = uuid7()
@@ -175,7 +174,7 @@ async def create_contact(new: ContactCreate, request: Request, owner: Owner, dat
 @contacts.get(
     "/{contact_id:uuid}",
     response_model=ContactPublic,
-    responses=documented(ContactNotFound, onto={200: _headers("ETag"), 304: _headers("ETag")}),
+    responses=documented(ContactNotFound, onto={200: with_headers("ETag"), 304: with_headers("ETag")}),
 )
 async def get_contact(
     contact_id: UUID, owner: Owner, database: Autocommit, if_none_match: IfNoneMatch = None
@@ -185,7 +184,7 @@ async def get_contact(
     if not found:
         raise ContactNotFound
     (row,) = found
-    if if_none_match is not None and _names(if_none_match.replace("W/", ""), row.version):
+    if if_none_match is not None and names(if_none_match.replace("W/", ""), row.version):
         return Response(status_code=304, headers={"ETag": f'"{row.version}"', **PRIVATE})
     return answer(row)
 
@@ -193,7 +192,7 @@ async def get_contact(
 @contacts.put(
     "/{contact_id:uuid}",
     response_model=ContactPublic,
-    responses=documented(ContactNotFound, PreconditionFailed, onto={200: _headers("ETag")}),
+    responses=documented(ContactNotFound, PreconditionFailed, onto={200: with_headers("ETag")}),
 )
 async def replace_contact(new: ContactCreate, contact: OwnContact, session: Session) -> Response:
     """Replace one of your contacts; what the body leaves out becomes null."""
@@ -203,7 +202,7 @@ async def replace_contact(new: ContactCreate, contact: OwnContact, session: Sess
 @contacts.patch(
     "/{contact_id:uuid}",
     response_model=ContactPublic,
-    responses=documented(ContactNotFound, PreconditionFailed, onto={200: _headers("ETag")}),
+    responses=documented(ContactNotFound, PreconditionFailed, onto={200: with_headers("ETag")}),
     openapi_extra={"requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": _CONTACT_UPDATE}}}}},
 )
 async def update_contact(changes: ContactUpdate, contact: OwnContact, session: Session) -> Response:

@@ -22,6 +22,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Response, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "tests" / "exchange" / "samples"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",  # CI runs as root, where there is none
@@ -175,6 +176,23 @@ def test_a_newcomer_gets_by_with_the_examples_alone(docs: DocsPage) -> None:
 
     assert docs.call("get_me").json()["email"] == EMAIL
     assert (docs.hosts(), docs.errors) == ({"127.0.0.1"}, [])
+
+
+def test_a_file_is_picked_and_imported_and_downloads_have_names(docs: DocsPage) -> None:
+    docs.sign_in(register(docs.url))
+    block = docs.page.locator("[id$=-import_contacts]")
+    block.locator(".opblock-summary-control").click()
+    block.locator("input[type=file]").set_input_files(SAMPLES / "google.csv")
+
+    imported = docs.call("import_contacts")
+    exported = docs.call("export_csv")
+    with docs.page.expect_download() as download:
+        docs.page.locator("[id$=-export_csv]").get_by_text("Download file").click()
+
+    assert (imported.status, imported.json()["created"]) == (200, 3)
+    assert exported.headers["content-disposition"] == 'attachment; filename="contacts.csv"'
+    assert download.value.suggested_filename == "contacts.csv"
+    assert docs.errors == []
 
 
 def test_another_tab_and_the_page_reloaded_are_signed_in_too(docs: DocsPage) -> None:

@@ -1,0 +1,36 @@
+"""The secret keys of calendars, which cannot sign in: whoever has one sees the birthdays, until there is a new one."""
+
+import hashlib
+import secrets
+from uuid import UUID
+
+from contacts_api.database import Database
+from contacts_api.errors import Unauthorized
+from contacts_api.exchange import queries
+
+
+class InvalidFeedKey(Unauthorized):
+    code, title = "invalid_feed_key", "The address of the calendar is not valid (any more)"
+
+
+async def open_feed(database: Database, owner_id: UUID) -> str:
+    """Return a new key: whose it is, and 256 random bits, of which a hash is kept. The one before is dead."""
+    secret = secrets.token_urlsafe(32)
+    await database.write(queries.OPEN_FEED, owner_id=owner_id, key_hash=_hash(secret))
+    return f"{owner_id.hex}.{secret}"
+
+
+async def find_feed(database: Database, key: str) -> UUID:
+    """Return whose key this is. Raises InvalidFeedKey."""
+    owner, _, secret = key.partition(".")
+    try:
+        owner_id = UUID(owner)
+    except ValueError:
+        raise InvalidFeedKey from None
+    if not await database.read(queries.FIND_FEED, owner_id=owner_id, key_hash=_hash(secret)):
+        raise InvalidFeedKey
+    return owner_id
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

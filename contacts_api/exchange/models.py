@@ -1,0 +1,78 @@
+"""What goes in and out by the batch and by the file, and the keys of calendars."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Rule
+from sqlalchemy import DateTime, func
+from sqlmodel import Field, SQLModel
+from sqlmodel._compat import SQLModelConfig
+
+from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic
+from contacts_api.exchange.records import Format
+
+BATCH_ITEMS = 500
+
+OnDuplicate = Literal["skip", "update", "create"]
+
+
+class ContactBatch(SQLModel):
+    model_config = SQLModelConfig(extra="forbid", json_schema_extra={"examples": [{"items": [AN_EXAMPLE]}]})
+
+    items: Annotated[list[ContactCreate], Rule(min_length=1, max_length=BATCH_ITEMS)]
+
+
+class ContactList(SQLModel):
+    items: list[ContactPublic]
+
+
+class ImportQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: Annotated[bool, Rule(description="Only say what would come of it.")] = False
+    on_duplicate: Annotated[OnDuplicate, Rule(description="What to do with a contact that is there already.")] = "skip"
+
+
+class FeedQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    key: Annotated[str, Rule(description="As in the address of the calendar.")]
+
+
+class FeedAddress(SQLModel):
+    """The secret address of a calendar, to subscribe to."""
+
+    url: str
+
+
+class RowError(SQLModel):
+    """What is wrong with a field of a row, or with all of it where `field` is null."""
+
+    row: int
+    field: str | None
+    code: str
+    detail: str
+
+
+class ImportReport(SQLModel):
+    """What an import did; a dry run, what it would have done. Every row is counted once."""
+
+    format: Format
+    dry_run: bool
+    created: int
+    updated: int
+    skipped: int
+    failed: int
+    errors: list[RowError] = Field(description="The first 1,000.")
+
+
+class CalendarFeed(SQLModel, table=True):
+    """The secret address of an owner's calendar: of its key only a hash is kept."""
+
+    __tablename__ = "calendar_feed"
+
+    owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
+    key_hash: bytes
+    created_at: datetime = Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})

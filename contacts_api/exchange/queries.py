@@ -1,0 +1,122 @@
+"""The statements of imports, exports and the calendar. Each on contacts names its owner."""
+
+from sqlalchemy import LargeBinary, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+
+from contacts_api.accounts.models import User
+from contacts_api.contacts.models import ContactBase
+from contacts_api.exchange.models import CalendarFeed, OnDuplicate
+
+# Those of an import are asyncpg's own, since they take longer than SQLAlchemy's dialect lets them.
+IMPORT_SECONDS = 60
+FIELDS = tuple(ContactBase.model_fields)
+STAGED = ("n", "id", "uid", *FIELDS, "search_text", "sort_name")
+
+BEGIN_IMPORT = f"""
+    SET LOCAL statement_timeout = '{IMPORT_SECONDS}s';
+    SET LOCAL idle_in_transaction_session_timeout = '{IMPORT_SECONDS}s';
+    CREATE TEMPORARY TABLE staged (
+        n integer, id uuid, uid text, first_name text, last_name text, email text, phone_number text,
+        date_of_birth date, additional_info text, search_text text, sort_name text COLLATE "C"
+    ) ON COMMIT DROP;
+    CREATE TEMPORARY TABLE matched (n integer, target uuid, leader integer) ON COMMIT DROP;
+"""
+# One at a time: two imports at once of the same file would not see each other's contacts.
+LOCK_IMPORT = "SELECT pg_try_advisory_xact_lock(hashtextextended('import ' || $1::uuid, 0))"
+
+# The folded name, with the e-mail address or else the number's digits.
+_IDENTITY = r"""
+    sort_name || E'\n'
+    || coalesce(nullif(split_part(search_text, E'\n', 3), ''), split_part(search_text, E'\n', 5))
+"""
+
+ANALYZE = "ANALYZE staged"
+# `target` is the stored contact that a row is, `leader` the first row of the file that is the same contact.
+MATCH = f"""
+    WITH stored AS MATERIALIZED (
+        SELECT id, coalesce(uid, id::text) AS uid, {_IDENTITY} AS identity FROM contact WHERE owner_id = $1
+    ), by_uid AS (
+        SELECT DISTINCT ON (uid) uid, id FROM stored ORDER BY uid, id
+    ), by_identity AS (
+        SELECT DISTINCT ON (identity) identity, id FROM stored ORDER BY identity, id
+    ), found AS (
+        SELECT n, uid, identity, coalesce(by_uid.id, by_identity.id) AS target
+        FROM (SELECT n, uid, {_IDENTITY} AS identity FROM staged) AS staged
+        LEFT JOIN by_uid USING (uid)
+        LEFT JOIN by_identity USING (identity)
+    )
+    INSERT INTO matched SELECT n, target, least(
+        min(n) OVER (PARTITION BY identity),
+        CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END,
+        CASE WHEN target IS NULL THEN n ELSE min(n) OVER (PARTITION BY target) END
+    ) FROM found
+"""
+# Until it finds no more: a row may be the same as its leader, which is the same as another before it.
+FOLLOW = """
+    UPDATE matched SET leader = first.leader FROM matched AS first
+    WHERE first.n = matched.leader AND first.leader < matched.leader
+"""
+
+_INSERT = f"""
+    INSERT INTO contact (owner_id, {", ".join(STAGED[1:])})
+    SELECT $1, {", ".join(f"staged.{name}" for name in STAGED[1:])} FROM staged
+"""
+
+
+def _chosen(row: str) -> str:
+    """Return what joins the staged rows with the one row that is taken of each contact."""
+    return f"""
+        JOIN (
+            SELECT {row}(n) AS n, (array_agg(target ORDER BY n) FILTER (WHERE target IS NOT NULL))[1] AS target
+            FROM matched GROUP BY leader
+        ) AS chosen ON chosen.n = staged.n
+    """
+
+
+INSERT: dict[OnDuplicate, str] = {
+    "create": _INSERT,
+    "skip": f"{_INSERT} {_chosen('min')} WHERE target IS NULL",
+    "update": f"{_INSERT} {_chosen('max')} WHERE target IS NULL",
+}
+
+
+def _update() -> str:
+    """Return the statement that gives contacts what the file says; on what it does not say, they stay as they are."""
+    new = {name: f"coalesce(staged.{name}, contact.{name})" for name in FIELDS}
+    new["uid"] = "coalesce(contact.uid, staged.uid)"
+    sources = ("first_name", "last_name", "email", "phone_number", "phone_number")
+    lines = [
+        rf"split_part(CASE WHEN staged.{name} IS NULL THEN contact.search_text ELSE staged.search_text END, E'\n', {n})"
+        for n, name in enumerate(sources, 1)
+    ]
+    changes = new | {
+        "search_text": rf"concat_ws(E'\n', {', '.join(lines)})",
+        "sort_name": rf"left(concat_ws(E'\n', {lines[1]}, {lines[0]}), 500)",
+        "version": "version + 1",
+        "updated_at": "clock_timestamp()",
+    }
+    return f"""
+        UPDATE contact SET {", ".join(f"{name} = {value}" for name, value in changes.items())}
+        FROM staged {_chosen("max")}
+        WHERE contact.owner_id = $1 AND contact.id = chosen.target
+        AND ({", ".join(f"contact.{name}" for name in new)}) IS DISTINCT FROM ({", ".join(new.values())})
+    """
+
+
+UPDATE = _update()
+
+_KEY_HASH = bindparam("key_hash", type_=LargeBinary)
+_FEED_OWNER = col(CalendarFeed.owner_id) == bindparam("owner_id")
+
+_NEW_FEED = insert(CalendarFeed)
+OPEN_FEED = _NEW_FEED.on_conflict_do_update(
+    index_elements=["owner_id"], set_={"key_hash": _NEW_FEED.excluded.key_hash, "created_at": func.now()}
+)
+CLOSE_FEED = delete(CalendarFeed).where(_FEED_OWNER)
+# Whoever cannot sign in has no calendar either.
+FIND_FEED = (
+    select(col(CalendarFeed.owner_id))
+    .join(User, col(User.id) == col(CalendarFeed.owner_id))
+    .where(_FEED_OWNER, col(CalendarFeed.key_hash) == _KEY_HASH, col(User.is_active))
+)

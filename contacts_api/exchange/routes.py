@@ -1,0 +1,158 @@
+"""In and out: batches, files and the calendar of birthdays."""
+
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from typing import Annotated, Any, TypeAlias
+
+from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from fastapi.responses import StreamingResponse
+from uuid_utils.compat import uuid7
+
+from contacts_api import __version__
+from contacts_api.accounts.users import InvalidToken, Owner
+from contacts_api.contacts import queries as contact_queries
+from contacts_api.contacts.models import columns_of, last_date_of_birth
+from contacts_api.contacts.queries import ContactFilter
+from contacts_api.contacts.routes import JSON, PRIVATE, IfNoneMatch, names, with_headers
+from contacts_api.database import Autocommit
+from contacts_api.errors import DatabaseUnavailable, Unauthorized, documented
+from contacts_api.exchange import queries
+from contacts_api.exchange.exports import export_birthdays, export_contacts
+from contacts_api.exchange.feeds import InvalidFeedKey, find_feed, open_feed
+from contacts_api.exchange.imports import REFUSALS, ImportRunning, TooManyRows, import_file
+from contacts_api.exchange.models import (
+    ContactBatch,
+    ContactList,
+    FeedAddress,
+    FeedQuery,
+    ImportQuery,
+    ImportReport,
+)
+from contacts_api.http import BodyLimit, Route
+
+BATCH_BYTES = 2 * 1024 * 1024
+FEED_SECONDS = 3600
+
+Batch: TypeAlias = Annotated[ContactBatch, BodyLimit(lambda _: BATCH_BYTES)]
+Upload: TypeAlias = Annotated[
+    UploadFile, File(description="CSV or vCards."), BodyLimit(lambda settings: settings.import_max_bytes)
+]
+
+exchange = APIRouter(
+    prefix="/contacts",
+    tags=["exchange"],
+    route_class=Route,
+    responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable),
+    # One file, and nothing beside it that would be kept in memory.
+    form_limits={"max_files": 1, "max_fields": 0},
+)
+calendar = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route)
+
+
+async def streamed(pieces: AsyncIterator[bytes], media_type: str, headers: dict[str, str]) -> Response:
+    # An answer that has begun can no longer say that the database is away.
+    first = await anext(pieces)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    return StreamingResponse(content(), headers=headers, media_type=media_type)
+
+
+def download(name: str) -> dict[str, str]:
+    return {**PRIVATE, "Content-Disposition": f'attachment; filename="{name}"'}
+
+
+def file_of(media_type: str, *headers: str) -> dict[int | str, dict[str, Any]]:
+    """Return what documents the answer with a file."""
+    return {200: {**with_headers(*headers), "content": {media_type: {"schema": {"type": "string"}}}}}
+
+
+@exchange.post("/batch", status_code=201, response_model=ContactList)
+async def create_contacts(batch: Batch, owner: Owner, database: Autocommit) -> Response:
+    """Create up to 500 contacts: all of them, or none."""
+    rows = [columns_of(new) for new in batch.items]
+    lists = {f"{name}s": [row[name] for row in rows] for name in rows[0]}
+    # In the order of the items, which is that of their ids.
+    ids = sorted(uuid7() for _ in rows)
+    (row,) = await database.write(contact_queries.CREATE_ALL, owner_id=owner.user_id, ids=ids, **lists)
+    return Response(f'{{"items":{row.body}}}', 201, PRIVATE, JSON)
+
+
+@exchange.post("/import", responses=documented(ImportRunning, TooManyRows, *REFUSALS.values()))
+async def import_contacts(
+    file: Upload, query: Annotated[ImportQuery, Query()], request: Request, owner: Owner, database: Autocommit
+) -> ImportReport:
+    """Import a CSV file or vCards, as Google, Outlook, iCloud, Android and Nextcloud export them.
+
+    The good rows are imported, the bad ones reported. A contact that is there already (by the UID of its vCard, or by
+    its name and its e-mail address or else its phone number) is skipped, updated with what the file has, or created
+    once more; where the file has it several times, the first one is taken, to update the last one.
+    """
+    state = request.app.state
+    return await import_file(
+        database,
+        owner.user_id,
+        file.file,
+        last_date_of_birth=last_date_of_birth(state.clock()),
+        max_rows=state.settings.import_max_rows,
+        **query.model_dump(),
+    )
+
+
+@exchange.get(
+    "/export.csv", response_class=StreamingResponse, responses=file_of("text/csv; charset=utf-8", "Content-Disposition")
+)
+async def export_csv(query: Annotated[ContactFilter, Query()], owner: Owner, database: Autocommit) -> Response:
+    """Export your contacts, or those of a search, as a CSV file for spreadsheets and other address books."""
+    pieces = export_contacts(database, owner.user_id, query, "csv")
+    return await streamed(pieces, "text/csv", download("contacts.csv"))
+
+
+@exchange.get(
+    "/export.vcf",
+    response_class=StreamingResponse,
+    responses=file_of("text/vcard; charset=utf-8", "Content-Disposition"),
+)
+async def export_vcards(query: Annotated[ContactFilter, Query()], owner: Owner, database: Autocommit) -> Response:
+    """Export your contacts, or those of a search, as vCards for phones and other address books."""
+    pieces = export_contacts(database, owner.user_id, query, "vcard")
+    return await streamed(pieces, "text/vcard", download("contacts.vcf"))
+
+
+@exchange.post("/birthdays/feed", status_code=201)
+async def open_birthday_feed(request: Request, response: Response, owner: Owner, database: Autocommit) -> FeedAddress:
+    """Make a secret address of a calendar of the birthdays, to subscribe to; the address before it is dead."""
+    key = await open_feed(database, owner.user_id)
+    response.headers["Cache-Control"] = "no-store"
+    return FeedAddress(url=f"{request.base_url}contacts/birthdays.ics?key={key}")
+
+
+@exchange.delete("/birthdays/feed", status_code=204, response_class=Response)
+async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
+    """Let the secret address of the calendar be dead."""
+    await database.write(queries.CLOSE_FEED, owner_id=owner.user_id)
+
+
+@calendar.get(
+    "/birthdays.ics",
+    response_class=StreamingResponse,
+    responses=documented(
+        InvalidFeedKey,
+        DatabaseUnavailable,
+        onto={**file_of("text/calendar; charset=utf-8", "ETag"), 304: with_headers("ETag")},
+    ),
+)
+async def show_birthday_calendar(
+    query: Annotated[FeedQuery, Query()], database: Autocommit, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Show the calendar of birthdays to whoever has its address: calendars cannot sign in."""
+    owner_id = await find_feed(database, query.key)
+    (state,) = await database.read(contact_queries.STATE_OF_BIRTHDAYS, owner_id=owner_id)
+    tag = sha256(f"{__version__} {tuple(state)}".encode()).hexdigest()[:32]
+    headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={FEED_SECONDS}"}
+    if if_none_match is not None and names(if_none_match.replace("W/", ""), tag):
+        return Response(status_code=304, headers=headers)
+    return await streamed(export_birthdays(database, owner_id), "text/calendar", headers)

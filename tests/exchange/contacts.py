@@ -1,0 +1,83 @@
+"""What the tests of the codecs share: contacts of every kind that the rules allow, and files in pieces."""
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from contacts_api.contacts.models import ContactBase, Email, PhoneNumber
+from contacts_api.exchange.records import BadRow, ImportedContact
+from contacts_api.text import Name, Note
+
+TODAY = date(2026, 11, 23)
+SAMPLES = Path(__file__).parent / "samples"
+FIELDS = tuple(ContactBase.model_fields)
+
+# What means something to a CSV file, a vCard, a calendar, a spreadsheet or a terminal.
+SIGNS = "'\"=+-@,;:\\|%#()<>\u00a0\u2028\u202e＝＠\ufeffnNé李🎂 \u0301"
+CHARACTERS = st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from(SIGNS)
+
+
+def allowed(values: st.SearchStrategy[str], type_: Any) -> st.SearchStrategy[str]:
+    adapter: TypeAdapter[str] = TypeAdapter(type_)
+
+    def is_allowed(value: str) -> bool:
+        try:
+            return adapter.validate_python(value) == value
+        except ValidationError:
+            return False
+
+    return values.filter(is_allowed)
+
+
+NAMES = allowed(st.text(CHARACTERS, min_size=1, max_size=100).map(str.strip), Name)
+NOTES = allowed(st.text(CHARACTERS | st.sampled_from("\n\t"), max_size=300), Note)
+LONG_NOTES = NOTES.map(lambda note: (note * 50)[:2000])
+ADDRESSES = allowed(
+    st.emails() | st.sampled_from(["+1@a.io", "'=a@b.com", "'+a@b.com", "zoë@bücher.example", "a=b@c.de"]), Email
+)
+NUMBERS = allowed(st.text("0123456789+-().,;/#* x", min_size=3, max_size=32).map(str.strip), PhoneNumber)
+DATES = st.dates(date(1900, 1, 1), TODAY)
+CONTACTS = st.tuples(
+    NAMES,
+    st.none() | NAMES,
+    st.none() | ADDRESSES,
+    st.none() | NUMBERS | st.just("+380 44 123-45-67"),
+    st.none() | DATES,
+    st.none() | NOTES | LONG_NOTES,
+)
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def repeated(content: bytes, size: int) -> Iterator[bytes]:
+    block = content * (2**16 // len(content))
+    return (block for _ in range(size // len(block)))
+
+
+def peak_memory(run: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def fields(*values: object) -> dict[str, Any]:
+    return dict(zip(FIELDS, values, strict=True))
+
+
+def imported(rows: Iterator[ImportedContact | BadRow]) -> list[dict[str, Any]]:
+    """Return the fields of contacts, none of which may be bad."""
+    contacts = []
+    for row in rows:
+        assert isinstance(row, ImportedContact), row
+        contacts.append(row.fields)
+    return contacts

@@ -1,0 +1,330 @@
+import csv as standard_csv
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contacts_api.exchange import csv, records
+from contacts_api.exchange.records import (
+    BadRow,
+    CutOffError,
+    EmptyFileError,
+    EncodingError,
+    FieldError,
+    FileError,
+    FormatError,
+    ImportedContact,
+    TooManyLinesError,
+    sniff,
+)
+from tests.exchange.contacts import (
+    CHARACTERS,
+    CONTACTS,
+    SAMPLES,
+    TODAY,
+    fields,
+    imported,
+    peak_memory,
+    pieces,
+    repeated,
+)
+
+GRACE = ("Grace", "Hopper", "grace@example.com", "+1 (202) 555-0143", date(1906, 12, 9), "Found the first bug.")
+HEADER = b"first_name,last_name,email,phone_number,date_of_birth,additional_info\r\n"
+
+
+def parse(data: bytes | str) -> list[ImportedContact | BadRow]:
+    return list(csv.parse([data.encode() if isinstance(data, str) else data], TODAY))
+
+
+def errors(data: bytes | str) -> list[tuple[int, str | None, str]]:
+    return [(row.row, e.field, e.code) for row in parse(data) if isinstance(row, BadRow) for e in row.errors]
+
+
+@given(st.lists(CONTACTS, max_size=3), st.integers(1, 200))
+def test_what_is_exported_imports_as_it_was(rows: list[tuple[Any, ...]], size: int) -> None:
+    file = csv.HEAD + csv.unparse(rows) + csv.TAIL
+
+    contacts = list(csv.parse(pieces(file, size), TODAY))
+
+    assert contacts == [ImportedContact(row, None, fields(*values)) for row, values in enumerate(rows, 2)]
+
+
+@given(CONTACTS, st.sampled_from(",;\t"), st.sampled_from(["\r\n", "\n", "\r"]), st.booleans())
+def test_every_delimiter_and_end_of_line_is_read(
+    contact: tuple[Any, ...], delimiter: str, end: str, has_bom: bool
+) -> None:
+    exported = io.StringIO((csv.HEAD + csv.unparse([contact])).decode("utf-8-sig"), newline="")
+    file = io.StringIO(newline="")
+    standard_csv.writer(file, delimiter=delimiter, lineterminator=end).writerows(standard_csv.reader(exported))
+
+    contacts = imported(csv.parse([file.getvalue().encode("utf-8-sig" if has_bom else "utf-8")], TODAY))
+
+    assert contacts == [fields(*contact)]
+
+
+@given(CONTACTS)
+def test_no_cell_begins_as_a_formula_does(contact: tuple[Any, ...]) -> None:
+    (cells,) = standard_csv.reader(io.StringIO(csv.unparse([contact]).decode(), newline=""))
+
+    assert not [cell for cell in cells if cell.lstrip()[:1] in tuple("=+-@＝＋－＠") or cell[:1] in tuple("\t\r\n")]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1 202 555 0143", "'+1 202 555 0143"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        (" =1", "' =1"),
+        ("＝1", "'＝1"),
+        ("'=1", "''=1"),
+        ("''", "'''"),
+        ("", "'"),
+        ("'t Hooft", "'t Hooft"),
+        ("1+1", "1+1"),
+    ],
+)
+def test_a_cell_that_would_run_has_an_apostrophe_before_it(text: str, cell: str) -> None:
+    written = csv.unparse([("Ada", None, None, None, None, text)])
+
+    assert written.decode() == f"Ada,,,,,{cell}\r\n"
+    assert imported(csv.parse([HEADER, written], TODAY))[0]["additional_info"] == text
+
+
+def test_an_apostrophe_in_the_file_of_somebody_else_is_their_own() -> None:
+    assert imported(csv.parse([b"First Name,Last Name\n'=,'-\n"], TODAY))[0]["first_name"] == "'="
+
+
+def test_google_contacts() -> None:
+    assert imported(csv.parse([(SAMPLES / "google.csv").read_bytes()], TODAY)) == [
+        fields(
+            "Grace Brewster",
+            "Hopper",
+            "hopper@example.org",
+            "+1 202 555 0143",
+            date(1906, 12, 9),
+            "Found the first bug.\nIn a relay.",
+        ),
+        fields("Łukasz", "Żółć", None, None, None, "Birthday: 12 April"),
+        fields("Analytical Engines Ltd", None, "office@example.com", "+44 20 7946 0018", None, None),
+    ]
+
+
+def test_google_contacts_of_2014() -> None:
+    assert imported(csv.parse([(SAMPLES / "google-2014.csv").read_bytes()], TODAY)) == [
+        fields("Тарас Григорович", "Шевченко", "taras@example.com", "+380 44 123-45-67", date(1914, 3, 9), None),
+        fields("Front desk", None, None, "112", None, None),
+    ]
+
+
+def test_outlook() -> None:
+    assert imported(csv.parse([(SAMPLES / "outlook.csv").read_bytes()], TODAY)) == [
+        fields("Grace", "Hopper", "grace@example.com", "(202) 555-0143", date(1906, 12, 9), 'Found "the" first bug.'),
+        fields("Ada", "Lovelace", "ada@example.com", "(020) 7946 0018", None, None),
+        fields("Charles", "Babbage", "charles@example.com", None, None, None),
+    ]
+
+
+def test_outlook_for_windows() -> None:
+    assert imported(csv.parse([(SAMPLES / "outlook-classic.csv").read_bytes()], TODAY)) == [
+        fields("Jürgen", "Müller", "juergen@example.com", "+49 30 1234567", date(1966, 12, 9), None),
+        fields("Stadtwerke", None, None, "+49 30 7654321", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "born"),
+    [
+        ("1906-12-09", date(1906, 12, 9)),
+        ("19061209", date(1906, 12, 9)),
+        ("1906/12/09", date(1906, 12, 9)),
+        ("1906-12-09T00:00:00.000Z", date(1906, 12, 9)),
+        ("12/9/1906", date(1906, 12, 9)),
+        ("12/9/1906 12:00:00 AM", date(1906, 12, 9)),
+        ("9.12.1906", date(1906, 12, 9)),
+        ("09-12-1906", date(1906, 12, 9)),
+        ("0/0/00", None),
+        (" ", None),
+    ],
+)
+def test_dates_are_read_in_the_forms_that_exports_have(written: str, born: date | None) -> None:
+    assert imported(csv.parse([f"First Name,Birthday\nGrace,{written}\n".encode()], TODAY))[0]["date_of_birth"] == born
+
+
+@pytest.mark.parametrize("written", ["--04-12", "--0412", "1604-04-12", "1900-04-12", "4/12/1604"])
+def test_a_birthday_without_a_year_is_kept_in_words(written: str) -> None:
+    file = f"First Name,Birthday,Notes\nGrace,{written},Hello\n".encode()
+
+    assert imported(csv.parse([file], TODAY)) == [fields("Grace", None, None, None, None, "Hello\nBirthday: 12 April")]
+
+
+def test_one_date_shows_the_order_of_all_with_slashes() -> None:
+    file = b"First Name,Birthday\nAda,3/4/1990\nGrace,25/12/1990\n"
+
+    assert [c["date_of_birth"] for c in imported(csv.parse([file], TODAY))] == [date(1990, 4, 3), date(1990, 12, 25)]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "first_name", "last_name"),
+    [
+        ("First Name,Middle Name,Last Name", "Grace,Brewster,Hopper", "Grace Brewster", "Hopper"),
+        ("First Name,Middle Name,Last Name", f"{'G' * 95},Brewster,Hopper", "G" * 95, "Hopper"),
+        ("First Name,Last Name,Nickname", ",Hopper,Amazing Grace", "Amazing Grace", "Hopper"),
+        ("First Name,Last Name,Company", ",Hopper,Navy", "Hopper", None),
+        ("Name,Company", "Grace Hopper,Navy", "Grace Hopper", None),
+        ("Name,Company", ",Navy", "Navy", None),
+        ("Email,Phone", "grace@example.com,112", "grace@example.com", None),
+        ("Email,Phone", ",112", "112", None),
+        ("Name", "N" * 120, "N" * 100, None),
+    ],
+)
+def test_a_contact_goes_by_the_best_name_it_has(header: str, row: str, first_name: str, last_name: str | None) -> None:
+    (contact,) = imported(csv.parse([f"{header}\n{row}\n".encode()], TODAY))
+
+    assert (contact["first_name"], contact["last_name"]) == (first_name, last_name)
+
+
+def test_a_row_with_no_name_at_all_is_an_error() -> None:
+    assert errors("first_name,additional_info\n,Somebody\n") == [(2, "first_name", "missing")]
+
+
+def test_bad_rows_are_named_by_row_field_and_reason_and_cost_no_other() -> None:
+    file = (
+        HEADER
+        + csv.unparse([GRACE])
+        + b"Ada,,nobody,1,1815-12-10,x\r\n\r\nC,D,a@b.io,\x00,,\r\n"
+        + csv.unparse([GRACE])
+    )
+
+    rows = parse(file)
+
+    assert [row.row for row in rows] == [2, 3, 5, 6]
+    assert [row.row for row in rows if isinstance(row, ImportedContact)] == [2, 6]
+    assert errors(file) == [
+        (3, "email", "email"),
+        (3, "phone_number", "string_too_short"),
+        (3, "date_of_birth", "date_range"),
+        (5, "phone_number", "control_character"),
+    ]
+
+
+def test_no_error_repeats_a_value() -> None:
+    file = HEADER + b"Ada,,secret,secret,2026-02-30 secret,secret\x01\r\n,,,,,secret\r\n"
+
+    assert "secret" not in repr(parse(file))
+
+
+def test_the_last_possible_date_of_birth_is_given() -> None:
+    file = HEADER + b"Ada,,,,2026-11-24,\r\n"
+
+    assert errors(file) == [(2, "date_of_birth", "date_range")]
+    assert imported(csv.parse([file], date(2026, 11, 24)))[0]["date_of_birth"] == date(2026, 11, 24)
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (b"Ada,Lovelace,,,,,more\n", [(2, None, "too_many_cells")]),
+        (b"Ada,Lovelace,,,,,,\n", []),
+        (b"Ada,Lovelace\n", []),
+        (b'"Ada" x,Lovelace,,,,\n', [(2, None, "csv_syntax")]),
+        (b'Ada "the first",Lovelace,,,,\n', []),
+        (b",,,,,\n", []),
+        (b"Ada,Lovelace,,,,", []),
+    ],
+)
+def test_rows_of_another_shape(row: bytes, found: list[tuple[int, str | None, str]]) -> None:
+    assert errors(HEADER + row) == found
+
+
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        (b"Grace,Hopper\nAda,Lovelace\n", FormatError),
+        (b"colour,shape\nred,round\n", FormatError),
+        (b"additional_info\nx\n", FormatError),
+        (b"\n \n", FormatError),
+        (b"a," * 40_000 + b"first_name\n", FormatError),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", EncodingError),
+        (b"PK\x03\x04\x14\x00\x00\x00\x08\x00first_name", FormatError),
+        ("first_name\nAda\n".encode("utf-16"), EncodingError),
+        (HEADER + b"J\xfcrgen,,,,,\n", EncodingError),
+        (HEADER + b'Ada,,,,,"a note', CutOffError),
+        (HEADER + b'Ada,,,,,"a note\n', CutOffError),
+        (HEADER + b"Ada,Love", CutOffError),
+        (HEADER + b"Ada,Lovelace,,,,x\xc5", EncodingError),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(file: bytes, error: type[FileError]) -> None:
+    with pytest.raises(error) as raised:
+        parse(file)
+
+    assert raised.value.code
+    assert raised.value.detail.endswith(".")
+
+
+@pytest.mark.parametrize("file", [[], [b""], [b"", b" \r\n"], [b"\xef\xbb\xbf"], [b" " * 1000] * 1000])
+def test_an_empty_file_has_no_format(file: list[bytes]) -> None:
+    with pytest.raises(EmptyFileError):
+        sniff(file)
+
+
+def test_a_csv_file_is_recognised_and_none_of_it_is_lost() -> None:
+    found, chunks = sniff(pieces(csv.HEAD + csv.unparse([GRACE]), 1))
+
+    assert found == "csv"
+    assert imported(csv.parse(chunks, TODAY)) == [fields(*GRACE)]
+
+
+@pytest.mark.parametrize(
+    ("begin", "middle", "size", "end"),
+    [
+        (HEADER, b"x", 2**23, b"\nAda,Lovelace,,,,\n"),
+        (HEADER, b",", 2**23, b"\nAda,Lovelace,,,,\n"),
+        (HEADER + b'"', b"x" * 75 + b"\n", 2**23, b'"\nAda,Lovelace,,,,\n'),
+        (HEADER + b'"', b'""', 2**23, b'"\nAda,Lovelace,,,,\n'),
+        (HEADER + b'"', b'""\n,', 2**21, b'"\nAda,Lovelace,,,,\n'),
+    ],
+    ids=["line", "columns", "cell", "quotes", "lines"],
+)
+def test_a_row_without_end_costs_no_memory_and_no_other_row(begin: bytes, middle: bytes, size: int, end: bytes) -> None:
+    def file() -> Iterator[bytes]:
+        yield begin
+        yield from repeated(middle, size)
+        yield end
+
+    rows: list[ImportedContact | BadRow] = []
+
+    assert peak_memory(lambda: rows.extend(csv.parse(file(), TODAY))) < 3 * 2**20
+    assert [(type(row), row.row) for row in rows] == [(BadRow, 2), (ImportedContact, 3)]
+    assert rows[0] == BadRow(2, (FieldError(None, "record_too_large", "A contact may take at most 65,536 bytes."),))
+
+
+def test_a_file_of_empty_lines_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_LINES", 1000)
+
+    with pytest.raises(TooManyLinesError):
+        parse(HEADER + b"\n" * 1000)
+
+
+CELLS = st.text(CHARACTERS | st.sampled_from('",;\t\r\n'), max_size=8)
+
+
+@given(st.lists(CELLS, max_size=12), st.sampled_from([HEADER, b"Name;Phone\n", b"", b"E-mail Address\tNotes\r"]))
+def test_no_text_brings_the_parser_down(cells: list[str], header: bytes) -> None:
+    with suppress(FileError):
+        parse(header + ",".join(cells).encode())
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_bring_the_parser_down(file: bytes) -> None:
+    with suppress(FileError):
+        parse(HEADER + file)

@@ -1,0 +1,271 @@
+"""Importing over HTTP: what comes in, what is said about it, and that nothing is left half done."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
+from tests.client import A_CONTACT, Client, Clock
+from tests.conftest import Execute, client_of
+from tests.exchange.contacts import SAMPLES
+
+CSV = "first_name,last_name,email,phone_number,date_of_birth,additional_info\r\n"
+ADA = "Ada,Lovelace,ada@example.com,+44 20 7946 0001,1815-12-10,\r\n".replace("1815", "1915")
+GRACE = "Grace,Hopper,grace@example.com,+1 202 555 0143,1906-12-09,Found the first bug.\r\n"
+
+
+async def post(client: Client, content: str | bytes, **query: Any) -> httpx.Response:
+    return await client.post("/contacts/import", files={"file": ("file", content)}, params=query)
+
+
+async def report(client: Client, content: str | bytes, **query: Any) -> dict[str, Any]:
+    response = await post(client, content, **query)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+async def counts(client: Client, content: str | bytes, **query: Any) -> tuple[int, ...]:
+    numbers = await report(client, content, **query)
+    return tuple(numbers[name] for name in ("created", "updated", "skipped", "failed"))
+
+
+def card(**properties: str) -> str:
+    lines = "".join(f"{name}:{value}\r\n" for name, value in properties.items())
+    return f"BEGIN:VCARD\r\nVERSION:3.0\r\n{lines}END:VCARD\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sample", "format_", "first_names"),
+    [
+        ("google.csv", "csv", ["Analytical Engines Ltd", "Grace Brewster", "Łuki"]),
+        ("google-2014.csv", "csv", None),
+        ("outlook.csv", "csv", None),
+        ("outlook-classic.csv", "csv", None),
+        ("google.vcf", "vcard", None),
+        ("icloud.vcf", "vcard", None),
+        ("android.vcf", "vcard", None),
+        ("outlook.vcf", "vcard", None),
+        ("nextcloud.vcf", "vcard", None),
+    ],
+)
+async def test_a_file_of_another_application_is_imported_once(
+    ada: Client, grace: Client, sample: str, format_: str, first_names: list[str] | None
+) -> None:
+    file = (SAMPLES / sample).read_bytes()
+    dry = await report(ada, file, dry_run=True)
+    nothing = await ada.list_contacts()
+    first = await report(ada, file)
+    second = await report(ada, file)
+    third = await report(ada, file, on_duplicate="update")
+
+    assert nothing == await grace.list_contacts() == []
+    assert dry == {**first, "dry_run": True}
+    assert (first["format"], first["failed"], first["errors"]) == (format_, 0, [])
+    assert first["created"] == second["skipped"] == third["skipped"] == len(await ada.list_contacts()) > 0
+    assert (second["created"], third["created"], third["updated"]) == (0, 0, 0)
+
+
+async def test_what_is_imported_is_found_and_sorted_as_what_is_created(ada: Client) -> None:
+    await report(ada, CSV + "Żaneta,Łoś,zaneta@example.com,+48 22 123-45-67,1990-02-28,\r\n" + GRACE)
+
+    assert await ada.first_names(sort="name") == ["Grace", "Żaneta"]
+    assert await ada.first_names(q="los 48221234567") == ["Żaneta"]
+    (found,) = await ada.list_contacts(first_name="grace")
+    assert {name: found[name] for name in A_CONTACT} == {
+        **A_CONTACT,
+        "phone_number": "+1 202 555 0143",
+        "additional_info": "Found the first bug.",
+    }
+    assert len((await ada.get("/contacts/birthdays?days=365")).json()["items"]) == 2
+
+
+async def test_a_bad_row_is_named_and_loses_no_good_one(ada: Client) -> None:
+    file = CSV + ADA + "Bob,,bob,x,2999-01-01,\r\n" + GRACE + ',,,,,"a note, and no name"\r\n'
+
+    dry, real = await report(ada, file, dry_run=True), await report(ada, file)
+
+    assert {**dry, "dry_run": False} == real
+    assert (real["created"], real["failed"]) == (2, 2)
+    assert [(error["row"], error["field"], error["code"]) for error in real["errors"]] == [
+        (3, "email", "email"),
+        (3, "phone_number", "string_too_short"),
+        (3, "date_of_birth", "date_range"),
+        (5, "first_name", "missing"),
+    ]
+    assert "bob" not in str(real["errors"]).lower()
+    assert len(await ada.list_contacts()) == 2
+
+
+async def test_of_many_bad_rows_a_thousand_are_named_and_all_counted(ada: Client) -> None:
+    numbers = await report(ada, CSV + "Bob,,bob,x,,\r\n" * 1500 + GRACE)
+
+    assert (numbers["created"], numbers["failed"], len(numbers["errors"])) == (1, 1500, 1000)
+
+
+async def test_a_duplicate_is_skipped_updated_or_created(ada: Client) -> None:
+    await counts(ada, CSV + ADA + GRACE)
+    before = {contact["first_name"]: contact for contact in await ada.list_contacts()}
+    changed = CSV + "GRACE,hopper,Grace@Example.com,,,Rear admiral\r\nAlan,Turing,,+44 161 496 0000,,\r\n"
+
+    skipped = await counts(ada, changed, dry_run=True)
+    updated = await counts(ada, changed, on_duplicate="update")
+    after = {contact["first_name"]: contact for contact in await ada.list_contacts()}
+    created = await counts(ada, changed, on_duplicate="create")
+
+    assert (skipped, updated, created) == ((1, 0, 1, 0), (1, 1, 0, 0), (2, 0, 0, 0))
+    # What the file does not say stays as it was.
+    assert after["GRACE"] == {
+        **before["Grace"],
+        **{name: after["GRACE"][name] for name in ("first_name", "last_name", "email", "updated_at")},
+        "additional_info": "Rear admiral",
+    }
+    assert after["GRACE"]["updated_at"] > before["Grace"]["updated_at"]
+    assert after["Ada"] == before["Ada"]
+    assert len(await ada.list_contacts()) == 5
+    assert await ada.first_names(q="12025550143 admiral") == []
+    assert await ada.first_names(q="12025550143 hopper") == ["GRACE"]
+
+
+async def test_who_has_no_address_is_known_by_the_number(ada: Client) -> None:
+    await ada.create_contact(first_name="Zoë", last_name="Łoś", email="zoe@example.com", phone_number="+48 600 000 001")
+    first = card(N="Los;Zoe", TEL="+48 600-000-001")
+
+    assert await counts(ada, first) == (1, 0, 0, 0)
+    assert await counts(ada, card(N="ŁOŚ;ZOË", TEL="(+48) 600000001")) == (0, 0, 1, 0)
+    assert await counts(ada, card(N="Los;Zoe", TEL="+48 600-000-002")) == (1, 0, 0, 0)
+    assert await counts(ada, card(N="Los;Zoe", EMAIL="ZOE@example.com")) == (0, 0, 1, 0)
+
+
+async def test_a_vcard_is_known_by_its_uid_and_by_nothing_of_another_owner(ada: Client, grace: Client) -> None:
+    await counts(ada, card(UID="u-1", N="Lovelace;Ada", EMAIL="ada@example.com"))
+    moved = card(UID="urn:uuid:u-1", N="King;Ada", EMAIL="countess@example.com")
+
+    assert await counts(grace, moved, dry_run=True) == (1, 0, 0, 0)
+    assert await counts(ada, moved) == (0, 0, 1, 0)
+    assert await counts(ada, moved, on_duplicate="update") == (0, 1, 0, 0)
+    assert await counts(ada, moved, on_duplicate="update") == (0, 0, 1, 0)
+    (contact,) = await ada.list_contacts()
+    assert (contact["last_name"], contact["email"]) == ("King", "countess@example.com")
+    assert await ada.first_names(q="king", sort="name") == ["Ada"]
+
+
+async def test_a_contact_that_was_typed_in_is_known_by_its_id(ada: Client) -> None:
+    contact = await ada.create_contact()
+
+    assert await counts(ada, card(UID=contact["id"], N="Murray;Grace"), on_duplicate="update") == (0, 1, 0, 0)
+    assert [each["last_name"] for each in await ada.list_contacts()] == ["Murray"]
+
+
+@pytest.mark.parametrize(("on_duplicate", "taken"), [("skip", {"1", "2", "5"}), ("update", {"3", "4", "7"})])
+async def test_a_file_with_a_contact_in_several_cards_makes_one_of_them(
+    ada: Client, on_duplicate: str, taken: set[str]
+) -> None:
+    cards = (
+        card(UID="a", N="A;A", EMAIL="a@example.com", NOTE="1")
+        + card(UID="b", N="B;B", EMAIL="b@example.com", NOTE="2")
+        # The same as the first of both, by its UID; and as the second, by its name and address.
+        + card(UID="a", N="B;B", EMAIL="b@example.com", NOTE="3")
+        + card(UID="b", N="C;C", EMAIL="c@example.com", NOTE="4")
+        + card(N="D;D", EMAIL="d@example.com", NOTE="5")
+        + card(UID="d", N="D;D", EMAIL="d@example.com", NOTE="6")
+        # The same as the one before, which is the same as the one before that.
+        + card(UID="d", N="E;E", NOTE="7")
+    )
+
+    assert await counts(ada, cards, on_duplicate=on_duplicate) == (3, 0, 4, 0)
+    assert {contact["additional_info"] for contact in await ada.list_contacts()} == taken
+    assert await counts(ada, cards, on_duplicate="create") == (7, 0, 0, 0)
+
+
+def zipped() -> bytes:
+    return b"PK\x03\x04\x14\x00\x00\x00\x08\x00" + b"\x00\xff" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "empty_file"),
+        (b"\xef\xbb\xbf \r\n", "empty_file"),
+        ((CSV + GRACE).encode("utf-16"), "not_utf8"),
+        ((CSV + "Zoë,,,,,\r\n").encode("latin-1"), "not_utf8"),
+        (b"What a file!\r\n", "unknown_format"),
+        (b"%PDF-1.4\n", "unknown_format"),
+        (zipped(), "not_utf8"),
+        (b"a" * 3_000_000, "unknown_format"),
+        (b"," * 3_000_000 + b"\r\n", "unknown_format"),
+        ((CSV + GRACE * 2000 + 'Zoë,"a cell that goes on').encode(), "cut_off"),
+        ((card(N="A;A") * 3000)[:-20].encode(), "cut_off"),
+        (b"BEGIN:VCARD\r\n" * 10_000, "cut_off"),
+    ],
+    ids=range(12),
+)
+async def test_of_a_file_that_is_none_nothing_is_imported(ada: Client, content: bytes, code: str) -> None:
+    response = await post(ada, content)
+
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (422, code), problem
+    assert problem["errors"] == [{"loc": ["body", "file"], "code": code, "detail": problem["detail"]}]
+    assert await ada.list_contacts() == []
+
+
+async def test_a_form_without_the_file_or_with_more_is_refused(ada: Client) -> None:
+    file = ("file", CSV + GRACE)
+    none = await ada.post("/contacts/import", files={"fil": file})
+    two = await ada.post("/contacts/import", files=[("file", file), ("file", file)])
+    more = await ada.post("/contacts/import", files={"file": file}, data={"dry_run": "true"})
+    rubbish = await ada.post(
+        "/contacts/import", content=b"rubbish", headers={"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    raw = await ada.post("/contacts/import", content=CSV + GRACE, headers={"Content-Type": "text/csv"})
+
+    assert [response.status_code for response in (none, two, more, rubbish)] == [422] * 4
+    assert none.json()["errors"][0]["loc"] == ["body", "file"]
+    assert (raw.status_code, "multipart/form-data" in raw.json()["detail"]) == (415, True)
+    assert await ada.list_contacts() == []
+
+
+async def test_an_import_is_for_who_signed_in(client: Client) -> None:
+    response = await post(client, CSV + GRACE)
+
+    assert response.status_code == 401
+
+
+async def test_limits_are_settings(make_settings: Callable[..., Settings], execute: Execute) -> None:
+    app = create_app(make_settings(import_max_bytes=100_000, import_max_rows=100), clock=Clock())
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        ada = await client.sign_up("ada@example.com")
+
+        full = await counts(ada, CSV + "Ada,,,,,\r\n" * 99 + "Ada,,x,,,\r\n", on_duplicate="create")
+        too_many = await post(ada, CSV + GRACE * 101)
+        too_large = await post(ada, CSV + "a" * 100_000)
+
+        assert full == (99, 0, 0, 1)
+        assert (too_many.status_code, too_many.json()["code"]) == (422, "too_many_rows")
+        assert "100 rows" in too_many.json()["detail"]
+        assert (too_large.status_code, "100,000" in too_large.json()["detail"]) == (413, True)
+        assert execute("SELECT count(*) FROM contact") == [(99,)]
+
+
+async def test_one_import_of_an_owner_runs_at_a_time(ada: Client, grace: Client, execute: Execute) -> None:
+    (user_id,) = execute('SELECT id FROM "user" WHERE email = %s', "ada@example.com")[0]
+    execute("SELECT pg_advisory_lock(hashtextextended('import ' || %s::uuid, 0))", user_id)
+
+    refused, other = await post(ada, CSV + GRACE), await post(grace, CSV + GRACE)
+    execute("SELECT pg_advisory_unlock_all()")
+    after = await post(ada, CSV + GRACE)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "import_running")
+    assert (other.status_code, after.status_code) == (200, 200)
+
+
+async def test_every_import_gives_its_connection_back(app: FastAPI, ada: Client, tmp_path: Path) -> None:
+    for content in (CSV + GRACE, CSV + GRACE * 2000 + '"', "x"):
+        await post(ada, content, on_duplicate="update")
+
+    assert app.state.database.engine.pool.checkedout() == 0
+    assert len(await ada.list_contacts()) == 1
