@@ -12,6 +12,16 @@ from contacts_api.settings import Settings
 
 NOBODY = UUID(int=0)
 FORM = "application/x-www-form-urlencoded"
+FILE = "multipart/form-data"
+BOUNDARY = "a-boundary-of-the-tests"
+
+
+def as_file(value: bytes, **fields: str) -> bytes:
+    """Return a body of multipart/form-data (RFC 7578) with one file of these bytes, and other fields."""
+    parts = [f'name="{name}"\r\n\r\n{text}'.encode() for name, text in fields.items()]
+    parts += [b'name="file"; filename="contacts.csv"\r\n\r\n' + value]
+    lines = [f"--{BOUNDARY}\r\nContent-Disposition: form-data; ".encode() + part + b"\r\n" for part in parts]
+    return b"".join(lines) + f"--{BOUNDARY}--\r\n".encode()
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,25 @@ async def chunks(count: int) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("operation", [operation for operation in operations() if operation.media_types], ids=str)
+# In chunks; that of an import is a setting, and tested with a small one in tests/exchange.
+TOO_MANY = {"create_contacts": 33}
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [each for each in operations() if each.media_types and each.name != "import_contacts"],
+    ids=str,
+)
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_every_operation_refuses_a_body_that_is_too_large(
     client: Client, operation: Operation, is_chunked: bool
 ) -> None:
+    count = TOO_MANY.get(operation.name, 2)
     for media_type in operation.media_types:
         response = await client.request(
             operation.method,
             operation.url(),
-            content=chunks(2) if is_chunked else 2 * CHUNK,
+            content=chunks(count) if is_chunked else count * CHUNK,
             headers={"Content-Type": media_type},
         )
 

@@ -13,7 +13,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import Execute
-from tests.safety.document import FORM, Operation, document, operations
+from tests.safety.document import BOUNDARY, FILE, FORM, Operation, as_file, document, operations
 from tests.safety.test_ownership import IDS
 
 # What the client of the tests itself writes about its requests is not our log.
@@ -167,7 +167,9 @@ class Caller:
         """Send a body that is right but for the field, which is of these bytes."""
         (media_type, *_) = self.operation.media_types
         others = {key: field for key, field in self.operation.example.items() if key != name}
-        if media_type == FORM:
+        if media_type == FILE:
+            body, media_type = as_file(value), f"{FILE}; boundary={BOUNDARY}"
+        elif media_type == FORM:
             body = str(httpx.QueryParams({**others, name: ""})).encode() + value
         else:
             members = [
@@ -224,7 +226,9 @@ async def test_any_body_of_any_type(caller: Caller, operation: Operation) -> Non
     for header in MEDIA_TYPES:
         await caller.send(content=b"{}", headers=[(b"Content-Type", header)])
 
-    assert caller.statuses >= {413, 415, 422}
+    # These two take more than the largest body here.
+    takes_more = operation.name in ("create_contacts", "import_contacts")
+    assert caller.statuses >= ({415, 422} if takes_more else {413, 415, 422})
 
 
 @every([operation for operation in operations() if not operation.media_types])
