@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from tests.client import Client
-from tests.safety.document import Operation, operations
+from tests.safety.document import LARGER, Operation, operations
 
 CHUNK = b" " * 64 * 1024
 MEBIBYTE = 1024 * 1024
@@ -19,16 +19,19 @@ async def chunks(count: int) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("operation", [operation for operation in operations() if operation.media_types], ids=str)
+@pytest.mark.parametrize(
+    "operation", [each for each in operations() if each.media_types and each.name != "import_contacts"], ids=str
+)
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_every_operation_refuses_a_body_that_is_too_large(
     client: Client, operation: Operation, is_chunked: bool
 ) -> None:
+    count = LARGER.get(operation.name, len(CHUNK)) // len(CHUNK) + 1
     for media_type in operation.media_types:
         response = await client.request(
             operation.method,
             operation.url(),
-            content=chunks(2) if is_chunked else 2 * CHUNK,
+            content=chunks(count) if is_chunked else count * CHUNK,
             headers={"Content-Type": media_type},
         )
 

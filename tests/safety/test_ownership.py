@@ -14,7 +14,8 @@ from tests.conftest import Execute
 from tests.safety.document import Operation, operations
 
 NAMING = [operation for operation in operations() if operation.named("path")]
-WRITING = [operation for operation in operations() if operation.media_types]
+# A file has no members: what it can say is for tests/exchange.
+WRITING = [each for each in operations() if each.media_types not in ((), ("multipart/form-data",))]
 FORBIDDEN = {
     "owner_id": str(uuid4()),
     "id": str(uuid4()),
