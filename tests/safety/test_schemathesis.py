@@ -27,6 +27,8 @@ NOT_IN_THE_SCHEMA = {
     "list_contacts": "a cursor is one that we have given; q has at most five words",
     "list_birthdays": "a cursor is one that we have given; tz is a zone of the IANA database, of which there are 600",
     "create_contact": "a date of birth is not after today; an address obeys RFC 5321",
+    "create_contacts": "as create_contact",
+    "import_contacts": "a file is CSV or vCards",
     "replace_contact": "as create_contact",
     "update_contact": "as create_contact",
     "register": "a password is none of the 3,000 commonest, nor the address; an address obeys RFC 5321",
