@@ -8,6 +8,7 @@ from contacts_api.accounts.models import User
 from contacts_api.contacts.models import ContactBase
 from contacts_api.exchange.models import CalendarFeed, OnDuplicate
 
+# All are put together from constants, which tools that look for injections cannot know.
 # Those of an import are asyncpg's own, since they take longer than SQLAlchemy's dialect lets them.
 IMPORT_SECONDS = 60
 FIELDS = tuple(ContactBase.model_fields)
@@ -51,7 +52,7 @@ MATCH = f"""
         CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END,
         CASE WHEN target IS NULL THEN n ELSE min(n) OVER (PARTITION BY target) END
     ) FROM found
-"""
+"""  # nosec B608
 # Until it finds no more: a row may be the same as its leader, which is the same as another before it.
 FOLLOW = """
     UPDATE matched SET leader = first.leader FROM matched AS first
@@ -61,7 +62,7 @@ FOLLOW = """
 _INSERT = f"""
     INSERT INTO contact (owner_id, {", ".join(STAGED[1:])})
     SELECT $1, {", ".join(f"staged.{name}" for name in STAGED[1:])} FROM staged
-"""
+"""  # nosec B608
 
 
 def _chosen(row: str) -> str:
@@ -71,7 +72,7 @@ def _chosen(row: str) -> str:
             SELECT {row}(n) AS n, (array_agg(target ORDER BY n) FILTER (WHERE target IS NOT NULL))[1] AS target
             FROM matched GROUP BY leader
         ) AS chosen ON chosen.n = staged.n
-    """
+    """  # nosec B608
 
 
 INSERT: dict[OnDuplicate, str] = {
@@ -101,7 +102,7 @@ def _update() -> str:
         FROM staged {_chosen("max")}
         WHERE contact.owner_id = $1 AND contact.id = chosen.target
         AND ({", ".join(f"contact.{name}" for name in new)}) IS DISTINCT FROM ({", ".join(new.values())})
-    """
+    """  # nosec B608
 
 
 UPDATE = _update()
