@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from contacts_api.app import create_app
+from contacts_api.contacts.models import last_date_of_birth
+from contacts_api.exchange import csv
+from contacts_api.exchange.records import ImportedContact
 from contacts_api.settings import Settings
 from contacts_api.text import fold
 from tests.client import Client, Clock
@@ -268,6 +271,17 @@ class TwoUsers(RuleBasedStateMachine):
 
         assert [contact for page in pages for contact in page["items"]] == expected
         assert {page["total"] for page in pages} == {len(expected) if counts else None}
+
+    @rule(user=users, sort=st.sampled_from(SORTS), query=queries)
+    def export(self, user: str, sort: str, query: dict[str, str]) -> None:
+        own = sorted(self.books[user].values(), key=sort_key(sort), reverse=sort.startswith("-"))
+        expected = [{name: contact[name] for name in csv.COLUMNS} for contact in own if is_found(contact, query)]
+
+        response = self.world.request(user, "GET", "/contacts/export.csv", params={**query, "sort": sort})
+
+        rows = [*csv.parse([response.content], last_date_of_birth(datetime.now(UTC)))]
+        exported = [row.fields for row in rows if isinstance(row, ImportedContact)]
+        assert [{**fields, "date_of_birth": str(fields["date_of_birth"])} for fields in exported] == expected
 
     @rule(user=users, days=st.sampled_from([0, 1, 7, 40, 364, 365]), limit=st.integers(1, 4) | st.just(500))
     def list_birthdays(self, user: str, days: int, limit: int) -> None:
