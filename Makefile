@@ -9,7 +9,7 @@ run: .venv/.runs
 	@$(BIN)/python -m contacts_api
 
 test: .venv/.develops
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 # Needs what .ci/run installs: PostgreSQL with pg_trgm, Chromium, vdirsyncer, npm.
 test-system: .venv/.develops

@@ -9,6 +9,7 @@ import httpx
 import psycopg2
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.engine import make_url
 
 from contacts_api import embedded
 from contacts_api.app import create_app
@@ -27,11 +28,19 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The database of TEST_DATABASE_URL, or else the embedded one."""
-    url = os.environ.get("TEST_DATABASE_URL") or embedded.start(tmp_path_factory.mktemp("data"))
+def database_url(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+    """A database of this process's own, on the server of TEST_DATABASE_URL or else the embedded one."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    url = database_beside(given, worker_id) if given else embedded.start(tmp_path_factory.mktemp("data"))
     migrate(url)
     return url
+
+
+def database_beside(url: str, name: str) -> str:
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(f"CREATE DATABASE tests_of_{name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
+    return make_url(url).set(database=f"tests_of_{name}").render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="session")

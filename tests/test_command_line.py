@@ -241,11 +241,12 @@ def test_a_database_in_another_encoding_is_refused(database_url: str) -> None:
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
-        cursor.execute("CREATE DATABASE in_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
-        url = make_url(database_url).set(database="in_ascii").render_as_string(hide_password=False)
+        name = f"in_ascii_{os.getpid()}"
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+        url = make_url(database_url).set(database=name).render_as_string(hide_password=False)
 
         result = command("migrate", DATABASE_URL=url)
-        cursor.execute("DROP DATABASE in_ascii WITH (FORCE)")
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
     assert "SQL_ASCII" in result.stderr

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,9 +26,10 @@ def empty_database(database_url: str) -> Iterator[str]:
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
-        cursor.execute("CREATE DATABASE of_migrations TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
-        yield make_url(database_url).set(database="of_migrations").render_as_string(hide_password=False)
-        cursor.execute("DROP DATABASE of_migrations WITH (FORCE)")
+        name = f"of_migrations_{os.getpid()}"
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
+        yield make_url(database_url).set(database=name).render_as_string(hide_password=False)
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def config_for(url: str) -> Config:

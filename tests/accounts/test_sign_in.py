@@ -171,7 +171,7 @@ async def test_without_a_token_every_call_on_contacts_is_a_401(client: Client, a
 
     answers = {call: await client.request(*call, headers={"Content-Type": "application/json"}) for call in secured}
 
-    assert len(secured) == 14
+    assert len(secured) >= 14
     assert {answer.status_code for answer in answers.values()} == {401}
     assert {answer.json()["code"] for answer in answers.values()} == {"not_authenticated"}
 
