@@ -39,7 +39,9 @@ def database_url(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> st
 def database_beside(url: str, name: str) -> str:
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
-        connection.cursor().execute(f"CREATE DATABASE tests_of_{name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
+        cursor = connection.cursor()
+        cursor.execute(f"DROP DATABASE IF EXISTS tests_of_{name} WITH (FORCE)")
+        cursor.execute(f"CREATE DATABASE tests_of_{name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
     return make_url(url).set(database=f"tests_of_{name}").render_as_string(hide_password=False)
 
 
