@@ -259,7 +259,7 @@ def test_redoc_shows_the_document_with_nothing_from_elsewhere(docs: DocsPage) ->
     page = docs.open("/redoc")
 
     expect(page.get_by_role("heading", name="Contacts API")).to_be_visible()
-    expect(page.get_by_role("heading", name="Create Contact")).to_be_visible()
+    expect(page.get_by_role("heading", name="Replace Contact")).to_be_visible()
     expect(page.get_by_alt_text("redocly logo")).to_be_attached()
     assert (docs.hosts(), docs.errors) == ({"127.0.0.1"}, [])
 
