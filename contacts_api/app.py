@@ -51,6 +51,8 @@ PAGE_HEADERS = {
 }
 EXPOSED_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
 
+_REVISIONS = text("SELECT version_num FROM alembic_version")
+
 pages = APIRouter(include_in_schema=False)
 health = APIRouter(prefix="/health", tags=["health"], route_class=Route)
 
@@ -145,7 +147,7 @@ async def check_live() -> dict[str, str]:
 @health.get("/ready", responses=documented(DatabaseUnavailable, SchemaOutdated))
 async def check_ready(database: Autocommit) -> dict[str, str]:
     """Answer with 200 when the database answers and its schema is current."""
-    revisions = await database.read(text("SELECT version_num FROM alembic_version"))
+    revisions = await database.read(_REVISIONS)
     if [row.version_num for row in revisions] != [NEWEST]:
         raise SchemaOutdated
     return {"status": "ok"}

@@ -168,6 +168,9 @@ def problem_of_database_error(error: BaseException) -> Problem:
         return Unauthorized()
     if state.startswith("22") or state == "23502":
         return Invalid("A value does not fit where it is to be stored.")
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        # asyncpg cannot write a parameter as the type that it has in the statement.
+        return InternalError()
     if _is_passing(state) or not isinstance(error, exc.StatementError | asyncpg.PostgresError):
         return DatabaseUnavailable()
     if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or not state):

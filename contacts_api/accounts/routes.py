@@ -133,7 +133,7 @@ async def logout(owner: Owner, sessions: OpenSessions) -> None:
 async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
     """List where you are signed in, the oldest sign-in first."""
     rows = await sessions.list(owner.user_id)
-    return {"items": [{**row._mapping, "current": row.id == owner.session_id} for row in rows]}
+    return {"items": [{**row, "current": row.id == owner.session_id} for row in rows]}
 
 
 @auth.delete(

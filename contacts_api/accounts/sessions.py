@@ -3,20 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Interval, Row, String, Uuid, bindparam, delete, func, literal, or_, select, update
+from sqlalchemy import Interval, String, Uuid, bindparam, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.attempts import FORGET_OLD
 from contacts_api.accounts.models import AuthSession, EndedSession, User
-from contacts_api.database import Database
+from contacts_api.database import Database, Row
 from contacts_api.errors import Unauthorized
 from contacts_api.settings import Settings
 
@@ -90,6 +88,8 @@ _LIST = select(_SESSION).where(_SESSION.c.user_id == bindparam("owner_id"), _LIV
 _IS_LIVE = select(literal(1)).where(*_OWN, _LIVE)
 # The one statement that names no owner: every worker has to know of every ending.
 _ENDED_IDS = select(func.array_agg(col(EndedSession.id)))
+_FORGET_SESSIONS = delete(_SESSION).where(_SESSION.c.expires_at < func.now())
+_FORGET_ENDED = delete(EndedSession).where(col(EndedSession.ended_at) < func.now() - bindparam("kept", type_=Interval))
 
 
 class InvalidRefreshToken(Unauthorized):
@@ -116,7 +116,7 @@ class Sessions:
             "lifetime": timedelta(seconds=settings.session_seconds),
         }
 
-    async def open(self, user: User, user_agent: str | None) -> Row[Any] | None:
+    async def open(self, user: User, user_agent: str | None) -> Row | None:
         """Return the row of a new session; None if the account has changed since `user` was read."""
         rows = await self._database.write(
             _OPEN,
@@ -128,7 +128,7 @@ class Sessions:
         )
         return rows[0] if rows else None
 
-    async def rotate(self, claims: Claims) -> Row[Any]:
+    async def rotate(self, claims: Claims) -> Row:
         """Return the row after the refresh that `claims` ask for.
 
         The newest token moves the sequence on; its parent, within the grace, finds it moved already.
@@ -147,7 +147,7 @@ class Sessions:
             raise InvalidRefreshToken
         return row
 
-    async def list(self, user_id: UUID) -> Sequence[Row[Any]]:
+    async def list(self, user_id: UUID) -> list[Row]:
         return await self._database.read(_LIST, owner_id=user_id)
 
     async def end(self, user_id: UUID, *, only: UUID | None = None, but: UUID | None = None) -> bool:
@@ -192,6 +192,6 @@ class EndedSessions:
 
     async def sweep(self) -> None:
         """Delete the sessions past their end, and the endings that no token outlives."""
-        await self._database.write(delete(_SESSION).where(_SESSION.c.expires_at < func.now()))
+        await self._database.write(_FORGET_SESSIONS)
         await self._database.write(FORGET_OLD)
-        await self._database.write(delete(EndedSession).where(col(EndedSession.ended_at) < func.now() - self._kept))
+        await self._database.write(_FORGET_ENDED, kept=self._kept)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
 import jwt
@@ -23,7 +23,7 @@ from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic_core import PydanticCustomError
-from sqlalchemy import Row, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -31,7 +31,7 @@ from sqlmodel import col
 from contacts_api.accounts.attempts import Attempts, key_of
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
 from contacts_api.accounts.sessions import END, LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken, Sessions
-from contacts_api.database import Session
+from contacts_api.database import Row, Session
 from contacts_api.errors import Conflict, FieldError, Invalid, Problem, Unauthorized
 from contacts_api.settings import Settings
 
@@ -255,7 +255,7 @@ class SessionStrategy(JWTStrategy[User, UUID]):
         # Checking a signature takes fifty times as long as finding out that it was checked.
         self._decode_once = lru_cache(maxsize=8192)(self._decode)
 
-    def sign(self, session: Row[Any], expires_at: int, **claims: int) -> str:
+    def sign(self, session: Row, expires_at: int, **claims: int) -> str:
         claims |= {"iat": int(session.refreshed_at.timestamp()), "exp": expires_at}
         whose = {"sub": str(session.user_id), "sid": str(session.id), "aud": self.token_audience[0]}
         return generate_jwt(whose | claims, self.encode_key, algorithm=self.algorithm)
@@ -292,7 +292,7 @@ class Tokens:
         self.access = SessionStrategy(secret, "contacts:access", clock)
         self.refresh = SessionStrategy(secret, "contacts:refresh", clock, InvalidRefreshToken)
 
-    def pair(self, session: Row[Any]) -> TokenPair:
+    def pair(self, session: Row) -> TokenPair:
         issued_at, ends_at = int(session.refreshed_at.timestamp()), int(session.expires_at.timestamp())
         expires_at = min(issued_at + self._access_seconds, ends_at)
         return TokenPair(

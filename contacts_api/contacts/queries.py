@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     DateTime,
-    Row,
     Select,
     SmallInteger,
     String,
@@ -33,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from contacts_api.contacts.models import Contact, ContactBase
+from contacts_api.database import Row
 from contacts_api.pagination import PageQuery
 from contacts_api.text import SearchTerm, fold
 
@@ -75,12 +75,13 @@ _JSON = _object({name: _shown(name) for name in ("id", *ContactBase.model_fields
 _ANSWER = (cast(_JSON, Text).label("body"), _CONTACT.c.version)
 
 GET = select(*_ANSWER).where(_OWNED, _CONTACT.c.id == bindparam("contact_id"))
-CREATE = insert(Contact).returning(*_ANSWER)
+_STORED = ("owner_id", "id", *ContactBase.model_fields, "search_text", "sort_name")
+CREATE = insert(Contact).values({name: bindparam(name) for name in _STORED}).returning(*_ANSWER)
 
 
 def _create_all() -> Select[Any]:
     """Return the statement that creates a contact for each of `ids`; its other parameters are lists as well."""
-    stored = [_CONTACT.c[name] for name in ("id", *ContactBase.model_fields, "search_text", "sort_name")]
+    stored = [_CONTACT.c[name] for name in _STORED[1:]]
     lists = (
         bindparam(f"{each.key}s", type_=ARRAY(Text if isinstance(each.type, String) else each.type)) for each in stored
     )
@@ -234,9 +235,9 @@ def after(position: Mapping[str, str]) -> dict[str, Any]:
     return {f"after_{name}": parse(position[name]) for name, parse in _PARSERS.items() if name in position}
 
 
-def position_of(row: Row[Any]) -> dict[str, str]:
+def position_of(row: Row) -> dict[str, str]:
     """Return the position of the last item of a page."""
-    return {name: str(value) for name, value in row._mapping.items() if name in _PARSERS}
+    return {name: str(value) for name, value in row.items() if name in _PARSERS}
 
 
 def _page(rows: Select[Any], order: list[ColumnElement[Any]], is_first: bool, is_descending: bool) -> Select[Any]:

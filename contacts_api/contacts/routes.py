@@ -1,7 +1,7 @@
 """Contacts: always those of whoever signed in."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlencode
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, Field
-from sqlalchemy import Executable, Row
+from sqlalchemy import Executable
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.users import InvalidToken, Owner
@@ -26,7 +26,7 @@ from contacts_api.contacts.models import (
     UpcomingBirthday,
     columns_of,
 )
-from contacts_api.database import Autocommit, Database, Session
+from contacts_api.database import Autocommit, Database, Row, Session
 from contacts_api.errors import DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
 from contacts_api.http import Route
 from contacts_api.pagination import Cursors, InvalidCursor, Page, PageQuery
@@ -81,13 +81,13 @@ class Pager:
         self._cursors: Cursors = request.app.state.cursors
         self._database: Database = request.app.state.database
 
-    async def read(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
+    async def read(self, statement: Executable, **parameters: Any) -> list[Row]:
         return await self._database.read(statement, **parameters)
 
     def position(self, query: PageQuery, *which: object) -> dict[str, str]:
         return {} if query.cursor is None else self._cursors.read(query.cursor, *which)
 
-    def answer(self, row: Row[Any], position: Mapping[str, str], *which: object, **members: int | None) -> Response:
+    def answer(self, row: Row, position: Mapping[str, str], *which: object, **members: int | None) -> Response:
         headers, next_cursor = dict(PRIVATE), None
         if row.has_more:
             next_cursor = self._cursors.write({**position, **queries.position_of(row)}, *which)
@@ -107,16 +107,16 @@ def names(tags: str, version: object) -> bool:
     return tags.strip() == "*" or f'"{version}"' in (tag.strip() for tag in tags.split(","))
 
 
-def answer(row: Row[Any], status: int = 200, **headers: str) -> Response:
+def answer(body: str, version: int, status: int = 200, **headers: str) -> Response:
     """Return one contact, as PostgreSQL wrote it."""
-    return Response(row.body, status, {"ETag": f'"{row.version}"', **PRIVATE, **headers}, JSON)
+    return Response(body, status, {"ETag": f'"{version}"', **PRIVATE, **headers}, JSON)
 
 
 async def save(contact: Contact, new: ContactBase, session: Session) -> Response:
     contact.sqlmodel_update(columns_of(new))
     await session.flush()
     key = {"owner_id": contact.owner_id, "contact_id": contact.id}
-    return answer((await session.execute(queries.GET, key)).one())
+    return answer(*(await session.execute(queries.GET, key)).one())
 
 
 def with_headers(*headers: str) -> dict[str, Any]:
@@ -167,8 +167,8 @@ async def list_birthdays(query: Annotated[BirthdayQuery, Query()], request: Requ
 async def create_contact(new: ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create a contact."""
     contact_id = uuid7()
-    (row,) = await database.write(queries.CREATE, owner_id=owner.user_id, id=contact_id, **columns_of(new))
-    return answer(row, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
+    ((body, version),) = await database.write(queries.CREATE, owner_id=owner.user_id, id=contact_id, **columns_of(new))
+    return answer(body, version, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
 
 
 @contacts.get(
@@ -186,7 +186,7 @@ async def get_contact(
     (row,) = found
     if if_none_match is not None and names(if_none_match.replace("W/", ""), row.version):
         return Response(status_code=304, headers={"ETag": f'"{row.version}"', **PRIVATE})
-    return answer(row)
+    return answer(*row)
 
 
 @contacts.put(

@@ -1,16 +1,16 @@
 """Files out of the database, read page by page: no connection is held while a slow client takes its time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select
+from sqlalchemy import Select
 
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import ContactBase
-from contacts_api.database import Database
+from contacts_api.database import Database, Row
 from contacts_api.exchange import csv, icalendar, vcard
 from contacts_api.exchange.records import Format
 
@@ -44,7 +44,7 @@ async def export_birthdays(database: Database, owner_id: UUID) -> AsyncIterator[
     yield head + icalendar.TAIL
 
 
-async def _pages(database: Database, statement: Statement, **parameters: Any) -> AsyncIterator[Sequence[Row[Any]]]:
+async def _pages(database: Database, statement: Statement, **parameters: Any) -> AsyncIterator[list[Row]]:
     rows = await database.read(statement(True), limit=PAGE_ROWS, **parameters)
     while rows:
         yield rows

@@ -110,7 +110,7 @@ UPDATE = _update()
 _KEY_HASH = bindparam("key_hash", type_=LargeBinary)
 _FEED_OWNER = col(CalendarFeed.owner_id) == bindparam("owner_id")
 
-_NEW_FEED = insert(CalendarFeed)
+_NEW_FEED = insert(CalendarFeed).values({name: bindparam(name) for name in ("owner_id", "key_hash")})
 OPEN_FEED = _NEW_FEED.on_conflict_do_update(
     index_elements=["owner_id"], set_={"key_hash": _NEW_FEED.excluded.key_hash, "created_at": func.now()}
 )
