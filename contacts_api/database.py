@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 
 import asyncpg
-from asyncpg.transaction import Transaction
 from fastapi import Depends, Request
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
@@ -51,9 +50,13 @@ LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    # Between the server's last word and the end of the connection, asyncpg takes neither the one nor the other.
+    asyncpg.InternalClientError,
     ConnectionError,
 )
 """What is raised where a connection is no more."""
+# After these an answer may be under way still.
+_UNANSWERED = (OSError, asyncpg.InternalClientError, asyncio.CancelledError)
 
 
 def psycopg2_url(database_url: str) -> URL:
@@ -150,47 +153,38 @@ class Database:
         """Run one statement, committed on return, and return the rows of its answer."""
         sql, names, given = _compile(statement)
         values = {**given, **parameters}
-        async with self._connection() as connection:
-            try:
-                rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
-            except (OSError, asyncio.CancelledError):
-                # The answer may be under way still.
-                connection.terminate()
-                raise
+        pooled = await self._autocommit.raw_connection()
+        connection: asyncpg.Connection = pooled.driver_connection
+        try:
+            rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
             return rows
+        except _UNANSWERED:
+            connection.terminate()
+            raise
+        finally:
+            pooled.close()
 
     @asynccontextmanager
     async def transaction(self, *, keep: bool) -> AsyncIterator[asyncpg.Connection]:
         """Yield asyncpg's own connection, for COPY and long statements, in a transaction; keep it or roll it back."""
-        async with self._connection() as connection:
-            transaction = connection.transaction()
+        pooled = await self._autocommit.raw_connection()
+        connection: asyncpg.Connection = pooled.driver_connection
+        transaction = connection.transaction()
+        try:
             await transaction.start()
-            is_done = False
             try:
                 yield connection
-                is_done = True
-            finally:
-                if keep and is_done:
-                    await transaction.commit()
-                elif not connection.is_closed():
-                    await _roll_back(connection, transaction)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        pooled = await self._autocommit.raw_connection()
-        try:
-            yield pooled.driver_connection
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await (transaction.commit() if keep else transaction.rollback())
+        except BaseException as error:
+            # Better none than one with half a transaction on it.
+            if isinstance(error, _UNANSWERED) or connection.is_in_transaction():
+                connection.terminate()
+            raise
         finally:
             pooled.close()
-
-
-async def _roll_back(connection: asyncpg.Connection, transaction: Transaction) -> None:
-    try:
-        await transaction.rollback()
-    except BaseException:
-        # Better none than one with half a transaction on it.
-        connection.terminate()
-        raise
 
 
 async def get_database(request: Request) -> Database:

@@ -246,6 +246,7 @@ DATABASE_ERRORS = (
     exc.TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     OSError,  # a refused or lost connection; asyncio's time-outs are OSErrors, too
 )
 
