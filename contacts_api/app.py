@@ -84,16 +84,16 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
     # Deprecated as a parameter; uvicorn's own would serve proxies that cut the path off, and no others.
     app.root_path = settings.root_path
     app.state.settings = settings
     app.state.clock = clock
-    # The contacts first: routes are tried in turn, and theirs are called the most.
+    # The contacts first: routes are tried in turn, and theirs are called the most. Not by include_router(),
+    # which makes a router of each, to be matched three times over.
     for router in (contacts, exchange, calendar, auth, token, users, health, pages):
-        app.include_router(router)
+        app.router.routes += router.routes
     app.mount("/assets", StaticFiles(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)
     if settings.cors_origins:

@@ -137,7 +137,7 @@ class Route(APIRoute):
         self.body_limit = next((marker for marker in markers if isinstance(marker, BodyLimit)), None)
         endpoint, document_of_query = _read_query(endpoint)
         options["openapi_extra"] = {**(options.get("openapi_extra") or {}), **document_of_query}
-        super().__init__(path, endpoint, **options)
+        super().__init__(path, endpoint, **{**options, "operation_id": endpoint.__name__})
         body_problems = (InvalidJSON, BodyTooLarge, UnsupportedMediaType) if self.body_field else ()
         self.responses = documented(Invalid, *body_problems, onto=self.responses)
 

@@ -43,8 +43,6 @@ exchange = APIRouter(
     tags=["exchange"],
     route_class=Route,
     responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable),
-    # One file, and nothing beside it that would be kept in memory.
-    form_limits={"max_files": 1, "max_fields": 0},
 )
 calendar = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route)
 
@@ -81,7 +79,12 @@ async def create_contacts(batch: Batch, owner: Owner, database: Autocommit) -> R
     return Response(f'{{"items":{row.body}}}', 201, PRIVATE, JSON)
 
 
-@exchange.post("/import", responses=documented(ImportRunning, TooManyRows, *REFUSALS.values()))
+@exchange.post(
+    "/import",
+    responses=documented(ImportRunning, TooManyRows, *REFUSALS.values()),
+    # One file, and nothing beside it that would be kept in memory.
+    form_limits={"max_files": 1, "max_fields": 0},
+)
 async def import_contacts(
     file: Upload, query: Annotated[ImportQuery, Query()], request: Request, owner: Owner, database: Autocommit
 ) -> ImportReport:
