@@ -43,6 +43,10 @@ class Client(httpx.AsyncClient):
         assert response.status_code == 201, response.text
         return dict(response.json())
 
+    async def create_contacts(self, contacts: list[dict[str, Any]]) -> None:
+        response = await self.post("/contacts/batch", json={"items": [{**A_CONTACT, **fields} for fields in contacts]})
+        assert response.status_code == 201, response.text
+
     async def list_contacts(self, **query: Any) -> list[dict[str, Any]]:
         response = await self.get("/contacts", params=query)
         assert response.status_code == 200, response.text

@@ -66,7 +66,7 @@ def owner_id(url: str) -> UUID:
         {"q": "Łuk"},
         {"q": "0441234567"},
         {"q": "тар example.org", "sort": "-created_at", "with_total": "true"},
-        {"last_name": "łukasz", "limit": "500"},
+        {"last_name": "łukasz", "limit": "200"},
         {"email": "taras.l@"},
     ],
 )
@@ -80,7 +80,8 @@ async def test_a_search_made_often_uses_the_trigram_index(url: str, owner_id: UU
     async with engine.connect() as connection:
         server: Any = (await connection.get_raw_connection()).driver_connection
         await server.execute("LOAD 'auto_explain'")
-        await server.execute("SET auto_explain.log_min_duration = 0; SET client_min_messages = log")
+        await server.execute("SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on")
+        await server.execute("SET client_min_messages = log")
         server.add_log_listener(lambda _, message: plans.append(message.message))
 
     answers = [
@@ -92,4 +93,6 @@ async def test_a_search_made_often_uses_the_trigram_index(url: str, owner_id: UU
     assert all("Тарас" in row.body for (row,) in answers)
     assert len(plans) == EXECUTIONS
     for plan in plans:
-        assert "ix_contact_by_trigram" in plan
+        scans = [line for line in plan.splitlines() if "ix_contact_by_trigram" in line]
+        assert scans
+        assert not any("never executed" in scan for scan in scans)
