@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message
 
 from contacts_api.app import create_app
 from contacts_api.settings import Settings
@@ -269,3 +271,30 @@ async def test_every_import_gives_its_connection_back(app: FastAPI, ada: Client,
 
     assert app.state.database.engine.pool.checkedout() == 0
     assert len(await ada.list_contacts()) == 1
+
+
+async def test_who_hangs_up_in_the_middle_of_a_file_imports_nothing(
+    app: FastAPI, ada: Client, execute: Execute, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = ada.build_request("POST", "/contacts/import", files={"file": ("file", CSV + GRACE * 40_000)})
+    body = await request.aread()
+    pieces = [body[at : at + 65_536] for at in range(0, len(body) // 2, 65_536)]
+    open_files = psutil.Process().num_fds()
+
+    async def receive() -> Message:
+        if not pieces:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": True}
+
+    async def send(message: Message) -> None:
+        pass
+
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    scope = {"type": "http", "method": "POST", "path": "/contacts/import", "query_string": b"", "headers": headers}
+    await app({**scope, "raw_path": b"/contacts/import"}, receive, send)
+
+    assert execute("SELECT count(*) FROM contact") == [(0,)]
+    assert app.state.database.engine.pool.checkedout() == 0
+    assert psutil.Process().num_fds() == open_files
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert await counts(ada, CSV + GRACE) == (1, 0, 0, 0)
