@@ -24,6 +24,7 @@ _CHUNK = 64 * 1024
 _PARSERS = {"csv": csv.parse, "vcard": vcard.parse}
 
 Rows = Iterator[ImportedContact | BadRow]
+Batch = tuple[list[tuple[Any, ...]], list[BadRow]]
 
 
 class TooManyRows(Invalid):
@@ -64,35 +65,15 @@ async def import_file(
             await connection.execute(queries.BEGIN_IMPORT)
             if not await connection.fetchval(queries.LOCK_IMPORT, owner_id):
                 raise ImportRunning
-            staged = await _stage(connection, rows, max_rows, report, on_progress)
-            await _write(connection, owner_id, staged, on_duplicate, report)
+            work = _Import(connection, owner_id, on_duplicate, report)
+            await work.write(rows, max_rows, on_progress)
+            await work.settle()
     except FileError as error:
         raise REFUSALS[type(error)].field("body", "file", detail=error.detail) from None
     return report
 
 
-async def _stage(
-    connection: asyncpg.Connection, rows: Rows, max_rows: int, report: ImportReport, on_progress: Callable[[], None]
-) -> int:
-    """Copy the good rows to where they can be compared, and report the bad ones. Return how many are good."""
-    staged = 0
-    while batch := await asyncio.to_thread(_take, rows, staged):
-        records, bad_rows = batch
-        staged += len(records)
-        report.failed += len(bad_rows)
-        if staged + report.failed > max_rows:
-            raise TooManyRows.field("body", "file", detail=f"It may have at most {max_rows:,} rows.")
-        for bad in bad_rows[: MAX_ERRORS - len(report.errors)]:
-            report.errors += [RowError(row=bad.row, field=e.field, code=e.code, detail=e.detail) for e in bad.errors]
-        del report.errors[MAX_ERRORS:]
-        await connection.copy_records_to_table(
-            "staged", records=records, columns=queries.STAGED, timeout=queries.IMPORT_SECONDS
-        )
-        on_progress()
-    return staged
-
-
-def _take(rows: Rows, count: int) -> tuple[list[tuple[Any, ...]], list[BadRow]] | None:
+def _take(rows: Rows, count: int) -> Batch | None:
     """Return the next rows: the good ones as they are staged, numbered from `count` on, and the bad ones."""
     taken = list(islice(rows, BATCH_ROWS))
     good = (row for row in taken if isinstance(row, ImportedContact))
@@ -100,19 +81,67 @@ def _take(rows: Rows, count: int) -> tuple[list[tuple[Any, ...]], list[BadRow]] 
     return (records, [row for row in taken if isinstance(row, BadRow)]) if taken else None
 
 
-async def _write(
-    connection: asyncpg.Connection, owner_id: UUID, staged: int, on_duplicate: OnDuplicate, report: ImportReport
-) -> None:
-    async def run(statement: str, *parameters: UUID) -> int:
-        status = await connection.execute(statement, *parameters, timeout=queries.IMPORT_SECONDS)
-        return int(status.rpartition(" ")[2])
+class _Import:
+    """An import under way, in its transaction."""
 
-    if on_duplicate != "create":
-        await connection.execute(queries.ANALYZE)
-        await run(queries.MATCH, owner_id)
-        while await run(queries.FOLLOW):
-            pass
-    if on_duplicate == "update":
-        report.updated = await run(queries.UPDATE, owner_id)
-    report.created = await run(queries.INSERT[on_duplicate], owner_id)
-    report.skipped = staged - report.created - report.updated
+    def __init__(
+        self, connection: asyncpg.Connection, owner_id: UUID, on_duplicate: OnDuplicate, report: ImportReport
+    ) -> None:
+        self._connection = connection
+        self._owner_id = owner_id
+        self._on_duplicate = on_duplicate
+        self._report = report
+        self._staged = 0
+
+    async def write(self, rows: Rows, max_rows: int, on_progress: Callable[[], None]) -> None:
+        """Create what is new, a batch while the next one is read, and report the bad rows."""
+        if self._on_duplicate != "create":
+            await self._run(queries.REMEMBER, self._owner_id)
+            await self._connection.execute(queries.INDEX)
+        reading = self._read(rows)
+        while batch := await reading:
+            records, bad_rows = batch
+            first, self._staged = self._staged, self._staged + len(records)
+            self._note(bad_rows)
+            if self._staged + self._report.failed > max_rows:
+                raise TooManyRows.field("body", "file", detail=f"It may have at most {max_rows:,} rows.")
+            reading = self._read(rows)
+            try:
+                await self._connection.copy_records_to_table(
+                    "staged", records=records, columns=queries.STAGED, timeout=queries.IMPORT_SECONDS
+                )
+                self._report.created += await self._run(
+                    queries.CREATE[self._on_duplicate], self._owner_id, first, self._staged - 1
+                )
+            finally:
+                # The file must not be closed while a thread reads it.
+                await asyncio.gather(reading, return_exceptions=True)
+            on_progress()
+
+    async def settle(self) -> None:
+        """Find what the file has twice, and what was there before it."""
+        report = self._report
+        if self._on_duplicate != "create":
+            await self._connection.execute(queries.ANALYZE)
+            await self._run(queries.MATCH)
+            while await self._run(queries.FOLLOW):
+                pass
+            report.created -= await self._run(queries.TAKE_BACK[self._on_duplicate], self._owner_id)
+        if self._on_duplicate == "update":
+            report.updated = await self._run(queries.UPDATE, self._owner_id)
+        report.skipped = self._staged - report.created - report.updated
+
+    def _read(self, rows: Rows) -> asyncio.Task[Batch | None]:
+        return asyncio.create_task(asyncio.to_thread(_take, rows, self._staged))
+
+    def _note(self, bad_rows: list[BadRow]) -> None:
+        errors = self._report.errors
+        self._report.failed += len(bad_rows)
+        for bad in bad_rows[: MAX_ERRORS - len(errors)]:
+            errors += [RowError(row=bad.row, field=e.field, code=e.code, detail=e.detail) for e in bad.errors]
+        del errors[MAX_ERRORS:]
+
+    async def _run(self, statement: str, *parameters: UUID | int) -> int:
+        """Run a statement; return how many rows it wrote."""
+        status = await self._connection.execute(statement, *parameters, timeout=queries.IMPORT_SECONDS)
+        return int(status.rpartition(" ")[2])

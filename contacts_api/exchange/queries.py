@@ -17,8 +17,9 @@ STAGED = ("n", "id", "uid", *FIELDS, "search_text", "sort_name")
 BEGIN_IMPORT = f"""
     SET LOCAL statement_timeout = '{IMPORT_SECONDS}s';
     SET LOCAL idle_in_transaction_session_timeout = '{IMPORT_SECONDS}s';
+    CREATE TEMPORARY TABLE stored (id uuid, uid text, identity text) ON COMMIT DROP;
     CREATE TEMPORARY TABLE staged (
-        n integer, id uuid, uid text, first_name text, last_name text, email text, phone_number text,
+        n integer PRIMARY KEY, id uuid, uid text, first_name text, last_name text, email text, phone_number text,
         date_of_birth date, additional_info text, search_text text, sort_name text COLLATE "C"
     ) ON COMMIT DROP;
     CREATE TEMPORARY TABLE matched (n integer, target uuid, leader integer) ON COMMIT DROP;
@@ -32,12 +33,32 @@ _IDENTITY = r"""
     || coalesce(nullif(split_part(search_text, E'\n', 3), ''), split_part(search_text, E'\n', 5))
 """
 
+# The contacts as they were, to find again what a file has of them.
+REMEMBER = f"""
+    INSERT INTO stored SELECT id, coalesce(uid, id::text), {_IDENTITY} FROM contact WHERE owner_id = $1
+"""  # nosec B608
+INDEX = """
+    CREATE INDEX ON stored (uid);
+    CREATE INDEX ON stored (identity);
+    ANALYZE stored;
+"""
+
+_CREATE = f"""
+    INSERT INTO contact (owner_id, {", ".join(STAGED[1:])})
+    SELECT $1, {", ".join(STAGED[1:])} FROM staged WHERE n BETWEEN $2 AND $3
+"""  # nosec B608
+# While the next rows are read: those that are none of the stored contacts.
+_CREATE_NEW = f"""
+    {_CREATE}
+    AND NOT EXISTS (SELECT FROM stored WHERE stored.uid = staged.uid)
+    AND NOT EXISTS (SELECT FROM stored WHERE stored.identity = {_IDENTITY})
+"""  # nosec B608
+CREATE: dict[OnDuplicate, str] = {"create": _CREATE, "skip": _CREATE_NEW, "update": _CREATE_NEW}
+
 ANALYZE = "ANALYZE staged"
 # `target` is the stored contact that a row is, `leader` the first row of the file that is the same contact.
 MATCH = f"""
-    WITH stored AS MATERIALIZED (
-        SELECT id, coalesce(uid, id::text) AS uid, {_IDENTITY} AS identity FROM contact WHERE owner_id = $1
-    ), by_uid AS (
+    WITH by_uid AS (
         SELECT DISTINCT ON (uid) uid, id FROM stored ORDER BY uid, id
     ), by_identity AS (
         SELECT DISTINCT ON (identity) identity, id FROM stored ORDER BY identity, id
@@ -59,26 +80,16 @@ FOLLOW = """
     WHERE first.n = matched.leader AND first.leader < matched.leader
 """
 
-_INSERT = f"""
-    INSERT INTO contact (owner_id, {", ".join(STAGED[1:])})
-    SELECT $1, {", ".join(f"staged.{name}" for name in STAGED[1:])} FROM staged
-"""  # nosec B608
-
-
-def _chosen(row: str) -> str:
-    """Return what joins the staged rows with the one row that is taken of each contact."""
-    return f"""
-        JOIN (
-            SELECT {row}(n) AS n, (array_agg(target ORDER BY n) FILTER (WHERE target IS NOT NULL))[1] AS target
-            FROM matched GROUP BY leader
-        ) AS chosen ON chosen.n = staged.n
+# The row that is taken of each contact: to be created the first one, or to update the last one.
+_TAKEN: dict[OnDuplicate, str] = {"skip": "min", "update": "max"}
+# Of several rows that are one contact, one is created; none, where another of them is a stored contact.
+TAKE_BACK: dict[OnDuplicate, str] = {
+    on_duplicate: f"""
+        DELETE FROM contact USING staged JOIN matched USING (n)
+        WHERE contact.owner_id = $1 AND contact.id = staged.id AND matched.target IS NULL
+        AND n NOT IN (SELECT {taken}(n) FROM matched GROUP BY leader HAVING count(target) = 0)
     """  # nosec B608
-
-
-INSERT: dict[OnDuplicate, str] = {
-    "create": _INSERT,
-    "skip": f"{_INSERT} {_chosen('min')} WHERE target IS NULL",
-    "update": f"{_INSERT} {_chosen('max')} WHERE target IS NULL",
+    for on_duplicate, taken in _TAKEN.items()
 }
 
 
@@ -99,7 +110,10 @@ def _update() -> str:
     }
     return f"""
         UPDATE contact SET {", ".join(f"{name} = {value}" for name, value in changes.items())}
-        FROM staged {_chosen("max")}
+        FROM staged JOIN (
+            SELECT {_TAKEN["update"]}(n) AS n, (array_agg(target ORDER BY n) FILTER (WHERE target IS NOT NULL))[1]
+            AS target FROM matched GROUP BY leader
+        ) AS chosen ON chosen.n = staged.n
         WHERE contact.owner_id = $1 AND contact.id = chosen.target
         AND ({", ".join(f"contact.{name}" for name in new)}) IS DISTINCT FROM ({", ".join(new.values())})
     """  # nosec B608

@@ -83,6 +83,7 @@ async def test_what_is_exported_is_imported_as_it_was(
 async def test_an_export_goes_on_over_its_pages(
     ada: Client, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
+    monkeypatch.setattr(exports, "FIRST_ROWS", 2)
     monkeypatch.setattr(exports, "PAGE_ROWS", 3)
     contacts = [(f"Name {n % 4}", f"{n:02}", None, None, None, None) for n in range(9)]
     for sort in ("name", "-name", "created_at", "-updated_at"):
@@ -137,6 +138,7 @@ async def test_a_database_that_is_away_is_a_503_before_the_answer_begins(
 async def test_who_reads_slowly_or_hangs_up_holds_no_connection(
     app: FastAPI, ada: Client, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
+    monkeypatch.setattr(exports, "FIRST_ROWS", 1)
     monkeypatch.setattr(exports, "PAGE_ROWS", 1)
     store(ada.email, *HOSTILE)
     pool = app.state.database.engine.pool
