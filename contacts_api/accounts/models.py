@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 from sqlmodel._compat import SQLModelConfig
 from uuid_utils.compat import uuid7
 
-from contacts_api.text import OneLine, Timestamp, Trimmed, read_address
+from contacts_api.text import OneLine, Timestamp, Trimmed, is_plain_address, read_address
 
 
 def _stamped() -> Any:
@@ -67,6 +67,8 @@ class FailedAttempt(SQLModel, table=True):
 
 def normalize_email(text: str) -> str:
     """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case."""
+    if is_plain_address(text):
+        return text.lower()
     return unicodedata.normalize("NFC", read_address(text).normalized.lower())
 
 

@@ -266,7 +266,7 @@ async def test_one_import_of_an_owner_runs_at_a_time(ada: Client, grace: Client,
 
 
 async def test_every_import_gives_its_connection_back(app: FastAPI, ada: Client, tmp_path: Path) -> None:
-    for content in (CSV + GRACE, CSV + GRACE * 2000 + '"', "x"):
+    for content in (CSV + GRACE, CSV + GRACE * 5000 + '"', "x"):
         await post(ada, content, on_duplicate="update")
 
     assert app.state.database.engine.pool.checkedout() == 0
