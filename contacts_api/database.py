@@ -42,7 +42,6 @@ SERVER_SETTINGS = {
     "plan_cache_mode": "force_custom_plan",
 }
 
-
 _DIALECT = dialects.dialect()  # type: ignore[no-untyped-call]
 
 LOST = (
@@ -55,8 +54,8 @@ LOST = (
     ConnectionError,
 )
 """What is raised where a connection is no more."""
-# After these an answer may be under way still.
-_UNANSWERED = (OSError, asyncpg.InternalClientError, asyncio.CancelledError)
+# After these there is nothing to be had from the connection, or an answer may be under way still.
+_SPOILT = (*LOST, OSError, asyncio.CancelledError)
 
 
 def psycopg2_url(database_url: str) -> URL:
@@ -158,7 +157,7 @@ class Database:
         try:
             rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
             return rows
-        except _UNANSWERED:
+        except _SPOILT:
             connection.terminate()
             raise
         finally:
@@ -180,7 +179,7 @@ class Database:
             await (transaction.commit() if keep else transaction.rollback())
         except BaseException as error:
             # Better none than one with half a transaction on it.
-            if isinstance(error, _UNANSWERED) or connection.is_in_transaction():
+            if isinstance(error, _SPOILT) or connection.is_in_transaction():
                 connection.terminate()
             raise
         finally:

@@ -80,7 +80,8 @@ class PasswordHasher:
         argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         # Whoever checks a password holds a slot from looking up the failures so far to counting
         # its own: of a thousand guesses at once, no more than there are slots go uncounted.
-        self.slots = asyncio.Semaphore(threads)
+        # There is one more than threads, so that no thread waits for the database.
+        self.slots = asyncio.Semaphore(threads + 1)
         self._helper = PasswordHelper(PasswordHash((argon2id,)))
         self._threads = ThreadPoolExecutor(threads, "hashing")
         self._nobodys = self._helper.hash(self._helper.generate())

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from contacts_api.app import create_app
+from contacts_api.exchange import imports
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT, Client, Clock
 from tests.conftest import Execute, client_of
@@ -298,3 +299,28 @@ async def test_who_hangs_up_in_the_middle_of_a_file_imports_nothing(
     assert psutil.Process().num_fds() == open_files
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
     assert await counts(ada, CSV + GRACE) == (1, 0, 0, 0)
+
+
+async def test_an_import_that_loses_its_connection_imports_nothing(
+    app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    take = imports._take
+
+    def take_or_kill(rows: imports.Rows, count: int) -> imports.Batch | None:
+        taken.append(count)
+        if len(taken) == 3:
+            execute(
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND application_name = 'contacts_api' AND xact_start IS NOT NULL"
+            )
+        return take(rows, count)
+
+    monkeypatch.setattr(imports, "_take", take_or_kill)
+    response = await post(ada, CSV + "".join(GRACE.replace("Hopper", f"Hopper {n}") for n in range(9000)))
+    after = await counts(ada, CSV + GRACE)
+
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert after == (1, 0, 0, 0)
+    assert execute("SELECT count(*) FROM contact") == [(1,)]
+    assert app.state.database.engine.pool.checkedout() == 0
