@@ -1,10 +1,12 @@
 """Rows to serve, and requests for them."""
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,10 +24,7 @@ LAST_NAMES = (
     "Nygaard Perlis Perlman Ritchie Shannon Thompson Turing Wilkes Wirth"
 )
 CREATED = "Created"
-A_CONTACT = (
-    f'{{"first_name": "{CREATED}", "last_name": "Hopper", "email": "grace@example.com", '
-    '"phone_number": "+1 (202) 555-0143", "date_of_birth": "1906-12-09", "additional_info": "Found the first bug."}'
-)
+DOMAINS = "example.com example.org mail.example.net hopper.navy.example.com"
 
 _USERS = """
     INSERT INTO "user" (id, email, hashed_password, is_active, is_superuser, is_verified)
@@ -118,7 +117,16 @@ def _birthdays(owner: Owner, n: int) -> Request:
 
 
 def _create(owner: Owner, n: int) -> Request:
-    return "POST", "/contacts", A_CONTACT
+    last_name, domain = random.choice(LAST_NAMES.split()), random.choice(DOMAINS.split())
+    contact = {
+        "first_name": CREATED,
+        "last_name": last_name,
+        "email": f"{last_name}.{random.randrange(10**6)}@{domain}",
+        "phone_number": f"+1 (202) 555-{random.randrange(10**4):04}",
+        "date_of_birth": str(date(1940, 1, 1) + timedelta(days=random.randrange(25_000))),
+        "additional_info": "Found the first bug.",
+    }
+    return "POST", "/contacts", json.dumps(contact)
 
 
 JOBS: dict[str, Callable[[Owner, int], Request]] = {
