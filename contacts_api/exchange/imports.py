@@ -19,7 +19,7 @@ from contacts_api.exchange.models import ImportReport, OnDuplicate, RowError
 from contacts_api.exchange.records import BadRow, FileError, ImportedContact, sniff
 
 # Of fewer, more of the time goes into asking; of more, more memory is taken.
-BATCH_ROWS = 2000
+BATCH_ROWS = 4000
 MAX_ERRORS = 1000
 _CHUNK = 64 * 1024
 _PARSERS = {"csv": csv.parse, "vcard": vcard.parse}
