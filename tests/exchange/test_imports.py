@@ -1,7 +1,6 @@
 """Importing over HTTP: what comes in, what is said about it, and that nothing is left half done."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -266,11 +265,23 @@ async def test_one_import_of_an_owner_runs_at_a_time(ada: Client, grace: Client,
     assert (other.status_code, after.status_code) == (200, 200)
 
 
-async def test_every_import_gives_its_connection_back(app: FastAPI, ada: Client, tmp_path: Path) -> None:
+async def test_every_import_gives_its_connection_back(app: FastAPI, ada: Client) -> None:
     for content in (CSV + GRACE, CSV + GRACE * 5000 + '"', "x"):
         await post(ada, content, on_duplicate="update")
 
     assert app.state.database.engine.pool.checkedout() == 0
+    assert len(await ada.list_contacts()) == 1
+
+
+@pytest.mark.parametrize(("on_duplicate", "expected"), [("skip", (0, 0, 2, 0)), ("update", (0, 1, 1, 0))])
+async def test_a_card_that_another_of_the_file_makes_a_stored_contact_is_not_created(
+    ada: Client, on_duplicate: str, expected: tuple[int, ...]
+) -> None:
+    await report(ada, card(UID="known", FN="Grace Murray", N="Murray;Grace;;;"))
+    # The first one is new by itself; the second one has its name, and the UID of the stored contact.
+    new, known = (card(UID=uid, FN="Grace Hopper", N="Hopper;Grace;;;") for uid in ("new", "known"))
+
+    assert await counts(ada, new + known, on_duplicate=on_duplicate) == expected
     assert len(await ada.list_contacts()) == 1
 
 
