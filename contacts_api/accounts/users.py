@@ -80,8 +80,7 @@ class PasswordHasher:
         argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         # Whoever checks a password holds a slot from looking up the failures so far to counting
         # its own: of a thousand guesses at once, no more than there are slots go uncounted.
-        # There is one more than threads, so that no thread waits for the database.
-        self.slots = asyncio.Semaphore(threads + 1)
+        self.slots = asyncio.Semaphore(threads)
         self._helper = PasswordHelper(PasswordHash((argon2id,)))
         self._threads = ThreadPoolExecutor(threads, "hashing")
         self._nobodys = self._helper.hash(self._helper.generate())
