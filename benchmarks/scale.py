@@ -28,6 +28,7 @@ WATCHED = ("-m", "uvicorn", "benchmarks.watched:app", "--no-access-log", "--log-
 MANY, FEW, OTHERS = 100_000, 100, 8_998
 PAGES = 1_000
 LARGE = 175_000
+LIBRARIES = "asyncpg, fastapi_users, sqlmodel"
 BOUNDARY = "a-boundary-of-the-benchmarks"
 SAMPLES = 200
 HASHES = 100
@@ -132,12 +133,11 @@ def run(options: argparse.Namespace, console: Console) -> list[str]:
 
 
 def measure_start(rows: Rows, directory: Path, core: int) -> None:
-    imported, answered = [], []
+    libraries, imported, answered = [], [], []
     data_dir = directory / "embedded"
     for n in range(4):
-        started_at = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import contacts_api.app"], check=True, cwd=machine.ROOT)
-        imported.append(time.perf_counter() - started_at)
+        libraries.append(seconds_to_import(LIBRARIES))
+        imported.append(seconds_to_import("contacts_api.app"))
         started_at = time.perf_counter()
         server = Server("start", machine.PROJECT, core, directory, DATA_DIR=str(data_dir), DATABASE_URL="")
         try:
@@ -147,8 +147,15 @@ def measure_start(rows: Rows, directory: Path, core: int) -> None:
                 answered.append(time.perf_counter() - started_at)
         finally:
             server.stop()
+    rows.add(f"import {LIBRARIES}", median(libraries[1:]), None, "s")
     rows.add("import contacts_api.app, with the interpreter", median(imported[1:]), 1.2, "s")
     rows.add("python -m contacts_api to the first answer", median(answered), 2.5, "s")
+
+
+def seconds_to_import(modules: str) -> float:
+    started_at = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True, cwd=machine.ROOT)
+    return time.perf_counter() - started_at
 
 
 def has_trigrams(url: str) -> bool:
