@@ -22,7 +22,7 @@ from contacts_api.accounts.users import PasswordHasher, Tokens
 from contacts_api.contacts.routes import contacts
 from contacts_api.database import Autocommit, Database, create_engine
 from contacts_api.errors import DatabaseUnavailable, SchemaOutdated, add_error_handlers, documented, problem_schemas
-from contacts_api.exchange.routes import calendar, exchange
+from contacts_api.exchange.routes import calendar, exchange, uploads
 from contacts_api.http import CORS, RequestLog, Route
 from contacts_api.pagination import Cursors
 from contacts_api.schema import NEWEST
@@ -92,7 +92,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.clock = clock
     # The contacts first: routes are tried in turn, and theirs are called the most. Not by include_router(),
     # which makes a router of each, to be matched three times over.
-    for router in (contacts, exchange, calendar, auth, token, users, health, pages):
+    for router in (contacts, exchange, uploads, calendar, auth, token, users, health, pages):
         app.router.routes += router.routes
     app.mount("/assets", StaticFiles(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)

@@ -55,9 +55,12 @@ class Request(FastAPIRequest):
         size = 0
         async for chunk in super().stream():
             size += len(chunk)
-            if size > self.max_bytes:
-                raise BodyTooLarge(f"It may have at most {self.max_bytes:,} bytes.")
+            self.refuse_more(size)
             yield chunk
+
+    def refuse_more(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise BodyTooLarge(f"It may have at most {self.max_bytes:,} bytes.")
 
     async def has_body(self) -> bool:
         """Say whether there is a body, of which no more than a first piece is read."""
@@ -150,6 +153,9 @@ class Route(APIRoute):
             media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if self.body_limit:
                 request.max_bytes = self.body_limit.of(request.app.state.settings)
+            if self.body_field:
+                request.refuse_more(int(request.headers.get("content-length", 0)))
+                await self.admit(request)
             if taken and media_type not in taken and await request.has_body():
                 raise UnsupportedMediaType(f"Send it as {taken[0]}.")
             try:
@@ -159,6 +165,9 @@ class Route(APIRoute):
                 raise
 
         return read_and_handle
+
+    async def admit(self, request: FastAPIRequest) -> None:
+        """Raise what stands against reading the body of such a request."""
 
     async def _refuse_invalid(self, request: Request) -> None:
         """Raise what is wrong with a JSON body anyway: to wait for the database would be in vain."""

@@ -204,7 +204,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         await self._attempts.forget(key, self._sign_in_key(user.email))
         hashed_password = await self._hasher.hash(new_password) if new_password else verified
         locked = await self.session.scalar(
-            select(User).where(col(User.id) == user.id, col(User.hashed_password) == verified).with_for_update()
+            select(User)
+            .where(col(User.id) == user.id, col(User.hashed_password) == verified)
+            # The contacts that an import is creating keep the key, for as long as it takes.
+            .with_for_update(key_share=True)
         )
         if locked is None:
             raise WrongPassword
@@ -322,7 +325,8 @@ class BearerSession(SecurityBase):
         return claims
 
 
-Owner: TypeAlias = Annotated[Claims, Depends(BearerSession())]
+identify = BearerSession()
+Owner: TypeAlias = Annotated[Claims, Depends(identify)]
 """Whoever signed in: `owner.user_id` belongs into every statement."""
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from uuid_utils.compat import uuid7
 
 from contacts_api import __version__
-from contacts_api.accounts.users import InvalidToken, Owner
+from contacts_api.accounts.users import InvalidToken, Owner, identify
 from contacts_api.contacts import queries as contact_queries
 from contacts_api.contacts.models import columns_of, last_date_of_birth
 from contacts_api.contacts.queries import ContactFilter
@@ -38,12 +38,18 @@ Upload: TypeAlias = Annotated[
     UploadFile, File(description="CSV or vCards."), BodyLimit(lambda settings: settings.import_max_bytes)
 ]
 
-exchange = APIRouter(
-    prefix="/contacts",
-    tags=["exchange"],
-    route_class=Route,
-    responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable),
-)
+
+class UploadRoute(Route):
+    """A route that takes a large file of who is signed in only. FastAPI reads, then asks who it is."""
+
+    async def admit(self, request: Request) -> None:
+        await identify(request)
+
+
+_ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable)
+
+exchange = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route, responses=_ALWAYS)
+uploads = APIRouter(prefix="/contacts", tags=["exchange"], route_class=UploadRoute, responses=_ALWAYS)
 calendar = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route)
 
 
@@ -79,7 +85,7 @@ async def create_contacts(batch: Batch, owner: Owner, database: Autocommit) -> R
     return Response(f'{{"items":{row.body}}}', 201, PRIVATE, JSON)
 
 
-@exchange.post(
+@uploads.post(
     "/import",
     responses=documented(ImportRunning, TooManyRows, *REFUSALS.values()),
     # One file, and nothing beside it that would be kept in memory.

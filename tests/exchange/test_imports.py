@@ -1,10 +1,12 @@
 """Importing over HTTP: what comes in, what is said about it, and that nothing is left half done."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import httpx
 import psutil
+import psycopg2
 import pytest
 from fastapi import FastAPI
 from starlette.types import Message
@@ -12,7 +14,7 @@ from starlette.types import Message
 from contacts_api.app import create_app
 from contacts_api.exchange import imports
 from contacts_api.settings import Settings
-from tests.client import A_CONTACT, Client, Clock
+from tests.client import A_CONTACT, A_PASSWORD, Client, Clock
 from tests.conftest import Execute, client_of
 from tests.exchange.contacts import SAMPLES
 
@@ -235,6 +237,34 @@ async def test_an_import_is_for_who_signed_in(client: Client) -> None:
     response = await post(client, CSV + GRACE)
 
     assert response.status_code == 401
+
+
+async def test_of_who_did_not_sign_in_no_file_is_read(app: FastAPI) -> None:
+    read: list[int] = []
+    answered: list[int | None] = []
+
+    async def receive() -> Message:
+        read.append(1)
+        return {"type": "http.request", "body": b" " * 65_536, "more_body": True}
+
+    async def send(message: Message) -> None:
+        answered.append(message.get("status"))
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=x"), (b"authorization", b"Bearer expired")]
+    scope = {"type": "http", "method": "POST", "path": "/contacts/import", "query_string": b"", "headers": headers}
+    await app({**scope, "raw_path": b"/contacts/import"}, receive, send)
+
+    assert (answered[0], read) == (401, [])
+
+
+async def test_the_password_changes_while_an_import_runs(ada: Client, database_url: str) -> None:
+    # As the contacts of an import do that has not ended.
+    with closing(psycopg2.connect(database_url)) as importing:
+        importing.cursor().execute('SELECT FROM "user" FOR KEY SHARE')
+
+        response = await ada.patch("/users/me", json={"current_password": A_PASSWORD, "password": "another password"})
+
+    assert response.status_code == 200
 
 
 async def test_limits_are_settings(make_settings: Callable[..., Settings], execute: Execute) -> None:
