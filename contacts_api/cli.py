@@ -9,8 +9,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,7 @@ from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_er
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.imports import import_file
 from contacts_api.exchange.models import OnDuplicate
+from contacts_api.exchange.records import Format
 from contacts_api.schema import SchemaError, migrate
 from contacts_api.settings import Settings
 
@@ -112,7 +113,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     exporting = command("export", run_export, "export the contacts of an account")
     exporting.add_argument("file", type=Path, nargs="?", help="where to (the standard output)")
-    exporting.add_argument("--format", default="csv", choices=("csv", "vcf"), help="%(default)s, unless you say")
+    exporting.add_argument("--format", choices=("csv", "vcf"), help="as the file is called, and else csv")
     for each in (importing, exporting):
         each.add_argument("--email", required=True, help="whose contacts they are")
     for name, run, text in (
@@ -262,7 +263,7 @@ def run_import(options: argparse.Namespace, settings: Settings) -> None:
 
 async def import_into(options: argparse.Namespace, settings: Settings) -> None:
     async with account(settings, options.email) as (database, user):
-        with opened(options.file, "rb") as file, progress_of(options.file.stat().st_size) as advance:
+        with opened(options.file, "rb") as file, progress_of(options.file.stat().st_size or None) as advance:
             report = await import_file(
                 database,
                 user.id,
@@ -271,7 +272,7 @@ async def import_into(options: argparse.Namespace, settings: Settings) -> None:
                 max_rows=settings.import_max_rows,
                 dry_run=options.dry_run,
                 on_duplicate=options.on_duplicate,
-                on_progress=lambda: advance(file.tell()),
+                on_progress=lambda: advance(file.tell()) if file.seekable() else None,
             )
     for error in report.errors:
         err.print(f"row {error.row}: {error.field or 'the row'}: {error.detail}", markup=False, soft_wrap=True)
@@ -284,15 +285,26 @@ def run_export(options: argparse.Namespace, settings: Settings) -> None:
 
 
 async def export_from(options: argparse.Namespace, settings: Settings) -> None:
-    async with account(settings, options.email) as (database, user):
-        pieces = export_contacts(database, user.id, ContactFilter(), "csv" if options.format == "csv" else "vcard")
+    async with aclosing(exported(options, settings)) as pieces:
         # Before the file is made, so that an error leaves none behind.
         piece = await anext(pieces)
-        with opened(options.file, "wb") as file, progress_of(None) as advance:
-            written = file.write(piece)
-            async for piece in pieces:
-                written += file.write(piece)
-                advance(written)
+        try:
+            with opened(options.file, "wb") as file, progress_of(None) as advance:
+                written = file.write(piece)
+                async for piece in pieces:
+                    written += file.write(piece)
+                    advance(written)
+        except OSError as error:
+            raise CommandError(f"{options.file or 'The standard output'}: {error.strerror}.") from None
+
+
+async def exported(options: argparse.Namespace, settings: Settings) -> AsyncGenerator[bytes]:
+    """Yield the file, in pieces; errors of the database are told apart here from those of who writes it."""
+    suffix = options.file.suffix.lower() if options.file else ""
+    format_: Format = "vcard" if (options.format or suffix[1:]) == "vcf" else "csv"
+    async with account(settings, options.email) as (database, user):
+        async for piece in export_contacts(database, user.id, ContactFilter(), format_):
+            yield piece
 
 
 @asynccontextmanager
@@ -313,7 +325,8 @@ async def account(settings: Settings, email: str) -> AsyncIterator[tuple[Databas
 
 def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManager[BinaryIO]:
     try:
-        return path.open(mode) if path else nullcontext(sys.stdout.buffer)
+        # The standard output once more, so that what cannot be written shows here, not when Python ends.
+        return open(path or sys.stdout.fileno(), mode, closefd=path is not None)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}.") from None
 

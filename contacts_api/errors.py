@@ -209,7 +209,7 @@ async def _answer_http_exception(request: Request, error: HTTPException) -> Resp
     if error.status_code == 405:
         return MethodNotAllowed(headers={"Allow": _allowed_methods(request)}).response()
     # What is left comes from the framework's parsers of bodies.
-    return Invalid("The body could not be read.").response()
+    return Invalid.field("body", detail=f"The body could not be read: {error.detail}").response()
 
 
 async def _answer_validation_error(request: Request, error: RequestValidationError) -> Response:

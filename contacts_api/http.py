@@ -221,7 +221,9 @@ class RequestLog:
             if _is_utf8(scope["query_string"]):
                 await self.app(inner, receive, send_tagged)
             else:
-                await Invalid("The query string must be UTF-8.").response()(inner, receive, send_tagged)
+                await Invalid.field("query", detail="The query string must be UTF-8.").response()(
+                    inner, receive, send_tagged
+                )
         except Exception:
             logger.exception("request %s failed", request_id.decode())
             if status:

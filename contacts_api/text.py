@@ -67,6 +67,7 @@ def _several_lines(text: object) -> object:
 
 
 OneLine = BeforeValidator(_one_line)
+NOTE_CHARACTERS = 2000
 Trimmed = StringConstraints(strip_whitespace=True)
 
 Name = Annotated[
@@ -79,7 +80,7 @@ Name = Annotated[
 
 Note = Annotated[
     str,
-    StringConstraints(max_length=2000),
+    StringConstraints(max_length=NOTE_CHARACTERS),
     BeforeValidator(_several_lines),
     Field(json_schema_extra={"pattern": _SEVERAL_LINES}),
 ]

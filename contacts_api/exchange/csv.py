@@ -66,6 +66,8 @@ _IDENTIFYING = {"given", "family", "nickname", "full_name", "organisation", "ema
 # Outlook and Windows write a date as the computer's region has it; 0/0/00 is none.
 _YEAR_LAST = re.compile(r"([0-9]{1,2})([/.-])([0-9]{1,2})\2([0-9]{4})(?: .*)?", re.DOTALL)
 _NO_DATE = re.compile(r"0([/.-])0\1(?:00|0000)")
+# Excel writes which sign it is, for itself, into a line before the names of the columns.
+_SEPARATOR = re.compile('"?sep=.?"?', re.IGNORECASE)
 _SAMPLE = 200
 # Apple's year for none, and the one of others. In our own files it is the year.
 _PLACEHOLDERS = frozenset({"1604", "1900"})
@@ -218,7 +220,7 @@ def _open(file: Iterator[bytes]) -> tuple[_Header, _Records]:
             text = line.removeprefix(BOM).decode()
         except UnicodeDecodeError:
             raise EncodingError from None
-        if not text.strip():
+        if not text.strip() or _SEPARATOR.fullmatch(text.strip()):
             continue
         headers = {}
         if len(line) <= RECORD_BYTES:

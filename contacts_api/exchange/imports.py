@@ -96,9 +96,8 @@ class _Import:
 
     async def write(self, rows: Rows, max_rows: int, on_progress: Callable[[], None]) -> None:
         """Create what is new, a batch while the next one is read, and report the bad rows."""
-        if self._on_duplicate != "create":
-            await self._run(queries.REMEMBER, self._owner_id)
-            await self._connection.execute(queries.INDEX)
+        await self._run(queries.REMEMBER, self._owner_id)
+        await self._connection.execute(queries.INDEX)
         reading = self._read(rows)
         while batch := await reading:
             records, bad_rows = batch
@@ -122,14 +121,18 @@ class _Import:
     async def settle(self) -> None:
         """Find what the file has twice, and what was there before it."""
         report = self._report
-        if self._on_duplicate != "create":
-            await self._connection.execute(queries.ANALYZE)
+        await self._connection.execute(queries.ANALYZE)
+        if self._on_duplicate == "create":
+            await self._run(queries.SEPARATE, self._owner_id)
+        else:
             await self._run(queries.MATCH)
             while await self._run(queries.FOLLOW):
                 pass
+            await self._run(queries.ADOPT)
             report.created -= await self._run(queries.TAKE_BACK[self._on_duplicate], self._owner_id)
         if self._on_duplicate == "update":
-            report.updated = await self._run(queries.UPDATE, self._owner_id)
+            await self._run(queries.UPDATE, self._owner_id, True)
+            report.updated = await self._run(queries.UPDATE, self._owner_id, False)
         report.skipped = self._staged - report.created - report.updated
 
     def _read(self, rows: Rows) -> asyncio.Task[Batch | None]:
@@ -142,7 +145,7 @@ class _Import:
             errors += [RowError(row=bad.row, field=e.field, code=e.code, detail=e.detail) for e in bad.errors]
         del errors[MAX_ERRORS:]
 
-    async def _run(self, statement: str, *parameters: UUID | int) -> int:
+    async def _run(self, statement: str, *parameters: UUID | int | bool) -> int:
         """Run a statement; return how many rows it wrote."""
         status = await self._connection.execute(statement, *parameters, timeout=queries.IMPORT_SECONDS)
         return int(status.rpartition(" ")[2])

@@ -7,6 +7,8 @@ from sqlmodel import col
 from contacts_api.accounts.models import User
 from contacts_api.contacts.models import ContactBase
 from contacts_api.exchange.models import CalendarFeed, OnDuplicate
+from contacts_api.exchange.records import IN_WORDS
+from contacts_api.text import NOTE_CHARACTERS
 
 # All are put together from constants, which tools that look for injections cannot know.
 # Those of an import are asyncpg's own, since they take longer than SQLAlchemy's dialect lets them.
@@ -22,7 +24,7 @@ BEGIN_IMPORT = f"""
         n integer PRIMARY KEY, id uuid, uid text, first_name text, last_name text, email text, phone_number text,
         date_of_birth date, additional_info text, search_text text, sort_name text COLLATE "C"
     ) ON COMMIT DROP;
-    CREATE TEMPORARY TABLE matched (n integer, target uuid, leader integer) ON COMMIT DROP;
+    CREATE TEMPORARY TABLE matched (n integer, target uuid, leader integer, is_new boolean) ON COMMIT DROP;
 """
 # One at a time: two imports at once of the same file would not see each other's contacts.
 LOCK_IMPORT = "SELECT pg_try_advisory_xact_lock(hashtextextended('import ' || $1::uuid, 0))"
@@ -33,9 +35,11 @@ _IDENTITY = r"""
     || coalesce(nullif(split_part(search_text, E'\n', 3), ''), split_part(search_text, E'\n', 5))
 """
 
-# The contacts as they were, to find again what a file has of them.
+# The contacts as they were, to find again what a file has of them: by their ids, and by the UIDs they came with.
 REMEMBER = f"""
-    INSERT INTO stored SELECT id, coalesce(uid, id::text), {_IDENTITY} FROM contact WHERE owner_id = $1
+    INSERT INTO stored
+    SELECT id, id::text, {_IDENTITY} FROM contact WHERE owner_id = $1
+    UNION ALL SELECT id, uid, NULL FROM contact WHERE owner_id = $1 AND uid IS NOT NULL
 """  # nosec B608
 INDEX = """
     CREATE INDEX ON stored (uid);
@@ -57,49 +61,94 @@ CREATE: dict[OnDuplicate, str] = {"create": _CREATE, "skip": _CREATE_NEW, "updat
 
 ANALYZE = "ANALYZE staged"
 # `target` is the stored contact that a row is, `leader` the first row of the file that is the same contact.
+# Where several stored contacts have one identity, as in an export, the rows that have it are these in turn.
 MATCH = f"""
     WITH by_uid AS (
         SELECT DISTINCT ON (uid) uid, id FROM stored ORDER BY uid, id
     ), by_identity AS (
-        SELECT DISTINCT ON (identity) identity, id FROM stored ORDER BY identity, id
-    ), found AS (
-        SELECT n, uid, identity, coalesce(by_uid.id, by_identity.id) AS target
+        SELECT identity, id, row_number() OVER (PARTITION BY identity ORDER BY id) AS nth
+        FROM stored WHERE identity IS NOT NULL
+    ), identities AS (
+        SELECT identity, count(*) AS contacts FROM by_identity GROUP BY identity
+    ), numbered AS (
+        SELECT n, uid, identity, row_number() OVER (PARTITION BY identity ORDER BY n) AS nth
         FROM (SELECT n, uid, {_IDENTITY} AS identity FROM staged) AS staged
+    ), found AS (
+        SELECT n, numbered.uid, numbered.identity, coalesce(by_uid.id, by_identity.id) AS target
+        FROM numbered
         LEFT JOIN by_uid USING (uid)
-        LEFT JOIN by_identity USING (identity)
+        LEFT JOIN identities ON identities.identity = numbered.identity
+        LEFT JOIN by_identity
+            ON by_identity.identity = numbered.identity AND by_identity.nth = least(numbered.nth, contacts)
+    ), agreed AS (
+        SELECT n, uid, identity, CASE
+            WHEN uid IS NULL THEN target ELSE first_value(target) OVER (PARTITION BY uid ORDER BY target IS NULL, n)
+        END AS target
+        FROM found
     )
     INSERT INTO matched SELECT n, target, least(
         min(n) OVER (PARTITION BY identity),
         CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END,
         CASE WHEN target IS NULL THEN n ELSE min(n) OVER (PARTITION BY target) END
-    ) FROM found
+    ), target IS NULL FROM agreed
 """  # nosec B608
 # Until it finds no more: a row may be the same as its leader, which is the same as another before it.
 FOLLOW = """
     UPDATE matched SET leader = first.leader FROM matched AS first
     WHERE first.n = matched.leader AND first.leader < matched.leader
 """
+# A row may be a stored contact only by another row that is the same.
+ADOPT = """
+    UPDATE matched SET target = first.target
+    FROM (SELECT DISTINCT ON (leader) leader, target FROM matched WHERE target IS NOT NULL ORDER BY leader, n) AS first
+    WHERE matched.target IS NULL AND matched.leader = first.leader
+"""
 
-# The row that is taken of each contact: to be created the first one, or to update the last one.
+# Of several rows that are one new contact, one stays: the first one, or the last one, which the others then fill up.
 _TAKEN: dict[OnDuplicate, str] = {"skip": "min", "update": "max"}
-# Of several rows that are one contact, one is created; none, where another of them is a stored contact.
 TAKE_BACK: dict[OnDuplicate, str] = {
     on_duplicate: f"""
         DELETE FROM contact USING staged JOIN matched USING (n)
-        WHERE contact.owner_id = $1 AND contact.id = staged.id AND matched.target IS NULL
-        AND n NOT IN (SELECT {taken}(n) FROM matched GROUP BY leader HAVING count(target) = 0)
+        WHERE contact.owner_id = $1 AND contact.id = staged.id AND matched.is_new
+        AND n NOT IN (SELECT {taken}(n) FROM matched WHERE target IS NULL GROUP BY leader)
     """  # nosec B608
     for on_duplicate, taken in _TAKEN.items()
 }
+# Copies are contacts of their own: of those with one UID, one keeps it.
+SEPARATE = """
+    UPDATE contact SET uid = NULL FROM staged
+    WHERE contact.owner_id = $1 AND contact.id = staged.id AND staged.uid IS NOT NULL AND staged.n NOT IN (
+        SELECT min(n) FROM staged AS new
+        WHERE uid IS NOT NULL AND NOT EXISTS (SELECT FROM stored WHERE stored.uid = new.uid) GROUP BY uid
+    )
+"""
 
 
 def _update() -> str:
-    """Return the statement that gives contacts what the file says; on what it does not say, they stay as they are."""
-    new = {name: f"coalesce(staged.{name}, contact.{name})" for name in FIELDS}
-    new["uid"] = "coalesce(contact.uid, staged.uid)"
+    """Return the statement that gives contacts what the file says; on what it does not say, they stay as they are.
+
+    Of several rows that are one contact, the last one counts that says something. The second parameter says which
+    contacts: those that were stored (false), or those that the file has made of several rows (true).
+    """
     sources = ("first_name", "last_name", "email", "phone_number", "phone_number")
+    said = {name: f"staged.{name}" for name in ("uid", *FIELDS)}
+    said |= {f"line_{n}": rf"split_part(search_text, E'\n', {n})" for n in range(1, len(sources) + 1)}
+    given = {name: name for name in said} | {f"line_{n}": name for n, name in enumerate(sources, 1)}
+    lasts = [
+        f"(array_agg({value} ORDER BY n DESC) FILTER (WHERE staged.{given[name]} IS NOT NULL))[1] AS {name}"
+        for name, value in said.items()
+    ]
+    new = {name: f"coalesce(said.{name}, contact.{name})" for name in FIELDS}
+    new["uid"] = "coalesce(contact.uid, nullif(said.uid, contact.id::text))"
+    # A birthday in words is no note: it takes the place of none.
+    new["additional_info"] = rf"""CASE
+        WHEN said.additional_info NOT LIKE '{IN_WORDS}%' OR said.additional_info LIKE E'%\n%' THEN said.additional_info
+        WHEN said.additional_info IS NULL OR contact.date_of_birth IS NOT NULL
+            OR strpos(contact.additional_info, said.additional_info) > 0 THEN contact.additional_info
+        ELSE left(concat_ws(E'\n', contact.additional_info, said.additional_info), {NOTE_CHARACTERS})
+    END"""
     lines = [
-        rf"split_part(CASE WHEN staged.{name} IS NULL THEN contact.search_text ELSE staged.search_text END, E'\n', {n})"
+        rf"CASE WHEN said.{name} IS NULL THEN split_part(contact.search_text, E'\n', {n}) ELSE said.line_{n} END"
         for n, name in enumerate(sources, 1)
     ]
     changes = new | {
@@ -110,11 +159,14 @@ def _update() -> str:
     }
     return f"""
         UPDATE contact SET {", ".join(f"{name} = {value}" for name, value in changes.items())}
-        FROM staged JOIN (
-            SELECT {_TAKEN["update"]}(n) AS n, (array_agg(target ORDER BY n) FILTER (WHERE target IS NOT NULL))[1]
-            AS target FROM matched GROUP BY leader
-        ) AS chosen ON chosen.n = staged.n
-        WHERE contact.owner_id = $1 AND contact.id = chosen.target
+        FROM (
+            SELECT coalesce(target, (array_agg(staged.id ORDER BY n DESC))[1]) AS id, {", ".join(lasts)}
+            FROM staged JOIN matched USING (n)
+            WHERE (target IS NULL) = $2
+            GROUP BY target, CASE WHEN target IS NULL THEN leader END
+            HAVING count(*) > 1 OR NOT $2
+        ) AS said
+        WHERE contact.owner_id = $1 AND contact.id = said.id
         AND ({", ".join(f"contact.{name}" for name in new)}) IS DISTINCT FROM ({", ".join(new.values())})
     """  # nosec B608
 

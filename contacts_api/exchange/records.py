@@ -100,7 +100,7 @@ class Source:
     email: str = ""
     phone: str = ""
     birthday: str | None = None
-    yearless: str = ""
+    in_words: str = ""
     notes: str | None = None
     uid: str = ""
 
@@ -124,6 +124,8 @@ _NAMELESS = FieldError(
 _PHONE_SIGNS = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
 _PHONE_SIGNS |= {0xA0: " ", 0x2007: " ", 0x2009: " ", 0x202F: " ", **dict.fromkeys(range(0x2010, 0x2015), "-")}
 
+# Before a day and a month.
+IN_WORDS = "Birthday: "
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
@@ -207,7 +209,7 @@ def _set_birthday(source: Source, text: str, year: str | None, month: str, day: 
     except ValueError:
         source.birthday = text
     else:
-        source.yearless = f"Birthday: {born.day} {_MONTHS[born.month - 1]}"
+        source.in_words = f"{IN_WORDS}{born.day} {_MONTHS[born.month - 1]}"
 
 
 def read_contact(row: int, source: Source, last_date_of_birth: date) -> ImportedContact | BadRow:
@@ -223,8 +225,8 @@ def read_contact(row: int, source: Source, last_date_of_birth: date) -> Imported
         given, family = _substitute(source)
     phone = source.phone if source.phone.isascii() else source.phone.translate(_PHONE_SIGNS)
     notes = source.notes
-    if source.yearless and source.yearless not in (notes or "").split("\n"):
-        notes = f"{notes}\n{source.yearless}" if notes else source.yearless
+    if source.in_words and source.in_words not in (notes or "").split("\n"):
+        notes = f"{notes}\n{source.in_words}" if notes else source.in_words
     found = {
         "uid": _given(source.uid),
         "first_name": _given(given),

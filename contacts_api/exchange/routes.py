@@ -15,7 +15,7 @@ from contacts_api.contacts.models import columns_of, last_date_of_birth
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.routes import JSON, PRIVATE, IfNoneMatch, names, with_headers
 from contacts_api.database import Autocommit
-from contacts_api.errors import DatabaseUnavailable, Unauthorized, documented
+from contacts_api.errors import DatabaseUnavailable, Invalid, Unauthorized, documented
 from contacts_api.exchange import queries
 from contacts_api.exchange.exports import export_birthdays, export_contacts
 from contacts_api.exchange.feeds import InvalidFeedKey, find_feed, open_feed
@@ -88,8 +88,8 @@ async def create_contacts(batch: Batch, owner: Owner, database: Autocommit) -> R
 @uploads.post(
     "/import",
     responses=documented(ImportRunning, TooManyRows, *REFUSALS.values()),
-    # One file, and nothing beside it that would be kept in memory.
-    form_limits={"max_files": 1, "max_fields": 0},
+    # One file, and beside it no more than is told to be wrong.
+    form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1024},
 )
 async def import_contacts(
     file: Upload, query: Annotated[ImportQuery, Query()], request: Request, owner: Owner, database: Autocommit
@@ -98,8 +98,11 @@ async def import_contacts(
 
     The good rows are imported, the bad ones reported. A contact that is there already (by the UID of its vCard, or by
     its name and its e-mail address or else its phone number) is skipped, updated with what the file has, or created
-    once more; where the file has it several times, the first one is taken, to update the last one.
+    once more; where the file has it several times, the first one is taken, to update what the last ones say.
     """
+    for name in await request.form():
+        if name != "file":
+            raise Invalid.field("body", name[:64], code="extra_forbidden", detail="Options go into the query string.")
     state = request.app.state
     return await import_file(
         database,

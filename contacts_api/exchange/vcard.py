@@ -215,7 +215,7 @@ def _source(text: str) -> Source:
         elif name == "ORG":
             source.organisation = source.organisation or _components(value, is_21)[0]
         elif name == "UID":
-            source.uid = source.uid or _unescape(value, is_21).strip().removeprefix("urn:uuid:")
+            source.uid = source.uid or _uid(_unescape(value, is_21).strip())
         elif name == "BDAY":
             omitted = _OMITTED_YEAR.search(parameters)
             read_birthday(
@@ -263,6 +263,11 @@ def _rank(parameters: str) -> int:
     preference = _PREFERENCE.search(parameters) if "PREF" in parameters else None
     rank = int(preference[1] or 1) if preference else 101
     return rank + 200 if _UNSUITED.search(parameters) else rank
+
+
+def _uid(value: str) -> str:
+    """Return a UID without the scheme of a UUID's URN, whose letters may be of either case (RFC 4122, 3)."""
+    return value[9:].lower() if value[:9].lower() == "urn:uuid:" else value
 
 
 def _number(value: str) -> str:

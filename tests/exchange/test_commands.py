@@ -1,6 +1,7 @@
 """Files in and out at the command line."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,8 @@ async def test_a_file_goes_in_and_comes_out_again(ada: Client, run: Run, tmp_pat
     nothing = await ada.list_contacts()
     real = await run("import", sample, *EMAIL)
     again = await run("import", sample, *EMAIL, "--on-duplicate", "update")
-    exported = await run("export", *EMAIL, "--format", "vcf", "out.vcf")
-    shown = await run("export", *EMAIL)
+    exported = await run("export", *EMAIL, "out.vcf")
+    shown = await run("export", *EMAIL, "--format", "csv")
 
     assert dry[:2] == (0, "3 created, 0 updated, 0 skipped, 0 failed (a dry run: nothing is changed).\n")
     assert nothing == []
@@ -64,6 +65,7 @@ async def test_what_is_wrong_is_said_in_one_line(ada: Client, run: Run, tmp_path
         (("import", "empty", *EMAIL), "The file is empty."),
         (("import", "photo.png", *EMAIL), "The file is not text in UTF-8."),
         (("import", "empty", "--email", "nobody@example.com"), "There is no account with this e-mail address."),
+        (("export", "/dev/full", *EMAIL), "/dev/full: No space left on device."),
         (("export", "no/such/directory.csv", *EMAIL), "no/such/directory.csv: No such file or directory."),
     ]
 
@@ -73,3 +75,12 @@ async def test_what_is_wrong_is_said_in_one_line(ada: Client, run: Run, tmp_path
     status, out, said = await run("import", "bad.csv", *EMAIL)
     assert (status, out) == (0, "0 created, 0 updated, 0 skipped, 1 failed.\n")
     assert "row 2: email: Must be a valid e-mail address" in said
+
+
+async def test_a_pipe_is_imported(ada: Client, run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    writing = asyncio.to_thread((tmp_path / "pipe").write_text, "first_name\nGrace\n")
+    (status, out, _), _ = await asyncio.gather(run("import", "pipe", *EMAIL), writing)
+
+    assert (status, out) == (0, "1 created, 0 updated, 0 skipped, 0 failed.\n")

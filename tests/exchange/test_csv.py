@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from contacts_api.exchange import csv, records
@@ -55,13 +55,16 @@ def test_what_is_exported_imports_as_it_was(rows: list[tuple[Any, ...]], size: i
     assert contacts == [ImportedContact(row, None, fields(*values)) for row, values in enumerate(rows, 2)]
 
 
+@example(("0", None, None, None, None, "\n"), ",", "\r", False)
 @given(CONTACTS, st.sampled_from(",;\t"), st.sampled_from(["\r\n", "\n", "\r"]), st.booleans())
 def test_every_delimiter_and_end_of_line_is_read(
     contact: tuple[Any, ...], delimiter: str, end: str, has_bom: bool
 ) -> None:
     exported = io.StringIO((csv.HEAD + csv.unparse([contact])).decode("utf-8-sig"), newline="")
     file = io.StringIO(newline="")
-    standard_csv.writer(file, delimiter=delimiter, lineterminator=end).writerows(standard_csv.reader(exported))
+    # Left to itself, the writer quotes a line feed only where one ends the lines.
+    writer = standard_csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=standard_csv.QUOTE_ALL)
+    writer.writerows(standard_csv.reader(exported))
 
     contacts = imported(csv.parse([file.getvalue().encode("utf-8-sig" if has_bom else "utf-8")], TODAY))
 
@@ -328,3 +331,9 @@ def test_no_text_brings_the_parser_down(cells: list[str], header: bytes) -> None
 def test_no_bytes_bring_the_parser_down(file: bytes) -> None:
     with suppress(FileError):
         parse(HEADER + file)
+
+
+def test_the_line_that_names_the_separator_is_passed_over() -> None:
+    (row,) = parse("sep=;\r\nfirst_name;last_name\r\nGrace;Hopper\r\n")
+
+    assert (row.row, isinstance(row, ImportedContact)) == (3, True)

@@ -158,6 +158,71 @@ async def test_a_vcard_is_known_by_its_uid_and_by_nothing_of_another_owner(ada: 
     assert await ada.first_names(q="king", sort="name") == ["Ada"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "vcf"])
+@pytest.mark.parametrize("on_duplicate", ["skip", "update"])
+async def test_what_was_exported_changes_nothing_where_it_came_from(ada: Client, kind: str, on_duplicate: str) -> None:
+    twin = {"first_name": "Ann", "last_name": "Lee", "email": "ann@example.com"}
+    await ada.create_contact(**twin, phone_number="+1 202 555 0111", additional_info="home")
+    await ada.create_contact(**twin, phone_number="+1 202 555 0222", additional_info="work")
+    await ada.create_contact()
+    before = await ada.list_contacts()
+    exported = await ada.get(f"/contacts/export.{kind}")
+
+    assert await counts(ada, exported.content, on_duplicate=on_duplicate) == (0, 0, 3, 0)
+    assert await ada.list_contacts() == before
+
+
+async def test_a_copy_is_a_contact_of_its_own(ada: Client, grace: Client) -> None:
+    ann = card(UID="u-1", N="Lee;Ann", EMAIL="ann@example.com")
+    await counts(ada, ann + ann, on_duplicate="create")
+    await counts(ada, (await ada.get("/contacts/export.vcf")).content, on_duplicate="create")
+    last = (await ada.list_contacts())[-1]
+    await ada.patch(f"/contacts/{last['id']}", json={"first_name": "Ben", "email": "ben@example.com"})
+    exported = (await ada.get("/contacts/export.vcf")).text
+    await counts(grace, exported)
+
+    assert exported.count("UID:u-1\r\n") == 1
+    assert await ada.first_names() == ["Ann", "Ann", "Ann", "Ben"]
+    assert await grace.first_names() == ["Ann", "Ben"]
+    assert await counts(ada, exported, on_duplicate="update") == (0, 0, 4, 0)
+
+
+async def test_a_contact_is_known_by_its_id_when_it_has_a_uid_too(ada: Client) -> None:
+    typed = await ada.create_contact(first_name="Ann", last_name="Lee", email="ann@example.com")
+    await counts(ada, card(UID="phone-1", N="Lee;Ann", EMAIL="ann@example.com"), on_duplicate="update")
+
+    for uid in (typed["id"], f"urn:UUID:{typed['id'].upper()}", "phone-1"):
+        assert await counts(ada, card(UID=uid, N="King;Ann")) == (0, 0, 1, 0)
+
+
+async def test_a_birthday_in_words_takes_the_place_of_no_note(ada: Client) -> None:
+    stored = "Ann,Lee,ann@example.com,,1990-12-09,Allergic to nuts\r\nBen,Lee,ann@example.com,,,Allergic to nuts\r\n"
+    await counts(ada, CSV + stored)
+    yearless = "".join(card(N=f"Lee;{name}", EMAIL="ann@example.com", BDAY="--1209") for name in ("Ann", "Ben", "Cid"))
+
+    assert await counts(ada, yearless, on_duplicate="update") == (1, 1, 1, 0)
+    assert await counts(ada, yearless, on_duplicate="update") == (0, 0, 3, 0)
+    assert [contact["additional_info"] for contact in await ada.list_contacts()] == [
+        "Allergic to nuts",
+        "Allergic to nuts\nBirthday: 9 December",
+        "Birthday: 9 December",
+    ]
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_of_a_contact_that_a_file_has_twice_an_update_takes_all_that_it_says(
+    ada: Client, is_stored: bool
+) -> None:
+    rows = "Ann,Lee,ann@example.com,+1 202 555 0111,1990-12-09,Old\r\nAnn,LEE,ann@example.com,,,New\r\n"
+    if is_stored:
+        await counts(ada, CSV + "Ann,Lee,ann@example.com,,,\r\n")
+
+    expected = (0, 1, 1, 0) if is_stored else (1, 0, 1, 0)
+    assert await counts(ada, CSV + rows, on_duplicate="update") == expected
+    (ann,) = await ada.list_contacts(q="12025550111 lee")
+    assert (ann["last_name"], ann["date_of_birth"], ann["additional_info"]) == ("LEE", "1990-12-09", "New")
+
+
 async def test_a_contact_that_was_typed_in_is_known_by_its_id(ada: Client) -> None:
     contact = await ada.create_contact()
 
@@ -228,7 +293,11 @@ async def test_a_form_without_the_file_or_with_more_is_refused(ada: Client) -> N
     raw = await ada.post("/contacts/import", content=CSV + GRACE, headers={"Content-Type": "text/csv"})
 
     assert [response.status_code for response in (none, two, more, rubbish)] == [422] * 4
-    assert none.json()["errors"][0]["loc"] == ["body", "file"]
+    assert [answer.json()["errors"][0]["loc"] for answer in (none, two, more)] == [
+        ["body", "file"],
+        ["body"],
+        ["body", "dry_run"],
+    ]
     assert (raw.status_code, "multipart/form-data" in raw.json()["detail"]) == (415, True)
     assert await ada.list_contacts() == []
 
