@@ -19,7 +19,7 @@ STAGED = ("n", "id", "uid", *FIELDS, "search_text", "sort_name")
 BEGIN_IMPORT = f"""
     SET LOCAL statement_timeout = '{IMPORT_SECONDS}s';
     SET LOCAL idle_in_transaction_session_timeout = '{IMPORT_SECONDS}s';
-    CREATE TEMPORARY TABLE stored (id uuid, uid text, identity text) ON COMMIT DROP;
+    CREATE TEMPORARY TABLE stored (id uuid, uid text, identity text, nth bigint) ON COMMIT DROP;
     CREATE TEMPORARY TABLE staged (
         n integer PRIMARY KEY, id uuid, uid text, first_name text, last_name text, email text, phone_number text,
         date_of_birth date, additional_info text, search_text text, sort_name text COLLATE "C"
@@ -35,15 +35,17 @@ _IDENTITY = r"""
     || coalesce(nullif(split_part(search_text, E'\n', 3), ''), split_part(search_text, E'\n', 5))
 """
 
-# The contacts as they were, to find again what a file has of them: by their ids, and by the UIDs they came with.
+# The contacts as they were, to find again what a file has of them: by their ids, by the UIDs that they came with, and
+# by what tells people apart; `nth` counts those who have the same of it.
 REMEMBER = f"""
     INSERT INTO stored
-    SELECT id, id::text, {_IDENTITY} FROM contact WHERE owner_id = $1
-    UNION ALL SELECT id, uid, NULL FROM contact WHERE owner_id = $1 AND uid IS NOT NULL
+    SELECT id, id::text, identity, row_number() OVER (PARTITION BY identity ORDER BY id)
+    FROM (SELECT id, {_IDENTITY} AS identity FROM contact WHERE owner_id = $1) AS owned
+    UNION ALL SELECT id, uid, NULL, NULL FROM contact WHERE owner_id = $1 AND uid IS NOT NULL
 """  # nosec B608
 INDEX = """
     CREATE INDEX ON stored (uid);
-    CREATE INDEX ON stored (identity);
+    CREATE UNIQUE INDEX ON stored (identity) WHERE nth = 1;
     ANALYZE stored;
 """
 
@@ -55,21 +57,19 @@ _CREATE = f"""
 _CREATE_NEW = f"""
     {_CREATE}
     AND NOT EXISTS (SELECT FROM stored WHERE stored.uid = staged.uid)
-    AND NOT EXISTS (SELECT FROM stored WHERE stored.identity = {_IDENTITY})
+    AND NOT EXISTS (SELECT FROM stored WHERE stored.identity = {_IDENTITY} AND nth = 1)
 """  # nosec B608
 CREATE: dict[OnDuplicate, str] = {"create": _CREATE, "skip": _CREATE_NEW, "update": _CREATE_NEW}
 
-ANALYZE = "ANALYZE staged"
+# PostgreSQL knows nothing yet of the contacts that were just created, and would go through all of them for each row.
+ANALYZE = "ANALYZE staged; SET LOCAL enable_nestloop = off"
 # `target` is the stored contact that a row is, `leader` the first row of the file that is the same contact.
 # Where several stored contacts have one identity, as in an export, the rows that have it are these in turn.
 MATCH = f"""
     WITH by_uid AS (
         SELECT DISTINCT ON (uid) uid, id FROM stored ORDER BY uid, id
-    ), by_identity AS (
-        SELECT identity, id, row_number() OVER (PARTITION BY identity ORDER BY id) AS nth
-        FROM stored WHERE identity IS NOT NULL
     ), identities AS (
-        SELECT identity, count(*) AS contacts FROM by_identity GROUP BY identity
+        SELECT identity, max(nth) AS last FROM stored GROUP BY identity
     ), numbered AS (
         SELECT n, uid, identity, row_number() OVER (PARTITION BY identity ORDER BY n) AS nth
         FROM (SELECT n, uid, {_IDENTITY} AS identity FROM staged) AS staged
@@ -78,8 +78,8 @@ MATCH = f"""
         FROM numbered
         LEFT JOIN by_uid USING (uid)
         LEFT JOIN identities ON identities.identity = numbered.identity
-        LEFT JOIN by_identity
-            ON by_identity.identity = numbered.identity AND by_identity.nth = least(numbered.nth, contacts)
+        LEFT JOIN stored AS by_identity
+            ON by_identity.identity = numbered.identity AND by_identity.nth = least(numbered.nth, identities.last)
     ), agreed AS (
         SELECT n, uid, identity, CASE
             WHEN uid IS NULL THEN target ELSE first_value(target) OVER (PARTITION BY uid ORDER BY target IS NULL, n)
