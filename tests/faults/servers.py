@@ -112,8 +112,13 @@ class Postgres:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children()]
-        for process in processes:
+        server = psutil.Process(self.process.pid)
+        server.suspend()
+        # Only then, or it would make one more that goes on.
+        while server.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+        processes = [server, *server.children()]
+        for process in processes[1:]:
             process.suspend()
         yield
         for process in processes:
