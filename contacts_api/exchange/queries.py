@@ -62,7 +62,7 @@ _CREATE_NEW = f"""
 CREATE: dict[OnDuplicate, str] = {"create": _CREATE, "skip": _CREATE_NEW, "update": _CREATE_NEW}
 
 # PostgreSQL knows nothing yet of the contacts that were just created, and would go through all of them for each row.
-ANALYZE = "ANALYZE staged; SET LOCAL enable_nestloop = off"
+ANALYZE = "ANALYZE staged (n, id, uid); SET LOCAL enable_nestloop = off"
 # `target` is the stored contact that a row is, `leader` the first row of the file that is the same contact.
 # Where several stored contacts have one identity, as in an export, the rows that have it are these in turn.
 MATCH = f"""
@@ -71,31 +71,31 @@ MATCH = f"""
     ), identities AS (
         SELECT identity, max(nth) AS last FROM stored GROUP BY identity
     ), numbered AS (
-        SELECT n, uid, identity, row_number() OVER (PARTITION BY identity ORDER BY n) AS nth
+        SELECT n, uid, identity, row_number() OVER same AS nth, first_value(n) OVER same AS first_of_identity
         FROM (SELECT n, uid, {_IDENTITY} AS identity FROM staged) AS staged
+        WINDOW same AS (PARTITION BY identity ORDER BY n)
     ), found AS (
-        SELECT n, numbered.uid, numbered.identity, coalesce(by_uid.id, by_identity.id) AS target
+        SELECT n, numbered.uid, first_of_identity, coalesce(by_uid.id, by_identity.id) AS target
         FROM numbered
         LEFT JOIN by_uid USING (uid)
         LEFT JOIN identities ON identities.identity = numbered.identity
         LEFT JOIN stored AS by_identity
             ON by_identity.identity = numbered.identity AND by_identity.nth = least(numbered.nth, identities.last)
     ), agreed AS (
-        SELECT n, uid, identity, CASE
-            WHEN uid IS NULL THEN target ELSE first_value(target) OVER (PARTITION BY uid ORDER BY target IS NULL, n)
-        END AS target
+        SELECT n, first_of_identity,
+            CASE WHEN uid IS NULL THEN target ELSE first_value(target) OVER same END AS target,
+            CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END AS first_of_uid
         FROM found
+        WINDOW same AS (PARTITION BY uid ORDER BY target IS NULL, n)
     )
     INSERT INTO matched SELECT n, target, least(
-        min(n) OVER (PARTITION BY identity),
-        CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END,
-        CASE WHEN target IS NULL THEN n ELSE min(n) OVER (PARTITION BY target) END
+        first_of_identity, first_of_uid, CASE WHEN target IS NULL THEN n ELSE min(n) OVER (PARTITION BY target) END
     ), target IS NULL FROM agreed
 """  # nosec B608
 # Until it finds no more: a row may be the same as its leader, which is the same as another before it.
 FOLLOW = """
     UPDATE matched SET leader = first.leader FROM matched AS first
-    WHERE first.n = matched.leader AND first.leader < matched.leader
+    WHERE first.n = matched.leader AND first.leader < matched.leader AND matched.leader < matched.n
 """
 # A row may be a stored contact only by another row that is the same.
 ADOPT = """
@@ -105,14 +105,13 @@ ADOPT = """
 """
 
 # Of several rows that are one new contact, one stays: the first one, or the last one, which the others then fill up.
-_TAKEN: dict[OnDuplicate, str] = {"skip": "min", "update": "max"}
+_STAYS: dict[OnDuplicate, str] = {"skip": "n = leader", "update": "n IN (SELECT max(n) FROM matched GROUP BY leader)"}
 TAKE_BACK: dict[OnDuplicate, str] = {
     on_duplicate: f"""
         DELETE FROM contact USING staged JOIN matched USING (n)
-        WHERE contact.owner_id = $1 AND contact.id = staged.id AND matched.is_new
-        AND n NOT IN (SELECT {taken}(n) FROM matched WHERE target IS NULL GROUP BY leader)
+        WHERE contact.owner_id = $1 AND contact.id = staged.id AND is_new AND NOT (target IS NULL AND {stays})
     """  # nosec B608
-    for on_duplicate, taken in _TAKEN.items()
+    for on_duplicate, stays in _STAYS.items()
 }
 # Copies are contacts of their own: of those with one UID, one keeps it.
 SEPARATE = """
