@@ -155,9 +155,9 @@ class Route(APIRoute):
                 request.max_bytes = self.body_limit.of(request.app.state.settings)
             if self.body_field:
                 request.refuse_more(int(request.headers.get("content-length", 0)))
-                await self.admit(request)
             if taken and media_type not in taken and await request.has_body():
                 raise UnsupportedMediaType(f"Send it as {taken[0]}.")
+            await self.admit(request)
             try:
                 return await handle(request)
             except DATABASE_ERRORS:
@@ -167,7 +167,7 @@ class Route(APIRoute):
         return read_and_handle
 
     async def admit(self, request: FastAPIRequest) -> None:
-        """Raise what stands against reading the body of such a request."""
+        """Raise what stands against reading the body, now that it is known to be of a type that is taken."""
 
     async def _refuse_invalid(self, request: Request) -> None:
         """Raise what is wrong with a JSON body anyway: to wait for the database would be in vain."""

@@ -21,6 +21,7 @@ from typing import Any
 from contacts_api.contacts.models import ContactBase
 from contacts_api.exchange.records import (
     BOM,
+    PLACEHOLDERS,
     RECORD_BYTES,
     BadRow,
     CutOffError,
@@ -69,8 +70,6 @@ _NO_DATE = re.compile(r"0([/.-])0\1(?:00|0000)")
 # Excel writes which sign it is, for itself, into a line before the names of the columns.
 _SEPARATOR = re.compile('"?sep=.?"?', re.IGNORECASE)
 _SAMPLE = 200
-# Apple's year for none, and the one of others. In our own files it is the year.
-_PLACEHOLDERS = frozenset({"1604", "1900"})
 
 
 class _RecordTooLargeError(Exception):
@@ -250,7 +249,7 @@ def _source(header: _Header, cells: Sequence[str], day_first: bool) -> Source:
             if header.is_ours and text[0] == "'" and _RUNS.match(text):
                 text = text[1:]
             if part == "birthday":
-                _read_birthday(source, text.strip(), day_first, frozenset() if header.is_ours else _PLACEHOLDERS)
+                _read_birthday(source, text.strip(), day_first, frozenset() if header.is_ours else PLACEHOLDERS)
             else:
                 setattr(source, part, text)
     # Google puts several values of one label into one cell.

@@ -145,7 +145,7 @@ class _Import:
             errors += [RowError(row=bad.row, field=e.field, code=e.code, detail=e.detail) for e in bad.errors]
         del errors[MAX_ERRORS:]
 
-    async def _run(self, statement: str, *parameters: UUID | int | bool) -> int:
+    async def _run(self, statement: str, *parameters: UUID | int) -> int:
         """Run a statement; return how many rows it wrote."""
         status = await self._connection.execute(statement, *parameters, timeout=queries.IMPORT_SECONDS)
         return int(status.rpartition(" ")[2])

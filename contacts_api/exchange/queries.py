@@ -63,7 +63,8 @@ CREATE: dict[OnDuplicate, str] = {"create": _CREATE, "skip": _CREATE_NEW, "updat
 
 # PostgreSQL knows nothing yet of the contacts that were just created, and would go through all of them for each row.
 ANALYZE = "ANALYZE staged (n, id, uid); SET LOCAL enable_nestloop = off"
-# `target` is the stored contact that a row is, `leader` the first row of the file that is the same contact.
+# `target` is the stored contact that a row is, `leader` the first row of the file that is the same contact, and a row
+# `is_new` that was none of the stored contacts by itself, so that it has been created.
 # Where several stored contacts have one identity, as in an export, the rows that have it are these in turn.
 MATCH = f"""
     WITH by_uid AS (
@@ -84,13 +85,14 @@ MATCH = f"""
     ), agreed AS (
         SELECT n, first_of_identity,
             CASE WHEN uid IS NULL THEN target ELSE first_value(target) OVER same END AS target,
-            CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END AS first_of_uid
+            CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END AS first_of_uid,
+            target IS NULL AS is_new
         FROM found
         WINDOW same AS (PARTITION BY uid ORDER BY target IS NULL, n)
     )
     INSERT INTO matched SELECT n, target, least(
         first_of_identity, first_of_uid, CASE WHEN target IS NULL THEN n ELSE min(n) OVER (PARTITION BY target) END
-    ), target IS NULL FROM agreed
+    ), is_new FROM agreed
 """  # nosec B608
 # Until it finds no more: a row may be the same as its leader, which is the same as another before it.
 FOLLOW = """
@@ -130,12 +132,11 @@ def _update() -> str:
     contacts: those that were stored (false), or those that the file has made of several rows (true).
     """
     sources = ("first_name", "last_name", "email", "phone_number", "phone_number")
-    said = {name: f"staged.{name}" for name in ("uid", *FIELDS)}
-    said |= {f"line_{n}": rf"split_part(search_text, E'\n', {n})" for n in range(1, len(sources) + 1)}
-    given = {name: name for name in said} | {f"line_{n}": name for n, name in enumerate(sources, 1)}
+    said = [(name, f"staged.{name}", name) for name in ("uid", *FIELDS)]
+    said += [(name, rf"split_part(search_text, E'\n', {n})", f"line_{n}") for n, name in enumerate(sources, 1)]
     lasts = [
-        f"(array_agg({value} ORDER BY n DESC) FILTER (WHERE staged.{given[name]} IS NOT NULL))[1] AS {name}"
-        for name, value in said.items()
+        f"(array_agg({value} ORDER BY n DESC) FILTER (WHERE staged.{name} IS NOT NULL))[1] AS {alias}"
+        for name, value, alias in said
     ]
     new = {name: f"coalesce(said.{name}, contact.{name})" for name in FIELDS}
     new["uid"] = "coalesce(contact.uid, nullif(said.uid, contact.id::text))"

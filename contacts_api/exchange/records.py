@@ -124,6 +124,8 @@ _NAMELESS = FieldError(
 _PHONE_SIGNS = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
 _PHONE_SIGNS |= {0xA0: " ", 0x2007: " ", 0x2009: " ", 0x202F: " ", **dict.fromkeys(range(0x2010, 0x2015), "-")}
 
+# Apple's year for none, and the one of others. In our own files it is the year.
+PLACEHOLDERS = frozenset({"1604", "1900"})
 # Before a day and a month.
 IN_WORDS = "Birthday: "
 _MONTHS = (

@@ -98,7 +98,7 @@ async def import_contacts(
 
     The good rows are imported, the bad ones reported. A contact that is there already (by the UID of its vCard, or by
     its name and its e-mail address or else its phone number) is skipped, updated with what the file has, or created
-    once more; where the file has it several times, the first one is taken, to update what the last ones say.
+    once more. Where the file has it several times, the first one is taken; an update takes the last word on each field.
     """
     for name in await request.form():
         if name != "file":

@@ -17,6 +17,7 @@ from typing import Any
 
 from contacts_api.exchange.records import (
     BOM,
+    PLACEHOLDERS,
     RECORD_BYTES,
     BadRow,
     CutOffError,
@@ -56,8 +57,6 @@ _OMITTED_YEAR = re.compile(r"X-APPLE-OMIT-YEAR=([0-9]{4})")
 _ESCAPE = re.compile(r"\\([\\,;:nN])")
 _ESCAPE_21 = re.compile(r"\\([\\,;:])")
 _COMPONENT = re.compile(r"((?:[^;\\]++|\\.|\\)*+)(?:;|$)", re.DOTALL)
-# Apple's year for none, and the one of others. In our own files it is the year.
-_PLACEHOLDERS = frozenset({"1604", "1900"})
 
 
 class _UnreadableCardError(Exception):
@@ -221,7 +220,7 @@ def _source(text: str) -> Source:
             read_birthday(
                 source,
                 value.strip(),
-                frozenset() if is_ours else _PLACEHOLDERS | {omitted[1]} if omitted else _PLACEHOLDERS,
+                frozenset() if is_ours else PLACEHOLDERS | {omitted[1]} if omitted else PLACEHOLDERS,
             )
     source.notes = "\n".join(notes) if notes else None
     return source

@@ -384,6 +384,17 @@ async def test_a_card_that_another_of_the_file_makes_a_stored_contact_is_not_cre
     assert len(await ada.list_contacts()) == 1
 
 
+@pytest.mark.parametrize(("on_duplicate", "expected"), [("skip", (0, 0, 2, 0)), ("update", (0, 1, 1, 0))])
+async def test_a_card_with_the_uid_of_one_that_is_a_stored_contact_is_not_created(
+    ada: Client, on_duplicate: str, expected: tuple[int, ...]
+) -> None:
+    await counts(ada, card(N="Hopper;Grace", EMAIL="grace@example.com"))
+    known, new = (card(UID="u-1", N=f"{name};Grace", EMAIL="grace@example.com") for name in ("Hopper", "Murray"))
+
+    assert await counts(ada, new + known, on_duplicate=on_duplicate) == expected
+    assert len(await ada.list_contacts()) == 1
+
+
 async def test_who_hangs_up_in_the_middle_of_a_file_imports_nothing(
     app: FastAPI, ada: Client, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
