@@ -174,6 +174,7 @@ async def test_a_query_string_that_is_not_utf_8_is_a_422(ada: Client, query: str
     response = await ada.get(f"/contacts?{query}")
 
     assert (response.status_code, response.headers["content-type"]) == (422, "application/problem+json")
+    assert [error["loc"] for error in response.json()["errors"]] == [["query"]]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,19 @@ async def test_every_operation_refuses_a_body_that_is_too_large(
         assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
 
 
+async def test_a_body_that_is_said_to_be_too_large_is_not_read(client: Client) -> None:
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(1)
+        yield CHUNK
+
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(CHUNK) + 1)}
+    response = await client.post("/contacts", content=body(), headers=headers)
+
+    assert (response.status_code, read) == (413, [])
+
+
 async def test_200_mebibytes_cost_less_than_20(client: Client) -> None:
     process = psutil.Process()
     headers = {"Content-Type": "application/json"}
