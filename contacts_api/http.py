@@ -116,7 +116,7 @@ def _read_query(endpoint: Callable[..., Any]) -> tuple[Callable[..., Any], dict[
 
     ours = inspect.Parameter("_request", inspect.Parameter.KEYWORD_ONLY, annotation=FastAPIRequest)
     read_and_run.__signature__ = signature.replace(parameters=[*others, ours])  # type: ignore[attr-defined]
-    document = model.model_json_schema()
+    document = model.model_json_schema() if name else {}
     required = document.get("required", ())
     documents = [
         {
