@@ -62,8 +62,9 @@ _SHOWN = ("id", *ContactBase.model_fields, "created_at", "updated_at")
 _LISTED = [_CONTACT.c[name] for name in (*_SHOWN, "sort_name")]
 _OWNED = _CONTACT.c.owner_id == bindparam("owner_id")
 _LIMIT: ColumnElement[int] = bindparam("limit", type_=BigInteger)
-# A short walk: enough for what one contact in twenty has.
-_WALK = _LIMIT * literal_column("20")
+_TEN: ColumnElement[int] = literal_column("10")
+# Walks that are enough for what one contact in four has, and one in twenty.
+_SHORT, _LONG = _LIMIT * literal_column("4"), _LIMIT * literal_column("20")
 
 Columns: TypeAlias = ReadOnlyColumnCollection[str, Any]
 
@@ -216,17 +217,25 @@ def _first_of_a_search(matches: ColumnElement[bool], order: _Order) -> Subquery:
 
     To walk the contacts in their order is best for a word that many have, and takes for ever where those few that
     have it come late (all Hoppers stand together); to fetch all that the trigram index finds is the other way round.
-    PostgreSQL guesses, as if matches were spread evenly. So a short walk comes first, and decides.
+    PostgreSQL guesses, as if matches were spread evenly. So a short walk comes first. It goes on where it promises to
+    meet enough; it will do where it has met enough, or the end of the list; and else the index finds them.
     """
-    walked = order.first(select(*order.keys, matches.label("matches")).where(_OWNED), _WALK).cte("walked")
-    is_at_end, is_full = func.count() < _WALK, func.count().filter(walked.c.matches) > _LIMIT
+    owned = select(*order.keys).where(_OWNED)
+    steps = owned.add_columns(matches.label("matches"))
+    short = order.first(steps, _SHORT).cte("short")
+    met = func.count().filter(short.c.matches)
+    # Half of what the longer walk needs to meet.
+    promises = select(and_(func.count() == _SHORT, (met * _TEN).between(_LIMIT, _LIMIT * _TEN))).select_from(short)
+    further = order.first(steps.where(promises.scalar_subquery()), _LONG - _SHORT).offset(_SHORT).subquery("further")
+    walked = union_all(select(short), select(further)).cte("walked")
+    is_at_end, is_full = func.count().not_in([_SHORT, _LONG]), func.count().filter(walked.c.matches) > _LIMIT
     verdict = select(or_(is_at_end, is_full).label("will_do")).select_from(walked).cte("verdict")
     will_do = select(verdict.c.will_do).scalar_subquery()
-    indexed = order.rest(select(*order.keys).where(_OWNED, matches, not_(will_do)))
+    # With an offset PostgreSQL plans it by itself; knowing of the order and the limit, it would walk again.
+    indexed = order.rest(owned.where(matches, not_(will_do))).offset(literal_column("0"))
     both = union_all(
         select(*order.of(walked.c)).where(walked.c.matches, will_do),
-        # Materialized, or PostgreSQL would walk again.
-        select(indexed.cte("indexed").prefix_with("MATERIALIZED")),
+        select(indexed.subquery("indexed")),
     ).subquery("both")
     return select(both).order_by(*order.by(order.of(both.c))).limit(_LIMIT + 1).subquery("first")
 

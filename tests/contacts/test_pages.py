@@ -64,13 +64,17 @@ async def test_pages_in_every_order_show_each_contact_once(
 
 
 @pytest.mark.parametrize("sort", ["name", "-name", "created_at", "-updated_at"])
-@pytest.mark.parametrize(("q", "limit"), [("hopper", 1), ("hopper", 2), ("hopper", 40), ("example.com", 1), ("ab", 1)])
+@pytest.mark.parametrize(
+    ("q", "limit"), [("hopper", 1), ("hopper", 2), ("hopper", 40), ("example.com", 1), ("ab", 1), ("ab", 2)]
+)
 async def test_the_pages_of_a_search_do_not_depend_on_where_its_matches_stand(
     ada: Client, grace: Client, sort: str, q: str, limit: int
 ) -> None:
-    # A walk of 20 contacts a match asked for meets none, some or all of them: those called Hopper come together,
-    # in the midst of the others, and those called Abe far apart.
-    people = [{"first_name": f"{n:02}", "last_name": f"{n // 10}Abe" if n % 30 == 7 else "Allen"} for n in range(45)]
+    # A walk of 4 or of 20 contacts a match asked for meets none, some or all of them: those called Hopper come
+    # together, in the midst of the others, and those called Abe far apart.
+    people = [
+        {"first_name": f"{n:02}", "last_name": f"{n // 10}Abe" if n in (3, 27, 39) else "Allen"} for n in range(45)
+    ]
     people += [{"first_name": f"{n}", "last_name": "Hopper"} for n in range(45, 50)]
     people += [{"first_name": f"{n}", "last_name": "Zola"} for n in range(50, 95)]
     for client in (ada, grace):
@@ -79,7 +83,7 @@ async def test_the_pages_of_a_search_do_not_depend_on_where_its_matches_stand(
     expected = [c["first_name"] for c in everyone if q in f"{c['last_name']} {c['email']}".lower()]
 
     assert await walk(ada, q=q, sort=sort, limit=limit) == expected
-    assert len(expected) == {"hopper": 5, "example.com": 95, "ab": 2}[q]
+    assert len(expected) == {"hopper": 5, "example.com": 95, "ab": 3}[q]
 
 
 async def test_the_total_is_counted_on_request_and_for_the_whole_list(address_book: Client) -> None:

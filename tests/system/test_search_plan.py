@@ -1,6 +1,7 @@
 """How PostgreSQL goes about a search that the application has made often."""
 
 from contextlib import closing
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -93,6 +94,7 @@ async def test_a_search_made_often_uses_the_trigram_index(url: str, owner_id: UU
     assert all("Тарас" in row.body for (row,) in answers)
     assert len(plans) == EXECUTIONS
     for plan in plans:
-        scans = [line for line in plan.splitlines() if "ix_contact_by_trigram" in line]
+        # The next line says what is looked up: the index has the owners, too, for a walk that is not gone.
+        scans = [scan for scan, what in pairwise(plan.splitlines()) if "ix_contact_by_trigram" in scan and "~~" in what]
         assert scans
         assert not any("never executed" in scan for scan in scans)
