@@ -74,7 +74,7 @@ def fill(url: str, prefix: str, owners: int, contacts: int, hashed_password: str
         sql.execute(_SESSIONS, {"ids": ids})
         sessions = dict(sql.fetchall())
         sql.execute(_CONTACTS, {"ids": ids, "contacts": contacts, **names})
-        sql.execute("VACUUM ANALYZE")
+        settle(sql)
         made = []
         for n, owner_id in enumerate(ids, 1):
             sql.execute("SELECT id FROM contact WHERE owner_id = %s LIMIT 20", (owner_id,))
@@ -89,11 +89,17 @@ def _token(owner_id: str, session_id: str) -> str:
     return jwt.encode(whose | {"iat": now, "exp": now + 86400}, SECRET, algorithm="HS256")
 
 
+def settle(sql: extensions.cursor) -> None:
+    """Have done what PostgreSQL would do by itself, while something is measured."""
+    sql.execute("VACUUM ANALYZE")
+    sql.execute("CHECKPOINT")
+
+
 def forget_created(url: str) -> None:
     """Delete what the load has created, so that every server finds the same rows."""
     with cursor(url) as sql:
         sql.execute("DELETE FROM contact WHERE first_name = %s", (CREATED,))
-        sql.execute("VACUUM ANALYZE contact")
+        settle(sql)
 
 
 Request = tuple[str, str, str]

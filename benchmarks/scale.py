@@ -38,18 +38,20 @@ PASSWORD = "correct horse battery staple"
 
 
 class Rows:
-    """The rows of the result, each with what it has to be.
+    """The rows of the result, each with what it has to be: as it was set, and as what it comes to here."""
 
-    On a core that hashes fewer passwords a second than USUAL_HASHES, what takes time may take so much longer.
-    """
-
-    def __init__(self, hashes: float) -> None:
-        self.slower = max(1.0, USUAL_HASHES / hashes)
+    def __init__(self) -> None:
         self.table = Table("", "measured", "to reach", "here", title="Growth, sign-ins, start and memory")
         for column in self.table.columns[1:]:
             column.justify = "right"
         self.missed: list[str] = []
-        self.add("passwords that one core hashes", hashes, None, "/s")
+        self.slower = 1.0
+
+    def begin(self, hashes: float) -> None:
+        """Begin a section. A core that hashes fewer passwords a second than USUAL_HASHES may take so much longer."""
+        self.slower = max(1.0, USUAL_HASHES / hashes)
+        self.table.add_section()
+        self.add("passwords that a core can hash", hashes, None, "/s")
 
     def add(self, what: str, value: float, limit: float | None, unit: str, *, at_least: bool = False) -> None:
         if limit is None:
@@ -128,22 +130,24 @@ def run(options: argparse.Namespace, console: Console) -> list[str]:
     """Measure and print; return the limits that were missed."""
     core = machine.divide_cores()
     directory = machine.temporary_directory()
-    hashed, hashes = hash_alone(core)
-    rows = Rows(hashes)
+    rows = Rows()
     console.print("Starting the application …")
+    rows.begin(hash_alone(core))
     measure_start(rows, directory, core)
     console.print("Sending and fetching files …")
+    rows.begin(hash_alone(core))
     measure_files(rows, machine.start_postgres(None, directory), directory, core)
     console.print(f"Filling a PostgreSQL with {MANY + OTHERS * FEW + 2 * FEW:,} contacts …")
     url = machine.start_postgres(options.postgres, directory)
     few, many = (data.fill(url, name, 1, count)[0] for name, count in (("few", FEW), ("many", MANY)))
     data.fill(url, "other", OTHERS, FEW)
     console.print("Asking for pages …")
+    rows.begin(hash_alone(core))
     with Server("project", machine.PROJECT, core, directory, DATABASE_URL=url) as server:
         measure_growth(rows, server, few, many, has_trigrams(url))
         import_beside_a_million(rows, server, url, directory)
     console.print("Signing in …")
-    measure_sign_ins(rows, url, directory, core, hashed, options)
+    measure_sign_ins(rows, url, directory, core, options)
     console.print(rows.table)
     return rows.missed
 
@@ -222,6 +226,8 @@ def measure_files(rows: Rows, url: str, directory: Path, core: int) -> None:
         seconds = Client(server, importers.pop().token).send(large, LARGE)
         rows.add(f"import of a CSV of {large.stat().st_size / 1e6:.0f} MB", LARGE / seconds, None, "rows/s")
         rows.add("memory that the worker took for these files", server.mebibytes() - before, 20, "MiB")
+    with data.cursor(url) as sql:
+        data.settle(sql)
 
 
 def import_beside_a_million(rows: Rows, server: Server, url: str, directory: Path) -> None:
@@ -238,53 +244,59 @@ def last_page(client: Client) -> str:
     return str(cursor)
 
 
-def measure_sign_ins(
-    rows: Rows, url: str, directory: Path, core: int, hashed: str, options: argparse.Namespace
-) -> None:
-    owners = data.fill(url, "login", 100, FEW, hashed)
+def measure_sign_ins(rows: Rows, url: str, directory: Path, core: int, options: argparse.Namespace) -> None:
+    owners = data.fill(url, "login", 100, FEW, asyncio.run(PasswordHasher(threads=1).hash(PASSWORD)))
 
     def sign_in(owner: data.Owner, n: int) -> data.Request:
         return "POST", "/auth/login", json.dumps({"email": owner.email, "password": PASSWORD})
 
     sign_ins = data.write_requests(directory / "sign-ins.txt", owners, sign_in, each=1)
     reads = data.write_requests(directory / "reads.txt", owners, data.JOBS["one contact"])
+    hashes, rates, shares, left = [], [], [], []
     with Server("project", machine.PROJECT, core, directory, DATABASE_URL=url) as server:
         # The first sign-in of all makes the statements: 20 ms.
         server.load(sign_ins, 1, 4)
-        alone = server.load(reads, options.seconds, options.connections)
-        logins = server.load(sign_ins, options.seconds, 4)
-        with (
-            server.wrk(sign_ins, options.seconds + 1, 4) as signing,
-            server.wrk(reads, options.seconds, options.connections) as reading,
-        ):
-            meanwhile, signed = read_wrk(reading, "reads"), read_wrk(signing, "sign-ins")
+        for _ in range(options.rounds):
+            hashes.append(hash_alone(core))
+            alone = server.load(reads, options.seconds, options.connections)
+            logins = server.load(sign_ins, options.seconds, 4)
+            with (
+                server.wrk(sign_ins, options.seconds + 1, 4) as signing,
+                server.wrk(reads, options.seconds, options.connections) as reading,
+            ):
+                meanwhile, signed = read_wrk(reading, "reads"), read_wrk(signing, "sign-ins")
+            rates.append(logins.rate)
+            shares.append(signed["requests"] / signed["seconds"] * logins.cpu / 1e6)
+            left.append(meanwhile["requests"] / meanwhile["seconds"] / alone.rate)
     # Apart, since to watch the event loop takes CPU, too.
     with Server("watched", WATCHED, core, directory, DATABASE_URL=url) as server:
         server.load(sign_ins, 1, 4)
         stall(server)
         server.load(sign_ins, options.seconds, 4)
         stalled = stall(server)
-    share = signed["requests"] / signed["seconds"] * logins.cpu / 1e6
-    left = meanwhile["requests"] / meanwhile["seconds"] / alone.rate
-    rows.add("sign-ins on one core", logins.rate, 35, "/s", at_least=True)
-    rows.add("longest stall of the event loop meanwhile", stalled, 10, "ms")
+    share = median(shares)
     # A tenth for what changing between threads costs.
-    rows.add(f"reads while signing in, which takes {share:.0%}", left, round(0.9 * (1 - share), 2), "×", at_least=True)
+    limit = round(0.9 * (1 - share), 2)
+    rows.begin(median(hashes))
+    rows.add("sign-ins on one core", median(rates), 35, "/s", at_least=True)
+    rows.add("longest stall of the event loop meanwhile", stalled, 10, "ms")
+    rows.add(f"reads while signing in, which takes {share:.0%}", median(left), limit, "×", at_least=True)
 
 
-def hash_alone(core: int) -> tuple[str, float]:
-    """Return a hash of PASSWORD, and how many a second a core makes that does nothing else."""
+def hash_alone(core: int) -> float:
+    """Return how many passwords a second a core hashes that does nothing else."""
     hasher, ours = PasswordHasher(threads=1), os.sched_getaffinity(0)
 
-    async def hash_often() -> list[str]:
-        return [await hasher.hash(PASSWORD) for _ in range(HASHES)]
+    async def hash_often() -> None:
+        for _ in range(HASHES):
+            await hasher.hash(PASSWORD)
 
     os.sched_setaffinity(0, {core})
     started_at = time.perf_counter()
-    hashes = asyncio.run(hash_often())
+    asyncio.run(hash_often())
     seconds = time.perf_counter() - started_at
     os.sched_setaffinity(0, ours)
-    return hashes[0], HASHES / seconds
+    return HASHES / seconds
 
 
 def stall(server: Server) -> float:
