@@ -5,9 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
-from benchmarks import compare, scale
+from benchmarks import compare, machine, scale
 from benchmarks.machine import BenchmarkError, newest_postgres
 
 COMPARE = """
@@ -24,9 +25,10 @@ server that answers with other contacts than the rest, end the run with an error
 SCALE = """
 Measure what grows and what waits: an owner with 100,000 contacts among a million beside one with 100;
 files in and out; sign-ins a second on one core, and what the others notice of them; the start; memory. The search needs
-pg_trgm, which Debian's PostgreSQL has and the embedded one has not. Limits in seconds are those of a core that hashes
-48 passwords a second; what they come to on this one, which each section measures first, stands beside them. Takes about
-five minutes, and 2 GB in the temporary directory.
+pg_trgm, which Debian's PostgreSQL has and the embedded one has not. The time of an answer is its median in the quietest
+of the rounds, that of a start its shortest. Limits in seconds are those of a core that hashes 48 passwords a second;
+beside them stands what they come to on this one, which each section measures. Takes about five minutes, and 2 GB in the
+temporary directory.
 """
 
 
@@ -73,12 +75,15 @@ def main() -> None:
     # Or every start would compile the modules anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    before = psutil.cpu_times()
     try:
         missed = options.run(options, console)
     except BenchmarkError as error:
         sys.exit(f"benchmarks: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    used, stolen = machine.cpu_since(before)
+    console.print(f"Other machines on the same host took {stolen / (used + stolen):.0%} of the CPU time asked for.")
     for line in missed:
         console.print(f"missed: {line}", style="red")
     if missed and not options.report_only:

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -88,6 +89,13 @@ def _start_cluster(programs: Path, directory: Path) -> str:
         connection.autocommit = True
         connection.cursor().execute("CREATE DATABASE contacts")
     return f"postgresql://postgres@/contacts?host={data}"
+
+
+def cpu_since(before: Any) -> tuple[float, float]:
+    """Return the seconds of CPU that were used, and those that were asked for and not given, since `before`."""
+    now = psutil.cpu_times()
+    spent = {name: getattr(now, name) - getattr(before, name) for name in now._fields}
+    return sum(spent[name] for name in ("user", "nice", "system", "irq", "softirq")), spent["steal"]
 
 
 @dataclass(frozen=True)
