@@ -82,8 +82,8 @@ def main() -> None:
         sys.exit(f"benchmarks: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    used, stolen = machine.cpu_since(before)
-    console.print(f"Other machines on the same host took {stolen / (used + stolen):.0%} of the CPU time asked for.")
+    stolen = machine.stolen_since(before)
+    console.print(f"Other machines on the same host took {stolen:.0%} of the CPU time asked for.")
     for line in missed:
         console.print(f"missed: {line}", style="red")
     if missed and not options.report_only:

@@ -91,11 +91,11 @@ def _start_cluster(programs: Path, directory: Path) -> str:
     return f"postgresql://postgres@/contacts?host={data}"
 
 
-def cpu_since(before: Any) -> tuple[float, float]:
-    """Return the seconds of CPU that were used, and those that were asked for and not given, since `before`."""
+def stolen_since(before: Any) -> float:
+    """Return the share of the CPU time asked for since `before` that the host gave to other machines."""
     now = psutil.cpu_times()
-    spent = {name: getattr(now, name) - getattr(before, name) for name in now._fields}
-    return sum(spent[name] for name in ("user", "nice", "system", "irq", "softirq")), spent["steal"]
+    spent: dict[str, float] = {name: getattr(now, name) - getattr(before, name) for name in now._fields}
+    return spent["steal"] / sum(spent[name] for name in ("user", "nice", "system", "irq", "softirq", "steal"))
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     # What is imported stays: a collection that walks all of it stops the worker for 40 ms.
     gc.collect()
     gc.freeze()
+    # Looking through what comes after that takes a millisecond, at most.
     gc.set_threshold(10_000)
     # The log lines name no thread, process or line of code, so none is looked up.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

@@ -32,7 +32,7 @@ from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.users import PasswordHasher, UserManager
 from contacts_api.contacts.models import Contact, ContactBase, columns_of, last_date_of_birth
 from contacts_api.contacts.queries import ContactFilter
-from contacts_api.database import Database, create_engine, psycopg2_url
+from contacts_api.database import Database, create_engine, psycopg2_url, table_of
 from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_error
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.imports import import_file
@@ -223,7 +223,7 @@ async def fill(url: str, email: str, count: int) -> None:
             task = progress.add_task("Contacts", total=count)
             rows = believable_contacts(count)
             while batch := [{"owner_id": user.id, "id": uuid7()} | row for row in islice(rows, BATCH)]:
-                await session.execute(insert(Contact.__table__), batch)  # type: ignore[attr-defined]
+                await session.execute(insert(table_of(Contact)), batch)
                 progress.advance(task, len(batch))
         await session.commit()
     out.print(

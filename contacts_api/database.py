@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 import asyncpg
 from fastapi import Depends, Request
-from sqlalchemy import event
+from sqlalchemy import Table, event
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import InvalidatePoolError
@@ -56,6 +56,11 @@ LOST = (
 """What is raised where a connection is no more."""
 # After these there is nothing to be had from the connection, or an answer may be under way still.
 _SPOILT = (*LOST, OSError, asyncio.CancelledError)
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """Return the table of a model, for statements that the ORM has no part in."""
+    return model.__table__  # type: ignore[attr-defined, no-any-return]  # SQLModel declares no such thing
 
 
 def psycopg2_url(database_url: str) -> URL:

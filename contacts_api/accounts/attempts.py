@@ -8,14 +8,14 @@ from sqlalchemy import LargeBinary, bindparam, case, delete, extract, func, sele
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from contacts_api.accounts.models import FailedAttempt
-from contacts_api.database import Database
+from contacts_api.database import Database, table_of
 from contacts_api.errors import Problem
 
 FREE_FAILURES = 10
 SHORTEST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=15)
 
-_ATTEMPT = FailedAttempt.__table__  # type: ignore[attr-defined]
+_ATTEMPT = table_of(FailedAttempt)
 _KEYS = bindparam("keys", type_=ARRAY(LargeBinary))
 _failures = _ATTEMPT.c.failures + 1
 # The exponent has a bound, too: an interval has.

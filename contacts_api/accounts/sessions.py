@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.attempts import FORGET_OLD
 from contacts_api.accounts.models import AuthSession, EndedSession, User
-from contacts_api.database import Database, Row
+from contacts_api.database import Database, Row, table_of
 from contacts_api.errors import Unauthorized
 from contacts_api.settings import Settings
 
@@ -26,7 +26,7 @@ POLL_SECONDS = 0.5
 FRESH_SECONDS = 1.0
 SWEEP_SECONDS = 600
 
-_SESSION = AuthSession.__table__  # type: ignore[attr-defined]
+_SESSION = table_of(AuthSession)
 _OWN = (_SESSION.c.user_id == bindparam("owner_id"), _SESSION.c.id == bindparam("session_id"))
 _LIVE = _SESSION.c.expires_at > func.now()
 _IDLE = bindparam("idle", type_=Interval)
@@ -77,7 +77,7 @@ _ended = (
     .cte("ended")
 )
 END = (
-    insert(EndedSession.__table__)  # type: ignore[attr-defined]
+    insert(table_of(EndedSession))
     .from_select(["id"], select(_ended.c.id), include_defaults=False)
     .on_conflict_do_nothing()
     .returning(col(EndedSession.id))

@@ -39,7 +39,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from contacts_api.contacts.models import Contact, ContactBase
-from contacts_api.database import Row
+from contacts_api.database import Row, table_of
 from contacts_api.pagination import PageQuery
 from contacts_api.text import SearchTerm, fold
 
@@ -52,7 +52,7 @@ _LINES: dict[str, ColumnElement[int]] = {
     "email": literal_column("3"),
 }
 
-_CONTACT = Contact.__table__  # type: ignore[attr-defined]
+_CONTACT = table_of(Contact)
 _SORT_COLUMNS = {
     "name": _CONTACT.c.sort_name,
     "created_at": _CONTACT.c.created_at,
