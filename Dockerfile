@@ -1,4 +1,4 @@
-FROM python:3.13-slim
+FROM python:3.13.18-slim
 
 RUN useradd --system --uid 1000 --home-dir /app app
 WORKDIR /app

@@ -40,23 +40,24 @@ audit: .venv/.develops
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt
 
 # After a change of the dependencies in pyproject.toml.
+requirements: COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make requirements"
 requirements:
 	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --upgrade \
-		--custom-compile-command "make requirements" pyproject.toml -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make requirements" -c requirements.txt --group dev -o requirements-dev.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make requirements" -c requirements.txt --group bench -o requirements-bench.txt
+	$(COMPILE) pyproject.toml -o requirements.txt
+	echo faker | $(COMPILE) --no-deps - -o requirements-seed.txt
+	$(COMPILE) -c requirements.txt -c requirements-seed.txt --group dev -o requirements-dev.txt
+	$(COMPILE) -c requirements.txt --group bench -o requirements-bench.txt
 
 clean:
 	rm -rf .venv
 
-.venv/.runs: requirements.txt
+.venv/.runs: requirements.txt requirements-seed.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
 	@echo "Installing into .venv …"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+		-r requirements.txt -r requirements-seed.txt
 	@touch $@
 
 .venv/.develops: requirements-dev.txt .venv/.runs

@@ -233,7 +233,10 @@ async def fill(url: str, email: str, count: int) -> None:
 
 def believable_contacts(count: int) -> Iterator[dict[str, Any]]:
     """Yield rows of contacts, in several scripts: drawn from samples, since Faker makes 3,000 a second."""
-    from faker import Faker  # which takes half a second to import
+    try:
+        from faker import Faker  # which takes half a second to import
+    except ImportError:
+        raise CommandError("`seed` needs Faker: pip install --require-hashes -r requirements-seed.txt") from None
 
     def sample(of: str, locale: str = "en_US", size: int = 200, **options: int) -> list[Any]:
         faker = Faker(locale)
