@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -38,11 +38,17 @@ from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.imports import import_file
 from contacts_api.exchange.models import OnDuplicate
 from contacts_api.exchange.records import Format
+from contacts_api.protocol import Protocol
 from contacts_api.schema import SchemaError, migrate
 from contacts_api.settings import Settings
 
+if os.name == "posix":
+    import resource
+
 OLDEST_POSTGRESQL = 15
 SHUTDOWN_SECONDS = 10
+# A worker that does not answer its supervisor for so long is replaced. One that is only busy answers sooner.
+HUNG_SECONDS = 30
 BATCH = 500
 NO_ACCOUNT = "There is no account with this e-mail address."
 LOCALES = ("en_US", "uk_UA", "pl_PL", "fr_FR")
@@ -137,6 +143,7 @@ def serve(options: argparse.Namespace, settings: Settings) -> None:
     workers = options.workers or settings.web_concurrency
     # The workers are new processes: this is how they get to know.
     os.environ |= {"DATABASE_URL": url, "JWT_SECRET": secret, "WEB_CONCURRENCY": str(workers)}
+    allow_many_files()
     # As an exit, not a death, so that the embedded PostgreSQL is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     host = f"[{options.host}]" if ":" in options.host else options.host
@@ -152,7 +159,18 @@ def serve(options: argparse.Namespace, settings: Settings) -> None:
         log_config=logging_at(settings.log_level),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        http=Protocol,
+        timeout_worker_healthcheck=HUNG_SECONDS,
     )
+
+
+def allow_many_files() -> None:
+    """Raise the limit on open files to the highest that is allowed: each connection takes one."""
+    if os.name == "posix":
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # macOS names a limit that it does not grant.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def logging_at(level: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ LAYERS = [
     "database",
     "schema",
     "embedded",
+    "protocol",
     "http",
     "pagination",
     "accounts",
