@@ -16,17 +16,20 @@ from starlette.staticfiles import StaticFiles
 
 from contacts_api import __version__
 from contacts_api.accounts.attempts import Attempts
+from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
 from contacts_api.accounts.users import PasswordHasher, Tokens
 from contacts_api.contacts.routes import contacts
 from contacts_api.database import Autocommit, Database, create_engine
 from contacts_api.errors import DatabaseUnavailable, SchemaOutdated, add_error_handlers, documented, problem_schemas
+from contacts_api.exchange.imports import IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
 from contacts_api.exchange.routes import calendar, exchange, uploads
 from contacts_api.http import CORS, RequestLog, Route
 from contacts_api.pagination import Cursors
 from contacts_api.schema import NEWEST
 from contacts_api.settings import Settings
+from contacts_api.waiting import REQUEST_SECONDS, Places
 
 STATIC = Path(__file__).parent / "static"
 DESCRIPTION = """
@@ -49,6 +52,8 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+# Each is read in a fraction of a second.
+LARGE_BODIES_WAITING = 24
 EXPOSED_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
 
 _REVISIONS = text("SELECT version_num FROM alembic_version")
@@ -115,16 +120,21 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if settings.database_url is None or settings.jwt_secret is None:
         raise RuntimeError("DATABASE_URL and JWT_SECRET are not set; `python -m contacts_api` does without them.")
     url, secret = settings.database_url.get_secret_value(), settings.jwt_secret.get_secret_value()
-    # The watch has a connection of its own: what it learns must not wait for requests.
-    engines = [create_engine(url, settings.pool_size), create_engine(url, pool_size=1)]
-    app.state.database, watch = (Database(engine) for engine in engines)
+    # The watch has a connection of its own: what it learns must not wait for requests. So have imports: no request
+    # must wait for them.
+    engines = [create_engine(url, size) for size in (settings.pool_size, 1, IMPORTS)]
+    app.state.database = Database(engines[0])
+    watch = Database(engines[1])
+    app.state.imports = Database(engines[2], waiting=IMPORTS_WAITING, seconds=IMPORT_WAIT_SECONDS)
     app.state.sessions = Sessions(app.state.database, settings)
-    app.state.ended_sessions = EndedSessions(watch, settings.access_token_seconds)
+    app.state.ended_sessions = EndedSessions(watch)
+    app.state.cleanup = Cleanup(app.state.database, settings.access_token_seconds)
     app.state.attempts = Attempts(app.state.database)
     app.state.tokens = Tokens(settings, secret, app.state.clock)
     app.state.hasher = PasswordHasher(settings.hashing_threads)
+    app.state.large_bodies = Places(1, waiting=LARGE_BODIES_WAITING, seconds=REQUEST_SECONDS)
     app.state.cursors = Cursors(secret.encode())
-    watching = asyncio.create_task(app.state.ended_sessions.watch())
+    tasks = [asyncio.create_task(work) for work in (app.state.ended_sessions.watch(), app.state.cleanup.run())]
     # What is imported stays: a collection that walks all of it stops the worker for 40 ms.
     gc.collect()
     gc.freeze()
@@ -136,7 +146,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        watching.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(engine.dispose() for engine in engines))
 
 

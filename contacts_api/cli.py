@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from contacts_api import __version__, embedded
@@ -32,10 +31,11 @@ from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.users import PasswordHasher, UserManager
 from contacts_api.contacts.models import Contact, ContactBase, columns_of, last_date_of_birth
 from contacts_api.contacts.queries import ContactFilter
+from contacts_api.contacts.quota import count_contacts
 from contacts_api.database import Database, create_engine, psycopg2_url, table_of
 from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_error
 from contacts_api.exchange.exports import export_contacts
-from contacts_api.exchange.imports import import_file
+from contacts_api.exchange.imports import claim_import, import_file
 from contacts_api.exchange.models import OnDuplicate
 from contacts_api.exchange.records import Format
 from contacts_api.protocol import Protocol
@@ -231,19 +231,20 @@ def seed(options: argparse.Namespace, settings: Settings) -> None:
 async def fill(url: str, email: str, count: int) -> None:
     """Make the account, unless there is one, and its contacts: all of them or none."""
     password = secrets.token_urlsafe(12)
-    async with manager(url) as users:
+    async with manager(url) as (users, database):
         user = await users.user_db.get_by_email(email)
         is_new = user is None
         user = user or await users.register(UserCreate(email=email, password=password))
-        session = users.session
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=err) as progress:
             task = progress.add_task("Contacts", total=count)
             rows = believable_contacts(count)
-            while batch := [{"owner_id": user.id, "id": uuid7()} | row for row in islice(rows, BATCH)]:
-                await session.execute(insert(table_of(Contact)), batch)
-                progress.advance(task, len(batch))
-        await session.commit()
+            async with database.session() as session:
+                while batch := [{"owner_id": user.id, "id": uuid7()} | row for row in islice(rows, BATCH)]:
+                    await session.execute(insert(table_of(Contact)), batch)
+                    progress.advance(task, len(batch))
+        async with database.transaction(keep=True) as connection:
+            await count_contacts(connection, user.id)
     out.print(
         f"{count:,} contacts. Sign in as {email} with " + (f"the password {password}" if is_new else "your password")
     )
@@ -285,16 +286,18 @@ def run_import(options: argparse.Namespace, settings: Settings) -> None:
 async def import_into(options: argparse.Namespace, settings: Settings) -> None:
     async with account(settings, options.email) as (database, user):
         with opened(options.file, "rb") as file, progress_of(options.file.stat().st_size or None) as advance:
-            report = await import_file(
-                database,
-                user.id,
-                file,
-                last_date_of_birth=last_date_of_birth(datetime.now(UTC)),
-                max_rows=settings.import_max_rows,
-                dry_run=options.dry_run,
-                on_duplicate=options.on_duplicate,
-                on_progress=lambda: advance(file.tell()) if file.seekable() else None,
-            )
+            async with claim_import(database, user.id):
+                report = await import_file(
+                    database,
+                    user.id,
+                    file,
+                    last_date_of_birth=last_date_of_birth(datetime.now(UTC)),
+                    max_rows=settings.import_max_rows,
+                    max_contacts=settings.max_contacts,
+                    dry_run=options.dry_run,
+                    on_duplicate=options.on_duplicate,
+                    on_progress=lambda: advance(file.tell()) if file.seekable() else None,
+                )
     for error in report.errors:
         err.print(f"row {error.row}: {error.field or 'the row'}: {error.detail}", markup=False, soft_wrap=True)
     numbers = ", ".join(f"{getattr(report, name):,} {name}" for name in ("created", "updated", "skipped", "failed"))
@@ -331,17 +334,14 @@ async def exported(options: argparse.Namespace, settings: Settings) -> AsyncGene
 @asynccontextmanager
 async def account(settings: Settings, email: str) -> AsyncIterator[tuple[Database, User]]:
     url = connect(settings)
-    async with manager(url) as users:
+    async with manager(url) as (users, database):
         user = await users.find(email)
-    if user is None:
-        raise CommandError(NO_ACCOUNT)
-    engine = create_engine(url, pool_size=1)
-    try:
-        yield Database(engine), user
-    except DATABASE_ERRORS as error:
-        raise CommandError(f"{problem_of_database_error(error).title}.") from None
-    finally:
-        await engine.dispose()
+        if user is None:
+            raise CommandError(NO_ACCOUNT)
+        try:
+            yield database, user
+        except DATABASE_ERRORS as error:
+            raise CommandError(f"{problem_of_database_error(error).title}.") from None
 
 
 def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManager[BinaryIO]:
@@ -387,21 +387,20 @@ def activate(options: argparse.Namespace, settings: Settings) -> None:
 
 
 async def change(settings: Settings, email: str, how: Callable[[UserManager, User], Coroutine[Any, Any, None]]) -> None:
-    """Find the account and change it, in one transaction."""
-    async with manager(connect(settings)) as users:
+    """Find the account and change it."""
+    async with manager(connect(settings)) as (users, _):
         user = await users.find(email)
         if user is None:
             raise CommandError(NO_ACCOUNT)
         await how(users, user)
-        await users.session.commit()
 
 
 @asynccontextmanager
-async def manager(url: str) -> AsyncIterator[UserManager]:
+async def manager(url: str) -> AsyncIterator[tuple[UserManager, Database]]:
     engine = create_engine(url, pool_size=2)
+    database = Database(engine)
     try:
-        async with AsyncSession(Database(engine).engine, expire_on_commit=False) as session:
-            yield UserManager(session, PasswordHasher(threads=1), Attempts(Database(engine)))
+        yield UserManager(database, PasswordHasher(threads=1), Attempts(database)), database
     finally:
         await engine.dispose()
 

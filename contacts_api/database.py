@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -19,6 +18,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
+from contacts_api.waiting import Places
+
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -26,12 +27,13 @@ SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
 }
 
-# They keep a request that meets a dead, frozen or locked database under six seconds: it waits for a connection from
-# the pool, and then either for a new one or for an answer, since the first of these that fails is the last.
+# A statement waits for a connection of the pool, and then either for a new one or for an answer, since the first of
+# these that fails is the last. What a request waits for in all has a deadline of its own: waiting.REQUEST_SECONDS.
 POOL_SECONDS = 1.5
 CONNECT_SECONDS = 2
 ANSWER_SECONDS = 3
-DEADLINE_SECONDS = 5
+# So many may wait for a connection.
+WAITING = 200
 
 SERVER_SETTINGS = {
     "application_name": "contacts_api",
@@ -96,6 +98,7 @@ def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
+        # As many places as connections: whoever has a place finds one.
         pool_timeout=POOL_SECONDS,
         # Setting it for each statement, and back again, takes longer than PostgreSQL takes to read a row.
         isolation_level="AUTOCOMMIT",
@@ -137,44 +140,42 @@ def _compile(statement: Executable) -> tuple[str, tuple[str, ...], dict[str, Any
     return str(compiled), tuple(compiled.positiontup), given
 
 
-class Database:
-    """Single statements, each its own transaction, on asyncpg's own connections: SQLAlchemy's cost twice the CPU."""
+async def fetch(connection: asyncpg.Connection, statement: Executable, **parameters: Any) -> list[Row]:
+    """Run one statement on asyncpg's own connection, and return the rows of its answer."""
+    sql, names, given = _compile(statement)
+    values = {**given, **parameters}
+    rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
+    return rows
 
-    def __init__(self, engine: AsyncEngine) -> None:
+
+class Database:
+    """Single statements, each its own transaction, on asyncpg's own connections: SQLAlchemy's cost twice the CPU.
+
+    Whoever finds no free connection waits in a short queue, and raises Busy where that does not help.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, waiting: int = WAITING, seconds: float = POOL_SECONDS) -> None:
         self._autocommit = engine
+        self._places = Places(engine.pool.size(), waiting=waiting, seconds=seconds)  # type: ignore[attr-defined]  # ours
         self.engine = engine.execution_options(isolation_level="READ COMMITTED")
 
     async def read(self, statement: Executable, **parameters: Any) -> list[Row]:
         """Return the rows. Tries again once where the connection was lost: reading changes nothing."""
-        ends_at = time.monotonic() + DEADLINE_SECONDS
         try:
             return await self.write(statement, **parameters)
         except LOST:
-            async with asyncio.timeout(ends_at - time.monotonic()):
-                return await self.write(statement, **parameters)
+            return await self.write(statement, **parameters)
 
     async def write(self, statement: Executable, **parameters: Any) -> list[Row]:
         """Run one statement, committed on return, and return the rows of its answer."""
-        sql, names, given = _compile(statement)
-        values = {**given, **parameters}
-        pooled = await self._autocommit.raw_connection()
-        connection: asyncpg.Connection = pooled.driver_connection
-        try:
-            rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
-            return rows
-        except _SPOILT:
-            connection.terminate()
-            raise
-        finally:
-            pooled.close()
+        async with self._connection() as connection:
+            return await fetch(connection, statement, **parameters)
 
     @asynccontextmanager
     async def transaction(self, *, keep: bool) -> AsyncIterator[asyncpg.Connection]:
         """Yield asyncpg's own connection, for COPY and long statements, in a transaction; keep it or roll it back."""
-        pooled = await self._autocommit.raw_connection()
-        connection: asyncpg.Connection = pooled.driver_connection
-        transaction = connection.transaction()
-        try:
+        async with self._connection() as connection:
+            transaction = connection.transaction()
             await transaction.start()
             try:
                 yield connection
@@ -182,13 +183,32 @@ class Database:
                 await transaction.rollback()
                 raise
             await (transaction.commit() if keep else transaction.rollback())
-        except BaseException as error:
-            # Better none than one with half a transaction on it.
-            if isinstance(error, _SPOILT) or connection.is_in_transaction():
-                connection.terminate()
-            raise
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """Yield a session in a transaction of its own, which is committed at the end."""
+        async with self._places.place(), AsyncSession(self.engine, expire_on_commit=False) as session:
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Yield asyncpg's own connection."""
+        await self._places.take()
+        try:
+            pooled = await self._autocommit.raw_connection()
+            connection: asyncpg.Connection = pooled.driver_connection
+            try:
+                yield connection
+            except BaseException as error:
+                # Better none than one with half a transaction on it, or an answer under way.
+                if isinstance(error, _SPOILT) or connection.is_in_transaction():
+                    connection.terminate()
+                raise
+            finally:
+                pooled.close()
         finally:
-            pooled.close()
+            self._places.leave()
 
 
 async def get_database(request: Request) -> Database:
@@ -198,9 +218,8 @@ async def get_database(request: Request) -> Database:
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
     database: Database = request.app.state.database
-    async with AsyncSession(database.engine, expire_on_commit=False) as session:
+    async with database.session() as session:
         yield session
-        await session.commit()
 
 
 Autocommit: TypeAlias = Annotated[Database, Depends(get_database)]

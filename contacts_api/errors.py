@@ -95,6 +95,10 @@ class Invalid(Problem):
         return cls(detail, errors=[FieldError(loc=list(loc), code=code or cls.code, detail=detail)])
 
 
+class TooMany(Invalid):
+    code, title = "too_many", "There may be no more of these"
+
+
 class InvalidJSON(Invalid):
     code, title = "invalid_json", "The body is not valid JSON"
 
@@ -163,7 +167,7 @@ def problem_of_database_error(error: BaseException) -> Problem:
         return Conflict()
     if state == "42P01":
         return SchemaOutdated()
-    if state == "23503":
+    if state == "23503" and _is_of_owner(original):
         # The owner of a new row is gone: its account was deleted a moment ago.
         return Unauthorized()
     if state.startswith("22") or state == "23502":
@@ -187,6 +191,13 @@ class UnexpectedDatabaseError(Exception):
         super().__init__(
             f"{message} (SQLSTATE {getattr(original, 'sqlstate', None)}): {getattr(error, 'statement', '')}"
         )
+
+
+def _is_of_owner(error: BaseException | None) -> bool:
+    """Say whether a foreign key that failed is the one that leads from a row to its owner."""
+    cause = getattr(error, "__cause__", None) or error
+    name, table = (getattr(cause, f"{of}_name", None) for of in ("constraint", "table"))
+    return name in (f"fk_{table}_owner_id", f"fk_{table}_user_id")
 
 
 def _is_passing(state: str) -> bool:

@@ -1,11 +1,12 @@
 """What HTTP asks of every route alike: limits, media types, request ids, HEAD, the log."""
 
+import asyncio
 import inspect
 import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from functools import wraps
 from typing import Any, get_args
 from urllib.parse import unquote_to_bytes
@@ -15,13 +16,14 @@ from fastapi import params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
+from contacts_api.bodies import BodyLimit, Request, name_few
 from contacts_api.errors import (
     DATABASE_ERRORS,
     BodyTooLarge,
@@ -32,49 +34,9 @@ from contacts_api.errors import (
     UnsupportedMediaType,
     documented,
 )
-from contacts_api.settings import Settings
+from contacts_api.waiting import REQUEST_SECONDS, has_come
 
 logger = logging.getLogger("contacts_api.access")
-
-BODY_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True)
-class BodyLimit:
-    """Says in the annotation of a body how many bytes it may have."""
-
-    of: Callable[[Settings], int]
-
-
-class Request(FastAPIRequest):
-    """A request whose body has a limit, and whose JSON is JSON (RFC 8259): no NaN, no lone surrogate."""
-
-    max_bytes = BODY_BYTES
-
-    async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
-        size = 0
-        async for chunk in super().stream():
-            size += len(chunk)
-            self.refuse_more(size)
-            yield chunk
-
-    def refuse_more(self, size: int) -> None:
-        if size > self.max_bytes:
-            raise BodyTooLarge(f"It may have at most {self.max_bytes:,} bytes.")
-
-    async def has_body(self) -> bool:
-        """Say whether there is a body, of which no more than a first piece is read."""
-        async for chunk in self.stream():
-            if chunk:
-                return True
-        self._body = b""
-        return False
-
-    async def json(self) -> Any:
-        try:
-            return from_json(await self.body(), allow_inf_nan=False)
-        except ValueError:
-            raise InvalidJSON.field("body", detail="The body must be one JSON value, in UTF-8.") from None
 
 
 class OriginRefused(Problem):
@@ -106,7 +68,7 @@ def _read_query(endpoint: Callable[..., Any]) -> tuple[Callable[..., Any], dict[
     async def read_and_run(*, _request: FastAPIRequest, **arguments: Any) -> Any:
         if name or _request.scope["query_string"]:
             try:
-                query = model.model_validate(dict(_request.query_params))
+                query = model.model_validate(name_few(model, dict(_request.query_params)))
             except ValidationError as error:
                 details = error.errors()
                 raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in details]) from None
@@ -150,29 +112,43 @@ class Route(APIRoute):
 
         async def read_and_handle(request: FastAPIRequest) -> Response:
             request = Request(request.scope, request.receive)
+            request.body_field = self.body_field
             media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if self.body_limit:
                 request.max_bytes = self.body_limit.of(request.app.state.settings)
             if self.body_field:
-                request.refuse_more(int(request.headers.get("content-length", 0)))
+                request.refuse_announced()
             if taken and media_type not in taken and await request.has_body():
                 raise UnsupportedMediaType(f"Send it as {taken[0]}.")
-            await self.admit(request)
             try:
-                return await handle(request)
+                async with self.admitted(request):
+                    return await handle(request)
+            except ClientDisconnect:
+                raise Invalid.field("body", detail="The body did not come whole.") from None
+            except RequestValidationError:
+                if request.refused:
+                    raise RequestValidationError(request.refused) from None
+                raise
             except DATABASE_ERRORS:
                 await self._refuse_invalid(request)
                 raise
 
         return read_and_handle
 
-    async def admit(self, request: FastAPIRequest) -> None:
-        """Raise what stands against reading the body, now that it is known to be of a type that is taken."""
+    @asynccontextmanager
+    async def admitted(self, request: FastAPIRequest) -> AsyncIterator[None]:
+        """Read the body, which is of a type that is taken, and bound the time that the rest takes."""
+        if self.body_field:
+            await request.body()
+        has_come(request)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            yield
 
     async def _refuse_invalid(self, request: Request) -> None:
         """Raise what is wrong with a JSON body anyway: to wait for the database would be in vain."""
         if self.body_field and not isinstance(self.body_field.field_info, params.Form):
-            _, errors = self.body_field.validate(await request.json(), loc=("body",))
+            body = await request.json()
+            errors = request.refused or self.body_field.validate(body, loc=("body",))[1]
             if errors:
                 raise RequestValidationError(errors)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from contacts_api.database import psycopg2_url
 
-NEWEST = "2026_11_23_exchange"
+NEWEST = "2026_11_25_bounds"
 """The revision that this code works with."""
 
 

@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     session_seconds: PositiveInt = 30 * 24 * 3600
 
     registration_open: bool = True
+    max_contacts: PositiveInt = 1_000_000
     import_max_bytes: PositiveInt = 100_000_000
     import_max_rows: PositiveInt = 200_000
     time_zone: Annotated[str, AfterValidator(known_time_zone)] = "UTC"

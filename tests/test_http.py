@@ -330,3 +330,20 @@ async def test_a_fault_of_ours_is_a_500_that_tells_nothing(
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
     assert "additional_info" not in response.text
     assert response.headers["x-request-id"] in caplog.text
+
+
+async def test_a_foreign_key_that_fails_is_a_401_for_the_owners_own_only(
+    app: FastAPI, ada: Client, execute: Execute, caplog: pytest.LogCaptureFixture
+) -> None:
+    execute("CREATE TABLE shelf (name text PRIMARY KEY)")
+    execute("ALTER TABLE contact ADD CONSTRAINT fk_contact_shelf FOREIGN KEY (first_name) REFERENCES shelf NOT VALID")
+    try:
+        another = await ada.post("/contacts", json=A_CONTACT)
+    finally:
+        execute("ALTER TABLE contact DROP CONSTRAINT fk_contact_shelf; DROP TABLE shelf")
+    execute('DELETE FROM "user"')
+    owners = await ada.post("/contacts", json=A_CONTACT)
+
+    assert (another.status_code, another.json()["code"]) == (500, "internal_error")
+    assert "fk_contact_shelf" in caplog.text
+    assert owners.status_code == 401

@@ -37,8 +37,6 @@ _COUNT = (
     )
 )
 _FORGET = delete(_ATTEMPT).where(_ATTEMPT.c.key == func.any(_KEYS))
-FORGET_OLD = delete(_ATTEMPT).where(_ATTEMPT.c.failed_at < func.now() - timedelta(days=1))
-"""Forget accounts that nobody has failed to get into for a day."""
 
 
 class TooManyAttempts(Problem):

@@ -7,16 +7,17 @@ from uuid import UUID
 
 from pydantic import AfterValidator, JsonValue, StringConstraints
 from pydantic import Field as Rule
-from sqlalchemy import DateTime, String, func
+from sqlalchemy import DateTime, Index, String, func, text
 from sqlmodel import Field, SQLModel
 from sqlmodel._compat import SQLModelConfig
 from uuid_utils.compat import uuid7
 
+from contacts_api.bodies import Body
 from contacts_api.text import OneLine, Timestamp, Trimmed, is_plain_address, read_address
 
 
-def _stamped() -> Any:
-    return Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})
+def _stamped(*, index: bool = False) -> Any:
+    return Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()}, index=index)
 
 
 class User(SQLModel, table=True):
@@ -29,6 +30,10 @@ class User(SQLModel, table=True):
     is_superuser: bool = False
     is_verified: bool = False
     created_at: datetime = _stamped()
+    # When it was deleted: the row goes when all that it owns has gone.
+    erased_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+    __table_args__ = (Index("ix_user_erased_at", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),)
 
 
 class AuthSession(SQLModel, table=True):
@@ -51,7 +56,7 @@ class EndedSession(SQLModel, table=True):
     __tablename__ = "ended_session"
 
     id: UUID = Field(primary_key=True)
-    ended_at: datetime = _stamped()
+    ended_at: datetime = _stamped(index=True)
 
 
 class FailedAttempt(SQLModel, table=True):
@@ -61,7 +66,7 @@ class FailedAttempt(SQLModel, table=True):
 
     key: bytes = Field(primary_key=True)
     failures: int
-    failed_at: datetime = _stamped()
+    failed_at: datetime = _stamped(index=True)
     blocked_until: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
@@ -93,17 +98,17 @@ _A_PASSWORD = "correct horse battery staple"  # noqa: S105 (an example)
 
 
 def _body(**example: JsonValue) -> SQLModelConfig:
-    return SQLModelConfig(extra="forbid", json_schema_extra={"examples": [example]})
+    return SQLModelConfig(json_schema_extra={"examples": [example]})
 
 
-class UserCreate(SQLModel):
+class UserCreate(Body):
     model_config = _body(email=_AN_EMAIL, password=_A_PASSWORD)
 
     email: EmailAddress
     password: Password
 
 
-class UserUpdate(SQLModel):
+class UserUpdate(Body):
     """What is to change, and the password of today."""
 
     model_config = _body(current_password=_A_PASSWORD, email="ada.lovelace@example.com")
@@ -113,26 +118,26 @@ class UserUpdate(SQLModel):
     password: Password = Field(default_factory=str)
 
 
-class PasswordCheck(SQLModel):
+class PasswordCheck(Body):
     model_config = _body(current_password=_A_PASSWORD)
 
     current_password: Secret
 
 
-class Credentials(SQLModel):
+class Credentials(Body):
     model_config = _body(email=_AN_EMAIL, password=_A_PASSWORD)
 
     email: str
     password: Secret
 
 
-class RefreshRequest(SQLModel):
+class RefreshRequest(Body):
     model_config = _body(refresh_token="the one you were given last")  # noqa: S106
 
     refresh_token: Secret
 
 
-class TokenRequest(SQLModel):
+class TokenRequest(Body):
     """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6); what names a client is ignored."""
 
     model_config = _body(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)

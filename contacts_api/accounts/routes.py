@@ -22,6 +22,7 @@ from contacts_api.accounts.models import (
 )
 from contacts_api.accounts.sessions import InvalidRefreshToken
 from contacts_api.accounts.users import (
+    AccountCleanup,
     BadCredentials,
     CurrentUser,
     EmailTaken,
@@ -178,6 +179,7 @@ async def update_me(changes: UserUpdate, user: CurrentUser, owner: Owner, users:
     response_class=Response,
     responses=documented(Unauthorized, InvalidToken, WrongPassword, TooManyAttempts),
 )
-async def delete_me(confirmation: PasswordCheck, user: CurrentUser, users: Users) -> None:
+async def delete_me(confirmation: PasswordCheck, user: CurrentUser, users: Users, cleanup: AccountCleanup) -> None:
     """Delete your account, with all your contacts."""
     await users.erase(user, confirmation.current_password)
+    await cleanup.erase(user.id)

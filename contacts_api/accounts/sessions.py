@@ -7,12 +7,25 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Interval, String, Uuid, bindparam, delete, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Interval,
+    String,
+    Uuid,
+    bindparam,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningInsert
 from sqlmodel import col
 from uuid_utils.compat import uuid7
 
-from contacts_api.accounts.attempts import FORGET_OLD
 from contacts_api.accounts.models import AuthSession, EndedSession, User
 from contacts_api.database import Database, Row, table_of
 from contacts_api.errors import Unauthorized
@@ -24,7 +37,7 @@ LEEWAY_SECONDS = 30
 GRACE_SECONDS = 10
 POLL_SECONDS = 0.5
 FRESH_SECONDS = 1.0
-SWEEP_SECONDS = 600
+MAX_SESSIONS = 100
 
 _SESSION = table_of(AuthSession)
 _OWN = (_SESSION.c.user_id == bindparam("owner_id"), _SESSION.c.id == bindparam("session_id"))
@@ -66,30 +79,32 @@ _ROTATE = (
 _CURRENT = select(
     _SESSION, (_SESSION.c.refreshed_at > func.now() - timedelta(seconds=GRACE_SECONDS)).label("in_grace")
 ).where(*_OWN, _LIVE)
-_ended = (
-    delete(_SESSION)
-    .where(
-        _SESSION.c.user_id == bindparam("owner_id"),
-        or_(bindparam("only", type_=Uuid).is_(None), _SESSION.c.id == bindparam("only", type_=Uuid)),
-        or_(bindparam("but", type_=Uuid).is_(None), _SESSION.c.id != bindparam("but", type_=Uuid)),
+_of_owner = _SESSION.c.user_id == bindparam("owner_id")
+
+
+def _end(*conditions: ColumnElement[bool]) -> ReturningInsert[tuple[UUID]]:
+    """Return the statement that ends the sessions of `owner_id` that meet these conditions, and returns their ids."""
+    ended = delete(_SESSION).where(_of_owner, *conditions).returning(_SESSION.c.id).cte("ended")
+    return (
+        insert(table_of(EndedSession))
+        .from_select(["id"], select(ended.c.id), include_defaults=False)
+        .on_conflict_do_nothing()
+        .returning(col(EndedSession.id))
     )
-    .returning(_SESSION.c.id)
-    .cte("ended")
-)
-END = (
-    insert(table_of(EndedSession))
-    .from_select(["id"], select(_ended.c.id), include_defaults=False)
-    .on_conflict_do_nothing()
-    .returning(col(EndedSession.id))
+
+
+END = _end(
+    or_(bindparam("only", type_=Uuid).is_(None), _SESSION.c.id == bindparam("only", type_=Uuid)),
+    or_(bindparam("but", type_=Uuid).is_(None), _SESSION.c.id != bindparam("but", type_=Uuid)),
 )
 """End the sessions of `owner_id`: all, `only` one, or all `but` one. Returns the id of one that ended."""
 
-_LIST = select(_SESSION).where(_SESSION.c.user_id == bindparam("owner_id"), _LIVE).order_by(_SESSION.c.id)
+_newest_first = select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.created_at.desc(), _SESSION.c.id.desc())
+_END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(literal(MAX_SESSIONS, Integer))))
+_LIST = select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
 _IS_LIVE = select(literal(1)).where(*_OWN, _LIVE)
 # The one statement that names no owner: every worker has to know of every ending.
 _ENDED_IDS = select(func.array_agg(col(EndedSession.id)))
-_FORGET_SESSIONS = delete(_SESSION).where(_SESSION.c.expires_at < func.now())
-_FORGET_ENDED = delete(EndedSession).where(col(EndedSession.ended_at) < func.now() - bindparam("kept", type_=Interval))
 
 
 class InvalidRefreshToken(Unauthorized):
@@ -117,7 +132,10 @@ class Sessions:
         }
 
     async def open(self, user: User, user_agent: str | None) -> Row | None:
-        """Return the row of a new session; None if the account has changed since `user` was read."""
+        """Return the row of a new session; None if the account has changed since `user` was read.
+
+        Of more than MAX_SESSIONS the oldest ends.
+        """
         rows = await self._database.write(
             _OPEN,
             owner_id=user.id,
@@ -126,6 +144,8 @@ class Sessions:
             user_agent=user_agent,
             **self._lifetimes,
         )
+        # Only now, so that of several that are opened at once, the last one sees all others.
+        await self._database.write(_END_OLDEST, owner_id=user.id)
         return rows[0] if rows else None
 
     async def rotate(self, claims: Claims) -> Row:
@@ -158,9 +178,8 @@ class Sessions:
 class EndedSessions:
     """One worker's copy of the sessions that ended within an access token's lifetime."""
 
-    def __init__(self, database: Database, access_token_seconds: int) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._kept = timedelta(seconds=access_token_seconds + 2 * LEEWAY_SECONDS)
         self._ids: frozenset[UUID] = frozenset()
         self._read_at = float("-inf")
 
@@ -171,14 +190,10 @@ class EndedSessions:
         return not await self._database.read(_IS_LIVE, owner_id=claims.user_id, session_id=claims.session_id)
 
     async def watch(self) -> None:
-        """Keep the copy fresh, and the tables free of what is past, until cancelled."""
-        swept_at = float("-inf")
+        """Keep the copy fresh until cancelled."""
         while True:
             try:
                 await self.refresh()
-                if time.monotonic() - swept_at > SWEEP_SECONDS:
-                    await self.sweep()
-                    swept_at = time.monotonic()
             except Exception as error:
                 # Whatever it is, the next look may succeed; without one, every request looks its session up.
                 logger.warning("cannot read the ended sessions: %s", type(error).__name__)
@@ -189,9 +204,3 @@ class EndedSessions:
         ((ids,),) = await self._database.read(_ENDED_IDS)
         self._ids = frozenset(ids or ())
         self._read_at = asked_at
-
-    async def sweep(self) -> None:
-        """Delete the sessions past their end, and the endings that no token outlives."""
-        await self._database.write(_FORGET_SESSIONS)
-        await self._database.write(FORGET_OLD)
-        await self._database.write(_FORGET_ENDED, kept=self._kept)

@@ -1,12 +1,13 @@
 """All that fastapi-users does for us: the user manager, the hashing of passwords, the JWT strategy."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 import jwt
@@ -17,6 +18,7 @@ from fastapi.security import OAuth2PasswordRequestForm
 from fastapi.security.base import SecurityBase
 from fastapi_users import BaseUserManager, UUIDIDMixin
 from fastapi_users.authentication import JWTStrategy
+from fastapi_users.db import BaseUserDatabase
 from fastapi_users.jwt import generate_jwt
 from fastapi_users.password import PasswordHelper
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
@@ -29,11 +31,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from contacts_api.accounts.attempts import Attempts, key_of
+from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
 from contacts_api.accounts.sessions import END, LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken, Sessions
-from contacts_api.database import Row, Session
+from contacts_api.database import Database, Row
 from contacts_api.errors import Conflict, FieldError, Invalid, Problem, Unauthorized
 from contacts_api.settings import Settings
+from contacts_api.waiting import Places
 
 
 class InvalidToken(Unauthorized):
@@ -60,6 +64,11 @@ class WeakPassword(Invalid):
         super().__init__(detail, errors=[FieldError(loc=["body", "password"], code=self.code, detail=detail)])
 
 
+# A hash takes a core some 25 ms: who comes last into a full queue has a turn in time.
+HASHES_WAITING = 64
+HASHING_SECONDS = 4.0
+
+
 class RegistrationClosed(Problem):
     status, code, title = 403, "registration_closed", "This server takes no new accounts"
 
@@ -78,9 +87,9 @@ class PasswordHasher:
 
     def __init__(self, threads: int) -> None:
         argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        # Whoever checks a password holds a slot from looking up the failures so far to counting
-        # its own: of a thousand guesses at once, no more than there are slots go uncounted.
-        self.slots = asyncio.Semaphore(threads)
+        # Whoever checks a password holds a place from looking up the failures so far to counting
+        # its own: of a thousand guesses at once, no more than there are places go uncounted.
+        self.places = Places(threads, waiting=HASHES_WAITING * threads, seconds=HASHING_SECONDS)
         self._helper = PasswordHelper(PasswordHash((argon2id,)))
         self._threads = ThreadPoolExecutor(threads, "hashing")
         self._nobodys = self._helper.hash(self._helper.generate())
@@ -98,19 +107,32 @@ class PasswordHasher:
         )
 
 
-class UserDatabase(SQLAlchemyUserDatabase[User, UUID]):
-    """Looks addresses up as they are stored: folding them in SQL would follow the database's locale."""
+class UserDatabase(BaseUserDatabase[User, UUID]):
+    """The users, each call in a transaction of its own: no connection is held from one to the next."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, id: UUID) -> User | None:  # noqa: A002 (its name in fastapi-users)
+        async with self._database.session() as session:
+            return await session.get(User, id)
 
     async def get_by_email(self, email: str) -> User | None:
-        return await self._get_user(select(User).where(col(User.email) == email))
+        """Look the address up as it is stored: folding it in SQL would follow the database's locale."""
+        async with self._database.session() as session:
+            return (await session.execute(select(User).where(col(User.email) == email))).scalar_one_or_none()
+
+    async def create(self, create_dict: dict[str, Any]) -> User:
+        async with self._database.session() as session:
+            return await SQLAlchemyUserDatabase(session, User).create(create_dict)
 
 
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     """Accounts. Holds no connection while a password is hashed."""
 
-    def __init__(self, session: AsyncSession, hasher: PasswordHasher, attempts: Attempts) -> None:
-        super().__init__(UserDatabase(session, User))
-        self.session = session
+    def __init__(self, database: Database, hasher: PasswordHasher, attempts: Attempts) -> None:
+        super().__init__(UserDatabase(database))
+        self._database = database
         self._hasher = hasher
         self._attempts = attempts
 
@@ -124,7 +146,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def register(self, new: UserCreate) -> User:
         """Create an account. Raises WeakPassword, and EmailTaken: of two that race for an address, one gets it."""
         self.refuse_weak(new.password, new.email)
-        hashed_password = await self._hasher.hash(new.password)
+        async with self._hasher.places.place():
+            hashed_password = await self._hasher.hash(new.password)
         try:
             return await self.user_db.create({"email": new.email, "hashed_password": hashed_password})
         except IntegrityError as error:
@@ -133,7 +156,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
         """Return the user. Raises BadCredentials, equal in words and time for every cause."""
         key = self._sign_in_key(credentials.username)
-        async with self._hasher.slots:
+        async with self._hasher.places.place():
             await self._attempts.refuse_while_waiting(key)
             user = await self.find(credentials.username)
             is_right, upgraded = await self._hasher.verify(credentials.password, user.hashed_password if user else None)
@@ -152,67 +175,82 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         """
         if changes.password:
             self.refuse_weak(changes.password, changes.email or user.email)
-        user = await self._confirm(user, changes.current_password, changes.password)
-        if changes.email:
-            user.email = changes.email
         try:
-            await self.session.flush()
+            async with self._confirmed(user, changes.current_password, changes.password) as (session, account):
+                if changes.email:
+                    account.email = changes.email
+                await session.flush()
+                await session.execute(END, {"owner_id": account.id, "only": None, "but": session_id})
         except IntegrityError as error:
             raise _taken_or(error) from None
-        await self.session.execute(END, {"owner_id": user.id, "only": None, "but": session_id})
-        return user
+        return account
 
     async def erase(self, user: User, current_password: str) -> None:
-        """Delete the account with all that it owns. Raises WrongPassword."""
-        user = await self._confirm(user, current_password)
-        await self._end_sessions(user)
-        await self.session.delete(user)
+        """Take the account away with all that it owns, at once for everybody. Raises WrongPassword.
+
+        Its rows are deleted in bites by the caller, or by who cleans up: a million take longer than a request may.
+        """
+        async with self._confirmed(user, current_password) as (session, account):
+            await session.execute(END, _all_of(account))
+            # No address, so that nobody can sign in with it, and its own is free for the next account.
+            account.email, account.hashed_password = f"erased {account.id}", ""
+            account.is_active, account.erased_at = False, datetime.now(UTC)
 
     async def set_password(self, user: User, password: str) -> None:
         """Set the password on the operator's word, and end all sessions. Raises WeakPassword."""
         self.refuse_weak(password, user.email)
         await self._attempts.forget(self._sign_in_key(user.email))
-        user.hashed_password = await self._hasher.hash(password)
-        await self.session.flush()
-        await self._end_sessions(user)
+        await self._set(user, hashed_password=await self._hasher.hash(password))
 
     async def set_active(self, user: User, is_active: bool) -> None:
-        user.is_active = is_active
-        await self.session.flush()
-        if not is_active:
-            await self._end_sessions(user)
+        await self._set(user, is_active=is_active)
 
     async def find(self, email: str) -> User | None:
         """Return the account with this address, as it is typed."""
         address = _normalized(email)
-        user = await self.user_db.get_by_email(address) if address else None
-        await self.session.commit()
-        return user
+        return await self.user_db.get_by_email(address) if address else None
 
-    async def _confirm(self, user: User, current_password: str, new_password: str = "") -> User:
-        """Return the user, locked, whose password is `current_password` still, and set the new one if there is one."""
-        await self.session.commit()
-        verified = user.hashed_password
+    async def _set(self, user: User, **columns: Any) -> None:
+        """Change the account, and end all its sessions unless it is activated."""
+        async with self._database.session() as session:
+            await session.execute(update(User).where(col(User.id) == user.id).values(columns))
+            if not columns.get("is_active"):
+                await session.execute(END, _all_of(user))
+
+    @asynccontextmanager
+    async def _confirmed(
+        self, user: User, current_password: str, new_password: str = ""
+    ) -> AsyncIterator[tuple[AsyncSession, User]]:
+        """Yield the user whose password is `current_password`, locked and with the new one if there is one."""
+        while True:
+            new_hash = await self._check(user, current_password, new_password)
+            async with self._database.session() as session:
+                # The contacts that an import is creating keep the key, for as long as it takes.
+                query = select(User).where(col(User.id) == user.id, col(User.is_active)).with_for_update(key_share=True)
+                account = (await session.execute(query)).scalar_one_or_none()
+                if account is None:
+                    raise InvalidToken
+                if account.hashed_password == user.hashed_password:
+                    account.hashed_password = new_hash or account.hashed_password
+                    yield session, account
+                    return
+            # Another request has set a new hash meanwhile, perhaps of the same password.
+            user = account
+
+    async def _check(self, user: User, current_password: str, new_password: str) -> str | None:
+        """Return the hash of the new password, if it is new. Raises WrongPassword."""
         key = self._confirmation_key(user)
-        async with self._hasher.slots:
+        async with self._hasher.places.place():
             await self._attempts.refuse_while_waiting(key)
-            is_right, _ = await self._hasher.verify(current_password, verified)
+            is_right, _ = await self._hasher.verify(current_password, user.hashed_password)
             if not is_right:
                 # It counts against signing in, too; but who fails to sign in does not lock out who is signed in.
                 await self._attempts.count_failure(key, self._sign_in_key(user.email))
                 raise WrongPassword
-        await self._attempts.forget(key, self._sign_in_key(user.email))
-        hashed_password = await self._hasher.hash(new_password) if new_password else verified
-        locked = await self.session.scalar(
-            select(User)
-            .where(col(User.id) == user.id, col(User.hashed_password) == verified)
-            # The contacts that an import is creating keep the key, for as long as it takes.
-            .with_for_update(key_share=True)
-        )
-        if locked is None:
-            raise WrongPassword
-        locked.hashed_password = hashed_password
-        return locked
+            await self._attempts.forget(key, self._sign_in_key(user.email))
+            if new_password in ("", current_password):
+                return None
+            return await self._hasher.hash(new_password)
 
     @staticmethod
     def _sign_in_key(email: str) -> bytes:
@@ -224,11 +262,14 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def _upgrade(self, user: User, hashed_password: str) -> None:
         unchanged = (col(User.id) == user.id, col(User.hashed_password) == user.hashed_password)
-        await self.session.execute(update(User).where(*unchanged).values(hashed_password=hashed_password))
-        await self.session.commit()
+        async with self._database.session() as session:
+            await session.execute(update(User).where(*unchanged).values(hashed_password=hashed_password))
+        user.hashed_password = hashed_password
 
-    async def _end_sessions(self, user: User) -> None:
-        await self.session.execute(END, {"owner_id": user.id, "only": None, "but": None})
+
+def _all_of(user: User) -> dict[str, Any]:
+    """Return the parameters that make END end all sessions."""
+    return {"owner_id": user.id, "only": None, "but": None}
 
 
 def _taken_or(error: IntegrityError) -> Exception:
@@ -250,9 +291,15 @@ class SessionStrategy(JWTStrategy[User, UUID]):
     MAX_LENGTH = 2048
 
     def __init__(
-        self, secret: str, audience: str, clock: Callable[[], datetime], refusal: type[Unauthorized] = InvalidToken
+        self,
+        secret: str,
+        audience: str,
+        seconds: int,
+        clock: Callable[[], datetime],
+        refusal: type[Unauthorized] = InvalidToken,
     ) -> None:
-        super().__init__(secret, lifetime_seconds=None, token_audience=[audience])
+        super().__init__(secret, lifetime_seconds=seconds, token_audience=[audience])
+        self._seconds = seconds
         self._clock = clock
         self._refusal = refusal
         # Checking a signature takes fifty times as long as finding out that it was checked.
@@ -269,7 +316,7 @@ class SessionStrategy(JWTStrategy[User, UUID]):
             raise self._refusal
         try:
             claims = self._decode_once(token)
-        except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError):
             raise self._refusal from None
         if claims.expires_at + LEEWAY_SECONDS <= self._clock().timestamp():
             raise self._refusal
@@ -284,7 +331,17 @@ class SessionStrategy(JWTStrategy[User, UUID]):
             # The time is checked at each use, not only at the first.
             options={"require": ["sub", "sid", "aud", "iat", "exp"], "verify_exp": False, "verify_iat": False},
         )
-        return Claims(UUID(payload["sub"]), UUID(payload["sid"]), int(payload["exp"]), payload.get("seq"))
+        # A setting that was lowered holds for the tokens of before, too: how a session ended is not kept for longer.
+        expires_at = min(_whole(payload["exp"]), _whole(payload["iat"]) + self._seconds)
+        seq = _whole(payload["seq"], bits=31) if "seq" in payload else None
+        return Claims(UUID(payload["sub"]), UUID(payload["sid"]), expires_at, seq)
+
+
+def _whole(claim: object, bits: int = 53) -> int:
+    """Return a claim that is a whole number of so many bits. Raises ValueError."""
+    if isinstance(claim, int) and not isinstance(claim, bool) and 0 <= claim < 2**bits:
+        return claim
+    raise ValueError("This is no whole number in range.")
 
 
 class Tokens:
@@ -292,8 +349,10 @@ class Tokens:
 
     def __init__(self, settings: Settings, secret: str, clock: Callable[[], datetime]) -> None:
         self._access_seconds = settings.access_token_seconds
-        self.access = SessionStrategy(secret, "contacts:access", clock)
-        self.refresh = SessionStrategy(secret, "contacts:refresh", clock, InvalidRefreshToken)
+        self.access = SessionStrategy(secret, "contacts:access", settings.access_token_seconds, clock)
+        self.refresh = SessionStrategy(
+            secret, "contacts:refresh", settings.refresh_token_seconds, clock, InvalidRefreshToken
+        )
 
     def pair(self, session: Row) -> TokenPair:
         issued_at, ends_at = int(session.refreshed_at.timestamp()), int(session.expires_at.timestamp())
@@ -330,8 +389,8 @@ Owner: TypeAlias = Annotated[Claims, Depends(identify)]
 """Whoever signed in: `owner.user_id` belongs into every statement."""
 
 
-async def get_users(request: Request, session: Session) -> UserManager:
-    return UserManager(session, request.app.state.hasher, request.app.state.attempts)
+async def get_users(request: Request) -> UserManager:
+    return UserManager(request.app.state.database, request.app.state.hasher, request.app.state.attempts)
 
 
 Users: TypeAlias = Annotated[UserManager, Depends(get_users)]
@@ -359,10 +418,11 @@ class TokenIssuer:
 
     async def sign_in(self, email: str, password: str) -> TokenPair:
         """Open a session. Raises BadCredentials."""
-        user = await self._users.authenticate(OAuth2PasswordRequestForm(username=email, password=password))
-        session = await self.sessions.open(user, self._user_agent)
-        if session is None:
-            raise BadCredentials
+        session = None
+        # Where the account has changed since its password was checked, it is checked anew.
+        while session is None:
+            user = await self._users.authenticate(OAuth2PasswordRequestForm(username=email, password=password))
+            session = await self.sessions.open(user, self._user_agent)
         return self._tokens.pair(session)
 
     async def refresh(self, refresh_token: str) -> TokenPair:
@@ -383,6 +443,14 @@ async def get_sessions(request: Request) -> Sessions:
 
 
 OpenSessions: TypeAlias = Annotated[Sessions, Depends(get_sessions)]
+
+
+async def get_cleanup(request: Request) -> Cleanup:
+    cleanup: Cleanup = request.app.state.cleanup
+    return cleanup
+
+
+AccountCleanup: TypeAlias = Annotated[Cleanup, Depends(get_cleanup)]
 
 
 async def require_open_registration(request: Request) -> None:

@@ -14,6 +14,7 @@ from sqlmodel import Field, SQLModel
 from sqlmodel._compat import SQLModelConfig
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
+from contacts_api.bodies import Body
 from contacts_api.pagination import Page
 from contacts_api.text import Name, Note, OneLine, Timestamp, Trimmed, check_address, fold
 
@@ -127,8 +128,20 @@ class Contact(ContactBase, table=True):
     )
 
 
-class ContactCreate(ContactBase):
-    model_config = SQLModelConfig(extra="forbid", json_schema_extra={"examples": [AN_EXAMPLE]})
+class ContactTally(SQLModel, table=True):
+    """At most how many contacts an owner has.
+
+    Creating raises it, deleting leaves it; where it comes to the limit, the contacts are counted anew.
+    """
+
+    __tablename__ = "contact_tally"
+
+    owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
+    at_most: int
+
+
+class ContactCreate(ContactBase, Body):
+    model_config = SQLModelConfig(json_schema_extra={"examples": [AN_EXAMPLE]})
 
     first_name: Name
     last_name: Name
@@ -143,10 +156,10 @@ def _unchanged() -> Any:
     return Field(default_factory=lambda: None)
 
 
-class ContactUpdate(SQLModel):
+class ContactUpdate(Body):
     """The fields to change (a JSON merge patch, RFC 7396); only `additional_info` can be null."""
 
-    model_config = SQLModelConfig(extra="forbid", json_schema_extra={"examples": [{"phone_number": "+1 202 555 0199"}]})
+    model_config = SQLModelConfig(json_schema_extra={"examples": [{"phone_number": "+1 202 555 0199"}]})
 
     first_name: Name = _unchanged()
     last_name: Name = _unchanged()

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     DateTime,
+    Integer,
     Select,
     SmallInteger,
     String,
@@ -32,13 +33,16 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     tuple_,
     union_all,
+    update,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from contacts_api.contacts.models import Contact, ContactBase
+from contacts_api.contacts.models import Contact, ContactBase, ContactTally
 from contacts_api.database import Row, table_of
 from contacts_api.pagination import PageQuery
 from contacts_api.text import SearchTerm, fold
@@ -93,11 +97,42 @@ _ANSWER = (cast(_item(_CONTACT.c), Text).label("body"), _CONTACT.c.version)
 
 GET = select(*_ANSWER).where(_OWNED, _CONTACT.c.id == bindparam("contact_id"))
 _STORED = ("owner_id", "id", *ContactBase.model_fields, "search_text", "sort_name")
-CREATE = insert(Contact).values({name: bindparam(name) for name in _STORED}).returning(*_ANSWER)
+
+_TALLY = table_of(ContactTally)
+_TALLY_OF_OWNER = _TALLY.c.owner_id == bindparam("owner_id")
+_raised = _TALLY.c.at_most + bindparam("count", type_=Integer)
+RAISE_TALLY = (
+    update(_TALLY)
+    .where(_TALLY_OF_OWNER, _raised <= bindparam("max_contacts", type_=Integer))
+    .values(at_most=_raised)
+    .returning(_TALLY.c.at_most)
+)
+"""Count `count` new contacts of an owner, if there may be so many. Returns no row where there may not."""
+START_TALLY = upsert(_TALLY).values(owner_id=bindparam("owner_id"), at_most=0).on_conflict_do_nothing()
+LOCK_TALLY = select(_TALLY.c.at_most).where(_TALLY_OF_OWNER).with_for_update()
+COUNT_TALLY = (
+    update(_TALLY)
+    .where(_TALLY_OF_OWNER)
+    .values(at_most=select(func.count()).select_from(_CONTACT).where(_OWNED).scalar_subquery())
+    .returning(_TALLY.c.at_most)
+)
+
+_room = RAISE_TALLY.cte("room")
+CREATE = (
+    insert(Contact)
+    .from_select(
+        list(_STORED), select(*(bindparam(name, type_=_CONTACT.c[name].type) for name in _STORED)).select_from(_room)
+    )
+    .returning(*_ANSWER)
+)
+"""Create a contact, if there may be one more. Returns no row where there may not."""
 
 
 def _create_all() -> Select[Any]:
-    """Return the statement that creates a contact for each of `ids`; its other parameters are lists as well."""
+    """Return the statement that creates a contact for each of `ids`; its other parameters are lists as well.
+
+    Where there may not be so many, its `body` is null.
+    """
     stored = [_CONTACT.c[name] for name in _STORED[1:]]
     lists = (
         bindparam(f"{each.key}s", type_=ARRAY(Text if isinstance(each.type, String) else each.type)) for each in stored
@@ -105,7 +140,7 @@ def _create_all() -> Select[Any]:
     rows = (
         func.unnest(*lists).table_valued(*(column(each.key, each.type) for each in stored), name="new").render_derived()
     )
-    owned = select(bindparam("owner_id", type_=_CONTACT.c.owner_id.type), *rows.c)
+    owned = select(bindparam("owner_id", type_=_CONTACT.c.owner_id.type), *rows.c).join_from(_room, rows, true())
     created = insert(Contact).from_select(["owner_id", *(each.key for each in stored)], owned)
     items = created.returning(_CONTACT.c.id, _item(_CONTACT.c).label("item")).cte("created").c
     return select(cast(func.json_agg(aggregate_order_by(items.item, items.id)), Text).label("body"))

@@ -26,6 +26,7 @@ from contacts_api.contacts.models import (
     UpcomingBirthday,
     columns_of,
 )
+from contacts_api.contacts.quota import TooManyContacts, create_within
 from contacts_api.database import Autocommit, Database, Row, Session
 from contacts_api.errors import DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
 from contacts_api.http import Route
@@ -163,12 +164,25 @@ async def list_birthdays(query: Annotated[BirthdayQuery, Query()], request: Requ
     return pages.answer(row, position, *which)
 
 
-@contacts.post("", status_code=201, response_model=ContactPublic, responses={201: with_headers("ETag", "Location")})
+@contacts.post(
+    "",
+    status_code=201,
+    response_model=ContactPublic,
+    responses=documented(TooManyContacts, onto={201: with_headers("ETag", "Location")}),
+)
 async def create_contact(new: ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create a contact."""
     contact_id = uuid7()
-    ((body, version),) = await database.write(queries.CREATE, owner_id=owner.user_id, id=contact_id, **columns_of(new))
-    return answer(body, version, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
+    row = await create_within(
+        database,
+        queries.CREATE,
+        owner_id=owner.user_id,
+        count=1,
+        max_contacts=request.app.state.settings.max_contacts,
+        id=contact_id,
+        **columns_of(new),
+    )
+    return answer(row.body, row.version, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
 
 
 @contacts.get(

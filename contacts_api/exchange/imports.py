@@ -1,8 +1,9 @@
 """Files of contacts into the database: read in a thread, staged by COPY, written in one transaction a file."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from datetime import date
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, cast
@@ -12,11 +13,18 @@ import asyncpg
 from uuid_utils.compat import uuid7
 
 from contacts_api.contacts.models import columns_of_fields
+from contacts_api.contacts.quota import keep_within
 from contacts_api.database import Database
-from contacts_api.errors import Conflict, Invalid
+from contacts_api.errors import DATABASE_ERRORS, Conflict, Invalid
 from contacts_api.exchange import csv, queries, vcard
 from contacts_api.exchange.models import ImportReport, OnDuplicate, RowError
 from contacts_api.exchange.records import BadRow, FileError, ImportedContact, sniff
+from contacts_api.waiting import Busy
+
+# So many at once in a worker, on connections of their own; so many more wait, for so long.
+IMPORTS, IMPORTS_WAITING, IMPORT_WAIT_SECONDS = 2, 24, 30.0
+# An import says every so often that it goes on; one that has not for so long has ended with its worker.
+ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 
 # Of fewer, more of the time goes into asking; of more, more memory is taken.
 BATCH_ROWS = 4000
@@ -43,6 +51,30 @@ REFUSALS = {
 }
 
 
+@asynccontextmanager
+async def claim_import(database: Database, owner_id: UUID) -> AsyncIterator[None]:
+    """Have the one import of the owner that may run, on all workers. Raises ImportRunning."""
+    own = {"owner_id": owner_id, "import_id": uuid7()}
+    now = datetime.now(UTC)
+    if not await database.write(queries.CLAIM_IMPORT, **own, now=now, dead_since=now - timedelta(seconds=DEAD_SECONDS)):
+        raise ImportRunning
+    keeping = asyncio.create_task(_keep_alive(database, own))
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        # Where the database is away, it is dead before long.
+        with suppress(*DATABASE_ERRORS, Busy):
+            await asyncio.shield(database.write(queries.END_IMPORT, **own))
+
+
+async def _keep_alive(database: Database, own: dict[str, UUID]) -> None:
+    while True:
+        await asyncio.sleep(ALIVE_SECONDS)
+        with suppress(*DATABASE_ERRORS, Busy):
+            await database.write(queries.KEEP_IMPORT, **own, now=datetime.now(UTC))
+
+
 async def import_file(
     database: Database,
     owner_id: UUID,
@@ -50,13 +82,14 @@ async def import_file(
     *,
     last_date_of_birth: date,
     max_rows: int,
+    max_contacts: int,
     dry_run: bool = False,
     on_duplicate: OnDuplicate = "skip",
     on_progress: Callable[[], None] = lambda: None,
 ) -> ImportReport:
     """Import the contacts of a file: all that are good, or none where the file itself is not.
 
-    Raises one of REFUSALS, TooManyRows or ImportRunning. A dry run does the same, and takes it back.
+    Raises one of REFUSALS, TooManyRows, TooManyContacts or ImportRunning. A dry run does the same, and takes it back.
     """
     try:
         format_, chunks = await asyncio.to_thread(sniff, iter(partial(file.read, _CHUNK), b""))
@@ -69,6 +102,7 @@ async def import_file(
             work = _Import(connection, owner_id, on_duplicate, report)
             await work.write(rows, max_rows, on_progress)
             await work.settle()
+            await keep_within(connection, owner_id, report.created, max_contacts)
     except FileError as error:
         raise REFUSALS[type(error)].field("body", "file", detail=error.detail) from None
     return report

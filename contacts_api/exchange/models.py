@@ -4,24 +4,23 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, WrapValidator
 from pydantic import Field as Rule
 from sqlalchemy import DateTime, func
 from sqlmodel import Field, SQLModel
 from sqlmodel._compat import SQLModelConfig
 
+from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time
 from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic
 from contacts_api.exchange.records import Format
-
-BATCH_ITEMS = 500
 
 OnDuplicate = Literal["skip", "update", "create"]
 
 
-class ContactBatch(SQLModel):
-    model_config = SQLModelConfig(extra="forbid", json_schema_extra={"examples": [{"items": [AN_EXAMPLE]}]})
+class ContactBatch(Body):
+    model_config = SQLModelConfig(json_schema_extra={"examples": [{"items": [AN_EXAMPLE]}]})
 
-    items: Annotated[list[ContactCreate], Rule(min_length=1, max_length=BATCH_ITEMS)]
+    items: Annotated[list[ContactCreate], Rule(min_length=1, max_length=MAX_ITEMS), WrapValidator(a_few_at_a_time)]
 
 
 class ContactList(SQLModel):
@@ -66,6 +65,16 @@ class ImportReport(SQLModel):
     skipped: int
     failed: int
     errors: list[RowError] = Field(description="The first 1,000.")
+
+
+class RunningImport(SQLModel, table=True):
+    """The one import of an owner, from before its file is read; if it is not kept alive, its worker has died."""
+
+    __tablename__ = "running_import"
+
+    owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
+    id: UUID
+    alive_at: datetime = Field(sa_type=DateTime(timezone=True))
 
 
 class CalendarFeed(SQLModel, table=True):

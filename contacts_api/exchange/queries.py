@@ -1,12 +1,13 @@
 """The statements of imports, exports and the calendar. Each on contacts names its owner."""
 
-from sqlalchemy import LargeBinary, bindparam, delete, func, select
+from sqlalchemy import LargeBinary, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from contacts_api.accounts.models import User
 from contacts_api.contacts.models import ContactBase
-from contacts_api.exchange.models import CalendarFeed, OnDuplicate
+from contacts_api.database import table_of
+from contacts_api.exchange.models import CalendarFeed, OnDuplicate, RunningImport
 from contacts_api.exchange.records import IN_WORDS
 from contacts_api.text import NOTE_CHARACTERS
 
@@ -172,6 +173,23 @@ def _update() -> str:
 
 
 UPDATE = _update()
+
+_RUNNING = table_of(RunningImport)
+_THIS_IMPORT = (_RUNNING.c.owner_id == bindparam("owner_id"), _RUNNING.c.id == bindparam("import_id"))
+_NOW = bindparam("now", type_=_RUNNING.c.alive_at.type)
+CLAIM_IMPORT = (
+    insert(_RUNNING)
+    .values(owner_id=bindparam("owner_id"), id=bindparam("import_id"), alive_at=_NOW)
+    .on_conflict_do_update(
+        index_elements=["owner_id"],
+        set_={"id": bindparam("import_id"), "alive_at": _NOW},
+        where=_RUNNING.c.alive_at < bindparam("dead_since", type_=_RUNNING.c.alive_at.type),
+    )
+    .returning(_RUNNING.c.id)
+)
+"""Begin the one import of an owner. Returns no row where one is running."""
+KEEP_IMPORT = update(_RUNNING).where(*_THIS_IMPORT).values(alive_at=_NOW)
+END_IMPORT = delete(_RUNNING).where(*_THIS_IMPORT)
 
 _KEY_HASH = bindparam("key_hash", type_=LargeBinary)
 _FEED_OWNER = col(CalendarFeed.owner_id) == bindparam("owner_id")

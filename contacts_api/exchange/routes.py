@@ -1,6 +1,8 @@
 """In and out: batches, files and the calendar of birthdays."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Annotated, Any, TypeAlias
 
@@ -10,16 +12,18 @@ from uuid_utils.compat import uuid7
 
 from contacts_api import __version__
 from contacts_api.accounts.users import InvalidToken, Owner, identify
+from contacts_api.bodies import BodyLimit
 from contacts_api.contacts import queries as contact_queries
 from contacts_api.contacts.models import columns_of, last_date_of_birth
 from contacts_api.contacts.queries import ContactFilter
+from contacts_api.contacts.quota import TooManyContacts, create_within
 from contacts_api.contacts.routes import JSON, PRIVATE, IfNoneMatch, names, with_headers
 from contacts_api.database import Autocommit
 from contacts_api.errors import DatabaseUnavailable, Invalid, Unauthorized, documented
 from contacts_api.exchange import queries
 from contacts_api.exchange.exports import export_birthdays, export_contacts
 from contacts_api.exchange.feeds import InvalidFeedKey, find_feed, open_feed
-from contacts_api.exchange.imports import REFUSALS, ImportRunning, TooManyRows, import_file
+from contacts_api.exchange.imports import REFUSALS, ImportRunning, TooManyRows, claim_import, import_file
 from contacts_api.exchange.models import (
     ContactBatch,
     ContactList,
@@ -28,7 +32,8 @@ from contacts_api.exchange.models import (
     ImportQuery,
     ImportReport,
 )
-from contacts_api.http import BodyLimit, Route
+from contacts_api.http import Route
+from contacts_api.waiting import Busy, has_come
 
 BATCH_BYTES = 2 * 1024 * 1024
 FEED_SECONDS = 3600
@@ -40,10 +45,16 @@ Upload: TypeAlias = Annotated[
 
 
 class UploadRoute(Route):
-    """A route that takes a large file of who is signed in only. FastAPI reads, then asks who it is."""
+    """A route that takes a large file, of who is signed in and imports nothing else, and takes as long as it needs.
 
-    async def admit(self, request: Request) -> None:
-        await identify(request)
+    FastAPI would read the file first, and ask then who it is.
+    """
+
+    @asynccontextmanager
+    async def admitted(self, request: Request) -> AsyncIterator[None]:
+        owner = await identify(request)
+        async with claim_import(request.app.state.database, owner.user_id):
+            yield
 
 
 _ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable)
@@ -74,25 +85,34 @@ def file_of(media_type: str, *headers: str) -> dict[int | str, dict[str, Any]]:
     return {200: {**with_headers(*headers), "content": {media_type: {"schema": {"type": "string"}}}}}
 
 
-@exchange.post("/batch", status_code=201, response_model=ContactList)
-async def create_contacts(batch: Batch, owner: Owner, database: Autocommit) -> Response:
+@exchange.post("/batch", status_code=201, response_model=ContactList, responses=documented(TooManyContacts))
+async def create_contacts(batch: Batch, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create up to 500 contacts: all of them, or none."""
-    rows = [columns_of(new) for new in batch.items]
+    # In a thread, since folding 500 names of some scripts takes a while.
+    rows = await asyncio.to_thread(lambda: [columns_of(new) for new in batch.items])
     lists = {f"{name}s": [row[name] for row in rows] for name in rows[0]}
     # In the order of the items, which is that of their ids.
     ids = sorted(uuid7() for _ in rows)
-    (row,) = await database.write(contact_queries.CREATE_ALL, owner_id=owner.user_id, ids=ids, **lists)
+    row = await create_within(
+        database,
+        contact_queries.CREATE_ALL,
+        owner_id=owner.user_id,
+        count=len(ids),
+        max_contacts=request.app.state.settings.max_contacts,
+        ids=ids,
+        **lists,
+    )
     return Response(f'{{"items":{row.body}}}', 201, PRIVATE, JSON)
 
 
 @uploads.post(
     "/import",
-    responses=documented(ImportRunning, TooManyRows, *REFUSALS.values()),
+    responses=documented(ImportRunning, Busy, TooManyRows, TooManyContacts, *REFUSALS.values()),
     # One file, and beside it no more than is told to be wrong.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1024},
 )
 async def import_contacts(
-    file: Upload, query: Annotated[ImportQuery, Query()], request: Request, owner: Owner, database: Autocommit
+    file: Upload, query: Annotated[ImportQuery, Query()], request: Request, owner: Owner
 ) -> ImportReport:
     """Import a CSV file or vCards, as Google, Outlook, iCloud, Android and Nextcloud export them.
 
@@ -104,12 +124,14 @@ async def import_contacts(
         if name != "file":
             raise Invalid.field("body", name[:64], code="extra_forbidden", detail="Options go into the query string.")
     state = request.app.state
+    has_come(request)
     return await import_file(
-        database,
+        state.imports,
         owner.user_id,
         file.file,
         last_date_of_birth=last_date_of_birth(state.clock()),
         max_rows=state.settings.import_max_rows,
+        max_contacts=state.settings.max_contacts,
         **query.model_dump(),
     )
 

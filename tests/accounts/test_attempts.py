@@ -139,6 +139,6 @@ async def test_old_counts_are_swept(app: FastAPI, ada: Client, execute: Execute)
     oldest = "(SELECT min(failed_at) FROM failed_attempt)"
     execute(f"UPDATE failed_attempt SET failed_at = now() - interval '25 hours' WHERE failed_at = {oldest}")
 
-    await app.state.ended_sessions.sweep()
+    await app.state.cleanup.sweep()
 
     assert execute("SELECT count(*) FROM failed_attempt") == [(1,)]

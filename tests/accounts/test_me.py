@@ -1,7 +1,9 @@
 import asyncio
 
 import pytest
+from fastapi import FastAPI
 
+from contacts_api.accounts import cleanup
 from tests.accounts.test_sessions import is_signed_in
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import Execute
@@ -105,3 +107,56 @@ async def test_a_contact_for_an_account_that_is_gone_is_a_401(ada: Client, execu
 
     assert (await ada.post("/contacts", json=A_CONTACT)).status_code == 401
     assert (await ada.get("/users/me")).status_code == 401
+
+
+async def test_a_large_account_is_gone_at_once_and_its_rows_soon_after(
+    ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup, "ERASE_SECONDS", 0)
+    await ada.create_contacts([{}] * 20)
+
+    deleted = await ada.post("/users/me/delete", json={"current_password": A_PASSWORD})
+    again = await ada.post("/auth/register", json={"email": ada.email, "password": A_PASSWORD})
+
+    assert (deleted.status_code, again.status_code) == (204, 201)
+    await asyncio.sleep(1)
+    assert not await is_signed_in(ada)
+    async with asyncio.timeout(30):
+        while execute('SELECT (SELECT count(*) FROM contact), (SELECT count(*) FROM "user")') != [(0, 1)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_what_a_killed_worker_left_of_an_account_is_swept(app: FastAPI, ada: Client, execute: Execute) -> None:
+    await ada.create_contacts([{}] * 20)
+    execute("UPDATE \"user\" SET is_active = false, erased_at = now(), email = 'erased'")
+
+    await app.state.cleanup.sweep()
+
+    assert execute('SELECT (SELECT count(*) FROM contact), (SELECT count(*) FROM "user")') == [(0, 0)]
+
+
+async def test_twenty_right_passwords_at_once_are_all_right(ada: Client) -> None:
+    """Each of them sets the same password, with a new hash or the old one."""
+    changes = [{"current_password": A_PASSWORD, "email": f"ada{n}@example.com"} for n in range(10)]
+    changes += [{"current_password": A_PASSWORD, "password": A_PASSWORD}] * 10
+
+    answers = await asyncio.gather(*(ada.patch("/users/me", json=change) for change in changes))
+
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_the_right_password_is_right_while_its_hash_is_replaced(
+    app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasher = app.state.hasher
+    verify, another = hasher.verify, await hasher.hash(A_PASSWORD)
+
+    async def verify_and_replace(password: str, hashed_password: str) -> tuple[bool, str | None]:
+        verified: tuple[bool, str | None] = await verify(password, hashed_password)
+        execute('UPDATE "user" SET hashed_password = %s', another)
+        return verified
+
+    monkeypatch.setattr(hasher, "verify", verify_and_replace)
+    response = await ada.patch("/users/me", json={"current_password": A_PASSWORD, "email": "ada2@example.com"})
+
+    assert response.status_code == 200

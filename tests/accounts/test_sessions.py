@@ -39,7 +39,7 @@ async def test_a_session_past_its_end_is_not_listed_and_is_swept(app: FastAPI, a
     execute("UPDATE auth_session SET expires_at = now() WHERE id = (SELECT min(id::text)::uuid FROM auth_session)")
 
     listed = (await ada.get("/auth/sessions")).json()["items"]
-    await app.state.ended_sessions.sweep()
+    await app.state.cleanup.sweep()
 
     assert len(listed) == 1
     assert execute("SELECT count(*) FROM auth_session") == [(1,)]
@@ -78,7 +78,7 @@ async def test_signing_out_everywhere_ends_all_sessions_here_too(
 
 async def test_a_worker_with_an_old_copy_asks_the_database(app: FastAPI, ada: Client, execute: Execute) -> None:
     claims = app.state.tokens.access.verify(ada.tokens["access_token"])
-    stale = EndedSessions(app.state.database, access_token_seconds=900)
+    stale = EndedSessions(app.state.database)
 
     before = await stale.has_ended(claims)
     execute("DELETE FROM auth_session")
@@ -91,12 +91,28 @@ async def test_an_ending_is_kept_as_long_as_its_access_token_may_live(
 ) -> None:
     await ada.post("/auth/logout")
     execute("UPDATE ended_session SET ended_at = now() - interval '15 minutes 31 seconds'")
-    await app.state.ended_sessions.sweep()
+    await app.state.cleanup.sweep()
     kept = execute("SELECT count(*) FROM ended_session")
     execute("UPDATE ended_session SET ended_at = now() - interval '17 minutes'")
-    await app.state.ended_sessions.sweep()
+    await app.state.cleanup.sweep()
 
     assert (kept, execute("SELECT count(*) FROM ended_session")) == ([(1,)], [(0,)])
+
+
+async def test_of_more_than_a_hundred_sessions_the_oldest_end(ada: Client, execute: Execute) -> None:
+    execute("""
+        INSERT INTO auth_session (user_id, id, seq, created_at, expires_at)
+        SELECT id, gen_random_uuid(), 0, now() - n * interval '1 minute', now() + interval '1 day'
+        FROM "user", generate_series(1, 99) AS n
+    """)
+    oldest = "SELECT id FROM auth_session ORDER BY created_at LIMIT 5"
+    ended = execute(oldest)
+
+    credentials = {"email": ada.email, "password": A_PASSWORD}
+    await asyncio.gather(*(ada.post("/auth/login", json=credentials) for _ in range(5)))
+
+    assert len((await ada.get("/auth/sessions")).json()["items"]) == 100
+    assert sorted(execute("SELECT id FROM ended_session")) == sorted(ended)
 
 
 async def test_no_token_is_in_the_database(ada: Client, execute: Execute) -> None:

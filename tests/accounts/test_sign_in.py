@@ -144,6 +144,42 @@ async def test_a_token_that_is_not_ours_is_a_401(client: Client, forge: Callable
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+# What JSON can say, as Python writes and reads it, and no claim of ours.
+ODD = [float("inf"), float("nan"), 1e308, 0.5, 2**70, 10**400, -1, "1", True, [], {}]
+
+
+@pytest.mark.parametrize("claim", ["sub", "sid", "aud", "iat", "exp", "seq"])
+async def test_a_claim_that_cannot_be_read_is_a_401(ada: Client, claim: str) -> None:
+    access, refresh = (
+        jwt.decode(ada.tokens[f"{kind}_token"], options={"verify_signature": False}) for kind in ("access", "refresh")
+    )
+    for odd in ODD:
+        opened = jwt.encode({**access, claim: odd}, SECRET, "HS256")
+        rotated = jwt.encode({**refresh, claim: odd}, SECRET, "HS256")
+
+        answers = [
+            await ada.get("/contacts", headers={"Authorization": f"Bearer {opened}"}),
+            await ada.post("/auth/refresh", json={"refresh_token": rotated}),
+        ]
+
+        assert [answer.status_code for answer in answers] == [401, 401], odd
+
+
+async def test_no_access_token_is_taken_for_longer_than_the_setting_of_today(
+    ada: Client, make_settings: Callable[..., Settings], execute: Execute
+) -> None:
+    """Else one of before the setting was lowered would outlive the memory of its session's end."""
+    clock = Clock()
+    app = create_app(make_settings(access_token_seconds=60), clock)
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        client.use(ada.tokens)
+        before = (await client.get("/contacts")).status_code
+        clock.now = datetime.now(UTC) + timedelta(seconds=60 + 31)
+        after = (await client.get("/contacts")).status_code
+
+    assert (before, after) == (200, 401)
+
+
 async def test_the_access_token_is_no_refresh_token_and_the_other_way_round(ada: Client) -> None:
     refreshed = await ada.post("/auth/refresh", json={"refresh_token": ada.tokens["access_token"]})
     called = await ada.get("/users/me", headers={"Authorization": f"Bearer {ada.tokens['refresh_token']}"})

@@ -1,6 +1,7 @@
 """Importing over HTTP: what comes in, what is said about it, and that nothing is left half done."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from typing import Any
 
@@ -17,6 +18,7 @@ from contacts_api.settings import Settings
 from tests.client import A_CONTACT, A_PASSWORD, Client, Clock
 from tests.conftest import Execute, client_of
 from tests.exchange.contacts import SAMPLES
+from tests.safety.document import BOUNDARY, as_file
 
 CSV = "first_name,last_name,email,phone_number,date_of_birth,additional_info\r\n"
 ADA = "Ada,Lovelace,ada@example.com,+44 20 7946 0001,1815-12-10,\r\n".replace("1815", "1915")
@@ -364,11 +366,48 @@ async def test_one_import_of_an_owner_runs_at_a_time(ada: Client, grace: Client,
     assert (other.status_code, after.status_code) == (200, 200)
 
 
+async def test_an_account_has_one_import_at_a_time_its_upload_included(
+    ada: Client, grace: Client, execute: Execute
+) -> None:
+    head, tail = as_file(CSV.encode() + GRACE.encode())[:-20], as_file(CSV.encode() + GRACE.encode())[-20:]
+    is_under_way, may_end = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield head
+        is_under_way.set()
+        await may_end.wait()
+        yield tail
+
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    uploading = asyncio.create_task(ada.post("/contacts/import", content=body(), headers=headers))
+    await is_under_way.wait()
+    refused, others = await post(ada, CSV + GRACE), await post(grace, CSV + GRACE)
+    may_end.set()
+    uploaded, after = await uploading, await post(ada, CSV + GRACE)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "import_running")
+    assert [answer.status_code for answer in (others, uploaded, after)] == [200, 200, 200]
+    assert execute("SELECT count(*) FROM running_import") == [(0,)]
+
+
+async def test_the_import_of_a_worker_that_died_keeps_nobody_from_the_next(ada: Client, execute: Execute) -> None:
+    dead = "INSERT INTO running_import SELECT id, gen_random_uuid(), now() - interval '31 seconds' FROM \"user\""
+    execute(dead)
+
+    assert (await post(ada, CSV + GRACE)).status_code == 200
+
+
+async def test_an_upload_that_breaks_off_keeps_nobody_from_the_next(ada: Client, execute: Execute) -> None:
+    await ada.post("/contacts/import", content=b"--x", headers={"Content-Type": "multipart/form-data; boundary=x"})
+
+    assert execute("SELECT count(*) FROM running_import") == [(0,)]
+
+
 async def test_every_import_gives_its_connection_back(app: FastAPI, ada: Client) -> None:
     for content in (CSV + GRACE, CSV + GRACE * 5000 + '"', "x"):
         await post(ada, content, on_duplicate="update")
 
-    assert app.state.database.engine.pool.checkedout() == 0
+    assert app.state.imports.engine.pool.checkedout() == 0
     assert len(await ada.list_contacts()) == 1
 
 

@@ -1,0 +1,139 @@
+"""What is past is deleted in bites, so that nobody waits for it: old sessions, endings, counters and accounts."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    ColumnExpressionArgument,
+    Interval,
+    Select,
+    Table,
+    Uuid,
+    bindparam,
+    delete,
+    func,
+    literal,
+    select,
+    tuple_,
+)
+from sqlmodel import SQLModel, col
+
+from contacts_api.accounts.models import AuthSession, EndedSession, FailedAttempt, User
+from contacts_api.accounts.sessions import LEEWAY_SECONDS
+from contacts_api.database import Database, table_of
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 600.0
+RETRY_SECONDS = 10.0
+BITE_ROWS = 5000
+ERASE_SECONDS = 1.0
+"""How long the deletion of an account waits for its rows to go; the rest goes afterwards."""
+
+
+def _bite(table: Table, which: ColumnElement[bool], order: ColumnExpressionArgument[Any] | None = None) -> Select[Any]:
+    """Return the statement that deletes a few of these rows, and says how many."""
+    keys = select(*table.primary_key).where(which).order_by(order).limit(literal(BITE_ROWS))
+    gone = delete(table).where(which, tuple_(*table.primary_key).in_(keys)).returning(literal(1)).cte("gone")
+    return select(func.count().label("deleted")).select_from(gone)
+
+
+@cache
+def _bites_of_owner() -> list[Select[Any]]:
+    """Return a bite of each table whose rows belong to the user `owner_id`: what refers to others first."""
+    return [
+        _bite(table, key.parent == bindparam("owner_id", type_=Uuid))
+        for table in reversed(SQLModel.metadata.sorted_tables)
+        for key in table.foreign_keys
+        if key.column is table_of(User).c.id
+    ]
+
+
+_KEPT = bindparam("kept", type_=Interval)
+_SESSIONS = _bite(table_of(AuthSession), col(AuthSession.expires_at) < func.now(), col(AuthSession.expires_at))
+_ENDINGS = _bite(table_of(EndedSession), col(EndedSession.ended_at) < func.now() - _KEPT, col(EndedSession.ended_at))
+# Accounts that nobody has failed to get into for a day.
+_ATTEMPTS = _bite(
+    table_of(FailedAttempt), col(FailedAttempt.failed_at) < func.now() - _KEPT, col(FailedAttempt.failed_at)
+)
+_ERASED = select(col(User.id)).where(col(User.erased_at).is_not(None)).limit(literal(100))
+_FORGET_USER = delete(User).where(col(User.id) == bindparam("owner_id"), col(User.erased_at).is_not(None))
+
+
+class Cleanup:
+    """Deletes what is past: each kind in a task of its own, so that one that fails or has much to do stops no other."""
+
+    def __init__(self, database: Database, access_token_seconds: int) -> None:
+        self._database = database
+        # As long as an access token may be taken.
+        kept = timedelta(seconds=access_token_seconds + 2 * LEEWAY_SECONDS)
+        self._sweeps: tuple[Callable[[], Awaitable[object]], ...] = (
+            self._erase_all,
+            lambda: self._delete(_SESSIONS),
+            lambda: self._delete(_ENDINGS, kept=kept),
+            lambda: self._delete(_ATTEMPTS, kept=timedelta(days=1)),
+        )
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Delete what is past now, and from time to time, until cancelled."""
+        await asyncio.gather(*(self._repeat(sweep) for sweep in self._sweeps))
+
+    async def sweep(self) -> None:
+        """Delete all that is past. Raises what the first sweep that fails raises, after the others."""
+        done = await asyncio.gather(*(sweep() for sweep in self._sweeps), return_exceptions=True)
+        for error in done:
+            if isinstance(error, BaseException):
+                raise error
+
+    async def erase(self, owner_id: UUID) -> None:
+        """Delete what the erased account owns, and its row; what takes longer than ERASE_SECONDS, afterwards."""
+        if not await self._erase(owner_id, until=time.monotonic() + ERASE_SECONDS):
+            task = asyncio.create_task(self._finish(owner_id))
+            self._finishing.add(task)
+            task.add_done_callback(self._finishing.discard)
+
+    async def _finish(self, owner_id: UUID) -> None:
+        """Delete the rest of an erased account. Where it fails, a sweep does."""
+        try:
+            await self._erase(owner_id)
+        except Exception as error:
+            logger.warning("cannot delete all of an account yet: %s", type(error).__name__)
+
+    async def _erase_all(self) -> None:
+        while erased := await self._database.read(_ERASED):
+            for (owner_id,) in erased:
+                await self._erase(owner_id)
+
+    async def _erase(self, owner_id: UUID, until: float = float("inf")) -> bool:
+        """Say whether it was done in time."""
+        for bite in _bites_of_owner():
+            if not await self._delete(bite, until, owner_id=owner_id):
+                return False
+        await self._database.write(_FORGET_USER, owner_id=owner_id)
+        return True
+
+    async def _delete(self, bite: Select[Any], until: float = float("inf"), **parameters: Any) -> bool:
+        """Delete bite by bite, and let others work for as long after each; say whether it was done in time."""
+        while (begun_at := time.monotonic()) < until:
+            ((deleted,),) = await self._database.write(bite, **parameters)
+            if deleted < BITE_ROWS:
+                return True
+            await asyncio.sleep(time.monotonic() - begun_at)
+        return False
+
+    async def _repeat(self, sweep: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await sweep()
+                await asyncio.sleep(SWEEP_SECONDS)
+            except Exception as error:
+                logger.warning("cannot delete what is past: %s", type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)

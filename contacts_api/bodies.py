@@ -1,0 +1,159 @@
+"""Bodies: how large they may be, what counts as JSON, and how much of one is looked at before it is refused."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from fastapi import Request as FastAPIRequest
+from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
+from sqlmodel import SQLModel
+from sqlmodel._compat import SQLModelConfig
+
+from contacts_api.errors import MAX_ERRORS, BodyTooLarge, InvalidJSON, detail_of
+from contacts_api.settings import Settings
+from contacts_api.waiting import Places
+
+BODY_BYTES = 64 * 1024
+# Members and elements of a body, which take time to read, each: no body within our limits needs more.
+MAX_VALUES = 200_000
+# Pieces of a file, small enough for what a parser makes of one.
+_PIECE_BYTES = 16 * 1024
+_BITE_ITEMS = 10
+MAX_ITEMS = 500
+"""What one call may create at most."""
+
+# Up to the next value, with strings as a whole; or past 999 pieces, so that other threads have their turn.
+_VALUE = re.compile(rb"""(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)){0,999}+(?:[\[{,]|\Z|)""", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class BodyLimit:
+    """Says in the annotation of a body how many bytes it may have."""
+
+    of: Callable[[Settings], int]
+
+
+class Body(SQLModel):
+    """What a request brings: members that it does not know are refused, and no more of them looked at than are named.
+
+    It is not made by SQLModel's own constructor, for which a member `self` or `cls` is an argument of its own.
+    """
+
+    model_config = SQLModelConfig(extra="forbid")
+
+    __init__ = BaseModel.__init__
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_few(cls, data: Any) -> Any:
+        return name_few(cls, data)
+
+
+def name_few(model: type[BaseModel], data: Any) -> Any:
+    """Return the data with no more unknown members than are named in an answer."""
+    if not isinstance(data, dict) or len(data) <= MAX_ERRORS:
+        return data
+    fields = model.model_fields
+    unknown = islice((name for name in data if name not in fields), MAX_ERRORS)
+    return {name: data[name] for name in (*(name for name in fields if name in data), *unknown)}
+
+
+def a_few_at_a_time(items: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate a list of at most MAX_ITEMS in bites, until more is wrong than is named in an answer.
+
+    Pydantic by itself goes through all of a list in one go, in which nothing else runs.
+    """
+    if not isinstance(items, list) or not _BITE_ITEMS < len(items) <= MAX_ITEMS:
+        return validate(items)
+    validated: list[Any] = []
+    errors: list[InitErrorDetails] = []
+    for start in range(0, len(items), _BITE_ITEMS):
+        try:
+            validated += validate(items[start : start + _BITE_ITEMS])
+        except ValidationError as error:
+            errors += (_moved(details, start) for details in error.errors(include_url=False))
+            if len(errors) >= MAX_ERRORS:
+                break
+    if errors:
+        raise ValidationError.from_exception_data("list", errors)
+    return validated
+
+
+def _moved(details: Any, start: int) -> InitErrorDetails:
+    """Return an error in a bite as one in the list."""
+    index, *rest = details["loc"]
+    code = PydanticCustomError(details["type"], "{message}", {"message": detail_of(details)})
+    return InitErrorDetails(type=code, loc=(start + index, *rest), input=details["input"])
+
+
+class Request(FastAPIRequest):
+    """A request whose body has a limit, and whose JSON is JSON (RFC 8259): no NaN, no lone surrogate."""
+
+    max_bytes = BODY_BYTES
+    body_field: Any = None
+    refused: tuple[Any, ...] | list[Any] = ()
+    """What is wrong with a large body, which was validated as it was read."""
+
+    async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
+        size = 0
+        async for chunk in super().stream():
+            size += len(chunk)
+            self.refuse_more(size)
+            for start in range(0, len(chunk), _PIECE_BYTES):
+                yield chunk[start : start + _PIECE_BYTES]
+                # Others go on, between what is made of one piece and of the next.
+                await asyncio.sleep(0)
+
+    def refuse_more(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise BodyTooLarge(f"It may have at most {self.max_bytes:,} bytes.")
+
+    def refuse_announced(self) -> None:
+        """Refuse a body whose Content-Length says that it is too large."""
+        announced = self.headers.get("content-length", "")
+        if announced.isdecimal():
+            self.refuse_more(int(announced) if len(announced) < 20 else self.max_bytes + 1)
+
+    async def has_body(self) -> bool:
+        """Say whether there is a body, of which no more than a first piece is read."""
+        async for chunk in self.stream():
+            if chunk:
+                return True
+        self._body = b""
+        return False
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            body = await self.body()
+            self._json = parse_json(body) if len(body) <= BODY_BYTES else await self._read_large(body)
+        return self._json
+
+    async def _read_large(self, body: bytes) -> Any:
+        """Return what the body is validated to; None where it is refused.
+
+        In a thread, so that nothing else waits for it, and one at a time, since threads keep each other waiting.
+        """
+        places: Places = self.app.state.large_bodies
+        async with places.place():
+            return await asyncio.to_thread(self._validate_large, body)
+
+    def _validate_large(self, body: bytes) -> Any:
+        if sum(1 for _ in islice(_VALUE.finditer(body), MAX_VALUES + 1)) > MAX_VALUES:
+            raise InvalidJSON.field("body", detail=f"The body may have at most {MAX_VALUES:,} values.")
+        value = parse_json(body)
+        if self.body_field is None:
+            return value
+        validated, self.refused = self.body_field.validate(value, loc=("body",))
+        return None if self.refused else validated
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of a JSON text. Raises InvalidJSON."""
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise InvalidJSON.field("body", detail="The body must be one JSON value, in UTF-8.") from None

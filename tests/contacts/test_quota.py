@@ -1,0 +1,82 @@
+"""How many contacts an account may have."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
+from tests.client import A_CONTACT, Client
+from tests.conftest import Execute, client_of
+
+MOST = 5
+
+
+@pytest.fixture
+async def ada(make_settings: Callable[..., Settings]) -> AsyncIterator[Client]:
+    """Ada, where an account may have five contacts."""
+    app = create_app(make_settings(max_contacts=MOST))
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        yield await client.sign_up("ada@example.com")
+
+
+async def count(client: Client) -> int:
+    return int((await client.get("/contacts?with_total=true")).json()["total"])
+
+
+def csv_of(rows: int) -> dict[str, tuple[str, bytes]]:
+    return {"file": ("contacts.csv", b"first_name\r\n" + b"".join(b"Row %d\r\n" % n for n in range(rows)))}
+
+
+async def test_one_more_contact_than_there_may_be_is_a_422_that_says_so(ada: Client) -> None:
+    for _ in range(MOST):
+        await ada.create_contact()
+
+    response = await ada.post("/contacts", json=A_CONTACT)
+
+    assert (response.status_code, response.json()["code"]) == (422, "too_many")
+    assert f"at most {MOST} contacts" in response.json()["detail"]
+    assert await count(ada) == MOST
+
+
+async def test_of_many_that_are_created_at_once_there_are_no_more_than_there_may_be(ada: Client) -> None:
+    answers = await asyncio.gather(*(ada.post("/contacts", json=A_CONTACT) for _ in range(3 * MOST)))
+
+    assert sorted(answer.status_code for answer in answers) == [201] * MOST + [422] * 2 * MOST
+    assert await count(ada) == MOST
+
+
+async def test_a_batch_that_goes_beyond_creates_nothing(ada: Client) -> None:
+    await ada.create_contacts([{}] * (MOST - 1))
+
+    response = await ada.post("/contacts/batch", json={"items": [A_CONTACT] * 2})
+
+    assert (response.status_code, response.json()["code"]) == (422, "too_many")
+    assert await count(ada) == MOST - 1
+
+
+async def test_an_import_that_goes_beyond_keeps_nothing(ada: Client) -> None:
+    await ada.create_contact()
+
+    beyond = await ada.post("/contacts/import", files=csv_of(MOST))
+    within = await ada.post("/contacts/import", files=csv_of(MOST - 1))
+
+    assert (beyond.status_code, beyond.json()["code"]) == (422, "too_many")
+    assert (within.status_code, within.json()["created"]) == (200, MOST - 1)
+    assert await count(ada) == MOST
+
+
+async def test_what_is_deleted_makes_room(ada: Client) -> None:
+    for _ in range(2 * MOST):
+        contact = await ada.create_contact()
+        assert (await ada.delete(f"/contacts/{contact['id']}")).status_code == 204
+
+    await ada.create_contacts([{}] * MOST)
+
+
+async def test_contacts_that_were_there_before_the_tally_count(ada: Client, execute: Execute) -> None:
+    await ada.create_contacts([{}] * MOST)
+    execute("DELETE FROM contact_tally")
+
+    assert (await ada.post("/contacts", json=A_CONTACT)).status_code == 422

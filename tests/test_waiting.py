@@ -1,0 +1,70 @@
+"""Places: so many at work, so many that wait, for so long, and none for who has gone."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from contacts_api.waiting import Busy, Places, has_come
+
+
+def request(*, has_gone: bool) -> Request:
+    async def receive() -> Any:
+        if not has_gone:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    return Request({"type": "http"}, receive)
+
+
+async def work(places: Places, done: list[str], name: str, *, has_gone: bool = False) -> None:
+    has_come(request(has_gone=has_gone))
+    async with places.place():
+        await asyncio.sleep(0)
+        done.append(name)
+
+
+async def test_those_who_wait_come_in_turn() -> None:
+    places, done = Places(1, waiting=5, seconds=10), list[str]()
+
+    await asyncio.gather(*(work(places, done, name) for name in "abcdef"))
+
+    assert done == list("abcdef")
+
+
+async def test_who_finds_the_queue_full_is_refused_at_once() -> None:
+    places, done = Places(1, waiting=2, seconds=10), list[str]()
+
+    answers = await asyncio.gather(*(work(places, done, name) for name in "abcde"), return_exceptions=True)
+
+    assert done == list("abc")
+    assert [type(answer) for answer in answers] == [type(None)] * 3 + [Busy] * 2
+
+
+async def test_who_waits_too_long_is_refused_and_the_place_is_there_for_others() -> None:
+    places, done = Places(1, waiting=2, seconds=0.01), list[str]()
+    async with places.place():
+        with pytest.raises(Busy):
+            await work(places, done, "late")
+
+    await work(places, done, "next")
+
+    assert done == ["next"]
+
+
+async def test_nothing_is_done_for_who_has_gone_meanwhile() -> None:
+    places, done = Places(1, waiting=5, seconds=10), list[str]()
+    gone = {"b", "c"}
+
+    answers = await asyncio.gather(
+        *(work(places, done, name, has_gone=name in gone) for name in "abcd"), return_exceptions=True
+    )
+
+    assert done == ["a", "d"]
+    assert [type(answer) for answer in answers] == [type(None), Busy, Busy, type(None)]
+
+
+async def test_a_refusal_is_a_503_that_says_when_to_try_again() -> None:
+    assert Busy().response().status_code == 503
+    assert Busy().response().headers["Retry-After"] == "1"
