@@ -16,7 +16,7 @@ FILE = "multipart/form-data"
 BOUNDARY = "a-boundary-of-the-tests"
 
 
-def as_file(value: bytes, **fields: str) -> bytes:
+def as_file(value: bytes, /, **fields: str) -> bytes:
     """Return a body of multipart/form-data (RFC 7578) with one file of these bytes, and other fields."""
     parts = [f'name="{name}"\r\n\r\n{text}'.encode() for name, text in fields.items()]
     parts += [b'name="file"; filename="contacts.csv"\r\n\r\n' + value]

@@ -10,15 +10,18 @@ from urllib.parse import quote_from_bytes
 import httpx
 import pytest
 from pwdlib.hashers.argon2 import Argon2Hasher
+from pydantic import BaseModel
+from sqlmodel import SQLModel
 
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import Execute
 from tests.safety.document import BOUNDARY, FILE, FORM, Operation, as_file, document, operations
-from tests.safety.test_ownership import IDS
+from tests.safety.test_ownership import IDS, planted
 
 # What the client of the tests itself writes about its requests is not our log.
 OTHERS_LOGS = ("httpx", "httpcore", "hpack")
 CANARY = "canary-c0ffee"
+MAX_ERRORS = 100
 
 TEXTS: dict[str, bytes] = {
     "nothing": b"",
@@ -128,6 +131,11 @@ MEDIA_TYPES = [
     b"\xff",
     b"x" * 9_000,
 ]
+# What Python, Pydantic and SQLModel call things themselves: {"cls": 1} was an argument given twice, and a 500.
+MEMBERS = sorted(
+    {"cls", "self", "__pydantic_self__", "__class__", "data", "args", "kwargs", "obj", "value", "values", "context"}
+    | {*dir(object), *dir(BaseModel), *dir(SQLModel)}
+)
 # HTTP itself forbids control characters in a header: the server refuses them before we see them.
 HEADERS = [text for text in TEXTS.values() if not any(byte < 32 or byte == 127 for byte in text)]
 
@@ -152,11 +160,13 @@ class Caller:
         url = options.pop("url", None) or await self.url()
         response = await self.client.request(self.operation.method, url, **options)
         self.statuses.add(response.status_code)
-        assert response.status_code < 500, response.text
-        assert response.status_code in self.operation.statuses, response.text
+        sent = f"{self.operation.method} {url} {options}"[:300]
+        assert response.status_code < 500, f"{response.text}, to {sent}"
+        assert response.status_code in self.operation.statuses, f"{response.text}, to {sent}"
         if response.status_code >= 400:
             assert response.headers["content-type"] == "application/problem+json"
             assert response.json()["status"] == response.status_code
+            assert len(response.json().get("errors", ())) <= MAX_ERRORS
         is_over = response.status_code == 204 or (response.status_code == 401 and self.operation.is_secured)
         if is_over and b"Authorization" not in dict(options.get("headers", ())):
             self._id = ""
@@ -229,6 +239,34 @@ async def test_any_body_of_any_type(caller: Caller, operation: Operation) -> Non
     # These two take more than the largest body here.
     takes_more = operation.name in ("create_contacts", "import_contacts")
     assert caller.statuses >= ({415, 422} if takes_more else {413, 415, 422})
+
+
+@every(WITH_BODY)
+async def test_any_name_of_a_member(caller: Caller, operation: Operation) -> None:
+    """Alone, beside the others, in each object within the body, and all together."""
+    (media_type, *_) = operation.media_types
+    bodies = [{name: 1} for name in MEMBERS] + [dict.fromkeys(MEMBERS, 1)]
+    bodies += [body for name in MEMBERS for body in planted(operation.example, name, 1)]
+    bodies += planted(operation.example, "cls", dict.fromkeys(MEMBERS, 1))
+
+    for body in bodies:
+        if media_type == FILE:
+            fields = {name: str(value) for name, value in body.items()}
+            await caller.send(
+                content=as_file(b"a\r\n", **fields), headers={"Content-Type": f"{FILE}; boundary={BOUNDARY}"}
+            )
+        elif media_type == FORM:
+            await caller.send(data=body)
+        else:
+            await caller.send(json=body)
+
+    assert 422 in caller.statuses
+
+
+@every(operations())
+async def test_any_name_of_a_query_parameter(caller: Caller) -> None:
+    for query in [*MEMBERS, "&".join(MEMBERS)]:
+        await caller.send(url=f"{await caller.url()}?{query}=1")
 
 
 @every([operation for operation in operations() if not operation.media_types])
