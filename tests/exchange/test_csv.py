@@ -1,14 +1,17 @@
 import csv as standard_csv
 import io
+import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from contacts_api.contacts.models import Email, PhoneNumber
 from contacts_api.exchange import csv, records
 from contacts_api.exchange.records import (
     BadRow,
@@ -22,11 +25,13 @@ from contacts_api.exchange.records import (
     TooManyLinesError,
     sniff,
 )
+from contacts_api.text import Name, Note
 from tests.exchange.contacts import (
     CHARACTERS,
     CONTACTS,
     SAMPLES,
     TODAY,
+    allowed,
     fields,
     imported,
     peak_memory,
@@ -38,6 +43,23 @@ GRACE = ("Grace", "Hopper", "grace@example.com", "+1 (202) 555-0143", date(1906,
 HEADER = b"first_name,last_name,email,phone_number,date_of_birth,additional_info\r\n"
 
 
+PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(PATIENT, max_examples=500)
+SIGNS = tuple("=+-@＝＋－＠")
+# What the apostrophes depend on: separators, quotes, white space, apostrophes and signs.
+ALPHABET = ";\"'=+-@,\t\n\r x＝"
+HOSTILE = st.text(ALPHABET, max_size=12)
+HOSTILE_NAMES = allowed(st.text(ALPHABET.replace("\t\n\r", ""), min_size=1, max_size=12).map(str.strip), Name)
+HOSTILE_CONTACTS = st.tuples(
+    HOSTILE_NAMES,
+    st.none() | HOSTILE_NAMES,
+    st.none() | allowed(st.text("'=+-x", min_size=1, max_size=8).map("{}@example.com".format), Email),
+    st.none() | allowed(st.text(";+-, 12", min_size=3, max_size=12).map(str.strip), PhoneNumber),
+    st.none() | st.just(date(1906, 12, 9)),
+    st.none() | allowed(HOSTILE, Note),
+)
+
+
 def parse(data: bytes | str) -> list[ImportedContact | BadRow]:
     return list(csv.parse([data.encode() if isinstance(data, str) else data], TODAY))
 
@@ -46,6 +68,7 @@ def errors(data: bytes | str) -> list[tuple[int, str | None, str]]:
     return [(row.row, e.field, e.code) for row in parse(data) if isinstance(row, BadRow) for e in row.errors]
 
 
+@PATIENT
 @given(st.lists(CONTACTS, max_size=3), st.integers(1, 200))
 def test_what_is_exported_imports_as_it_was(rows: list[tuple[Any, ...]], size: int) -> None:
     file = csv.HEAD + csv.unparse(rows) + csv.TAIL
@@ -55,6 +78,7 @@ def test_what_is_exported_imports_as_it_was(rows: list[tuple[Any, ...]], size: i
     assert contacts == [ImportedContact(row, None, fields(*values)) for row, values in enumerate(rows, 2)]
 
 
+@PATIENT
 @example(("0", None, None, None, None, "\n"), ",", "\r", False)
 @given(CONTACTS, st.sampled_from(",;\t"), st.sampled_from(["\r\n", "\n", "\r"]), st.booleans())
 def test_every_delimiter_and_end_of_line_is_read(
@@ -71,11 +95,12 @@ def test_every_delimiter_and_end_of_line_is_read(
     assert contacts == [fields(*contact)]
 
 
+@PATIENT
 @given(CONTACTS)
 def test_no_cell_begins_as_a_formula_does(contact: tuple[Any, ...]) -> None:
     (cells,) = standard_csv.reader(io.StringIO(csv.unparse([contact]).decode(), newline=""))
 
-    assert not [cell for cell in cells if cell.lstrip()[:1] in tuple("=+-@＝＋－＠") or cell[:1] in tuple("\t\r\n")]
+    assert not [cell for cell in cells if cell.lstrip()[:1] in SIGNS or cell[:1] in tuple("\t\r\n")]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +110,7 @@ def test_no_cell_begins_as_a_formula_does(contact: tuple[Any, ...]) -> None:
         ("+1 202 555 0143", "'+1 202 555 0143"),
         ("-1", "'-1"),
         ("@SUM(A1)", "'@SUM(A1)"),
-        ("\t=1", "'\t=1"),
+        ("\tx", "'\tx"),
         (" =1", "' =1"),
         ("＝1", "'＝1"),
         ("'=1", "''=1"),
@@ -100,6 +125,106 @@ def test_a_cell_that_would_run_has_an_apostrophe_before_it(text: str, cell: str)
 
     assert written.decode() == f"Ada,,,,,{cell}\r\n"
     assert imported(csv.parse([HEADER, written], TODAY))[0]["additional_info"] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("x;=1", "x;'=1"),
+        ("x;+1", "x;'+1"),
+        ("x;-1", "x;'-1"),
+        ("x;@SUM(A1)", "x;'@SUM(A1)"),
+        ("x;＝1", "x;'＝1"),
+        ("x;; =1", "x;; '=1"),
+        ("x;'=1", "x;''=1"),
+        ("x;''=1;'=1", "x;'''=1;''=1"),
+        ('x;"=1+1;"', 'x;"\'=1+1;"'),
+        ('x;" "\'=1', "x;\" \"''=1"),
+        ("x\t=1", "x\t'=1"),
+        ("x\n=1", "x\n'=1"),
+        ("x\n\n =1", "x\n\n '=1"),
+        ("\t=1", "'\t'=1"),
+        (" \n=1", "' \n'=1"),
+        ("'\n=1", "''\n'=1"),
+        ("=1;=1", "'=1;'=1"),
+        ("x; 'tis", "x; 'tis"),
+        ("x;1=1", "x;1=1"),
+        ("x =1", "x =1"),
+    ],
+)
+def test_a_sign_that_a_split_would_lay_bare_has_an_apostrophe_before_it(text: str, cell: str) -> None:
+    written = csv.unparse([("Ada", None, None, None, None, text)])
+
+    (cells,) = standard_csv.reader(io.StringIO(written.decode(), newline=""))
+    assert cells[-1] == cell
+    assert imported(csv.parse([HEADER, written], TODAY))[0]["additional_info"] == text
+
+
+@THOROUGH
+@given(st.tuples(*[st.none() | HOSTILE] * len(csv.COLUMNS)))
+def test_every_text_is_read_from_its_cell_as_it_was(texts: tuple[str | None, ...]) -> None:
+    (cells,) = standard_csv.reader(io.StringIO(csv.unparse([texts]).decode(), newline=""), strict=True)
+
+    assert [csv.unguarded(cell) if cell else None for cell in cells] == list(texts)
+
+
+@THOROUGH
+@given(HOSTILE_CONTACTS)
+def test_a_hostile_contact_imports_as_it_was(contact: tuple[Any, ...]) -> None:
+    assert imported(csv.parse([csv.HEAD, csv.unparse([contact])], TODAY)) == [fields(*contact)]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@THOROUGH
+@example([('x;"=1+1;"', None, None, None, None, None)])
+@given(st.lists(st.tuples(*[st.none() | HOSTILE] * len(csv.COLUMNS)), min_size=1, max_size=3))
+def test_no_separator_makes_a_cell_run(delimiter: str, rows: list[tuple[str | None, ...]]) -> None:
+    file = io.StringIO(csv.unparse(rows).decode(), newline="")
+
+    cells = [cell for record in standard_csv.reader(file, delimiter=delimiter) for cell in record]
+
+    assert not [cell for cell in cells if cell.lstrip()[:1] in SIGNS]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@THOROUGH
+@example(('x;"=1+1;"', None, None, None, None, None))
+@given(st.tuples(*[st.none() | HOSTILE] * len(csv.COLUMNS)))
+def test_no_split_that_knows_nothing_of_quotes_makes_a_cell_run(delimiter: str, row: tuple[str | None, ...]) -> None:
+    lines = re.split("[\r\n]", csv.unparse([row]).decode())
+
+    # The first one begins where the record does: there the quotes mean the same to every reader.
+    pieces = [piece for line in lines for piece in line.split(delimiter)][1:]
+
+    assert not [piece for piece in pieces if re.sub(r'^[\s"]+', "", piece)[:1] in SIGNS]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ("'=1", "=1"),
+        ("''=1", "'=1"),
+        ("' =1", " =1"),
+        ("'\t=1", "\t=1"),
+        ("'\n =1", "\n =1"),
+        ("'=1;=1", "=1;=1"),
+        ("'", ""),
+        ("x;=1", "x;=1"),
+        ('x;"=1', 'x;"=1'),
+        ("Likes:\n- tea\n- cake", "Likes:\n- tea\n- cake"),
+    ],
+)
+def test_an_export_with_apostrophes_only_at_the_start_of_a_cell_reads_as_it_did(cell: str, text: str) -> None:
+    assert csv.unguarded(cell) == text
+
+
+@pytest.mark.parametrize("unit", ["\n", ";", "\t ", '\n"', ";'", " ", "'"])
+def test_the_time_that_a_cell_takes_grows_as_its_length_does(unit: str) -> None:
+    text = ";" + unit * (60_000 // len(unit)) + "x"
+    begin = time.process_time()
+
+    assert csv.unguarded(csv.guarded(text)) == text
+    assert time.process_time() - begin < 1
 
 
 def test_an_apostrophe_in_the_file_of_somebody_else_is_their_own() -> None:
