@@ -34,7 +34,7 @@ from contacts_api.errors import (
     UnsupportedMediaType,
     documented,
 )
-from contacts_api.waiting import REQUEST_SECONDS, has_come
+from contacts_api.waiting import REQUEST_SECONDS, Busy, has_come
 
 logger = logging.getLogger("contacts_api.access")
 
@@ -129,7 +129,7 @@ class Route(APIRoute):
                 if request.refused:
                     raise RequestValidationError(request.refused) from None
                 raise
-            except DATABASE_ERRORS:
+            except (*DATABASE_ERRORS, Busy):
                 await self._refuse_invalid(request)
                 raise
 
