@@ -9,6 +9,7 @@ import httpx
 import psycopg2
 import pytest
 from fastapi import FastAPI
+from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import make_url
 
 from contacts_api import embedded
@@ -16,15 +17,26 @@ from contacts_api.app import create_app
 from contacts_api.schema import migrate
 from contacts_api.settings import Settings
 from tests.client import Client, Clock
+from tests.watcher import watch
 
 SECRET = "a secret of the tests, which is long enough"
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
+# No test of Hypothesis fails because the machine is busy.
+SPEED_CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("tests", deadline=None, suppress_health_check=SPEED_CHECKS)
+settings.load_profile("tests")
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_outlives_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    watch(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

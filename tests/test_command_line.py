@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from contacts_api.cli import main
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import SECRET, Execute
+from tests.watcher import MARK
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -29,7 +30,7 @@ def command(*arguments: str, stdin: str = "", **environment: str) -> subprocess.
     return subprocess.run(
         [sys.executable, "-m", "contacts_api", *arguments],
         input=stdin,
-        env={"PATH": os.environ["PATH"], **environment},
+        env={"PATH": os.environ["PATH"], MARK: os.environ[MARK], **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -50,7 +51,7 @@ def start() -> Iterator[Start]:
     def run(*arguments: str, port: int, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "contacts_api", *arguments, "--port", str(port)],
-            env={"PATH": os.environ["PATH"], **environment},
+            env={"PATH": os.environ["PATH"], MARK: os.environ[MARK], **environment},
             stderr=subprocess.PIPE,
             text=True,
         )

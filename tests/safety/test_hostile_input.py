@@ -142,6 +142,16 @@ HEADERS = [text for text in TEXTS.values() if not any(byte < 32 or byte == 127 f
 _number = count()
 
 
+def check_answer(operation: Operation, response: httpx.Response, sent: str) -> None:
+    """Check what every answer must be."""
+    assert response.status_code < 500, f"{response.text}, to {sent}"
+    assert response.status_code in operation.statuses, f"{response.text}, to {sent}"
+    if response.status_code >= 400:
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["status"] == response.status_code
+        assert len(response.json().get("errors", ())) <= MAX_ERRORS
+
+
 class Caller:
     """Someone who is signed in whatever has happened, and owns what the operation names."""
 
@@ -156,17 +166,11 @@ class Caller:
         return self.operation.url(self._id)
 
     async def send(self, **options: Any) -> httpx.Response:
-        """Send it, and check what every answer must be."""
+        """Send it, and check the answer."""
         url = options.pop("url", None) or await self.url()
         response = await self.client.request(self.operation.method, url, **options)
         self.statuses.add(response.status_code)
-        sent = f"{self.operation.method} {url} {options}"[:300]
-        assert response.status_code < 500, f"{response.text}, to {sent}"
-        assert response.status_code in self.operation.statuses, f"{response.text}, to {sent}"
-        if response.status_code >= 400:
-            assert response.headers["content-type"] == "application/problem+json"
-            assert response.json()["status"] == response.status_code
-            assert len(response.json().get("errors", ())) <= MAX_ERRORS
+        check_answer(self.operation, response, f"{self.operation.method} {url} {options}"[:300])
         is_over = response.status_code == 204 or (response.status_code == 401 and self.operation.is_secured)
         if is_over and b"Authorization" not in dict(options.get("headers", ())):
             self._id = ""

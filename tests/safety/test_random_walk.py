@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
@@ -322,12 +322,5 @@ def test_two_users_see_all_of_their_own_and_nothing_else(world: World) -> None:
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=30,
-            stateful_step_count=30,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=settings(max_examples=30, stateful_step_count=30, derandomize=True, database=None),
     )

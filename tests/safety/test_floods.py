@@ -1,0 +1,337 @@
+"""Floods: bodies and queries as full as their limits let them be, wrong ones and dear ones.
+
+Each is answered as the document says, and none holds the event loop: all others would wait.
+"""
+
+import asyncio
+import gc
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from typing import Any
+from urllib.parse import quote_from_bytes
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.client import Client
+from tests.faults.reference import slowness
+from tests.safety.document import BOUNDARY, FILE, FORM, Operation, operations
+from tests.safety.test_hostile_input import WITH_BODY, check_answer, every
+
+LONGEST_HOLD = 0.1
+KIB, MIB = 1024, 1024 * 1024
+CHUNK = 64 * KIB
+# Of a file, whose limit is a setting: enough to see whether a piece of it, or all of it, is read at once.
+FILE_BYTES = 8 * MIB
+QUERY_BYTES = 60 * KIB
+
+Fill = Callable[[int], bytes]
+"""Returns a flood of at most so many bytes."""
+
+
+class Watch:
+    """Measures the longest time that the event loop was held.
+
+    It counts the CPU time of this process: what others take of the machine is not in it, and what
+    another thread takes while it keeps the interpreter to itself is.
+    """
+
+    longest = 0.0
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        self.longest = 0.0
+        beating = asyncio.create_task(self._beat())
+        await asyncio.sleep(0.002)
+        try:
+            yield
+            await asyncio.sleep(0.002)
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        last = time.process_time()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.process_time()
+            self.longest = max(self.longest, now - last)
+            last = now
+
+
+class Flooder:
+    """Sends floods to one operation, and checks each answer and what it cost."""
+
+    def __init__(self, client: Client, operation: Operation) -> None:
+        self.client, self.operation = client, operation
+        self._watch = Watch()
+        self.failures: list[str] = []
+
+    async def send(self, what: str, content: bytes = b"", media_type: str = "", query: str = "") -> httpx.Response:
+        limit = LONGEST_HOLD
+        for _ in range(5):
+            response = await self._send(content, media_type, query)
+            if self._watch.longest <= limit:
+                break
+            # What was in the way once need not be there again; and the machine may be slow.
+            limit = LONGEST_HOLD * slowness(time.process_time)
+        check_answer(self.operation, response, what)
+        held = self._watch.longest
+        if held > limit:
+            self.failures.append(f"{what}: the loop was held for {held * 1000:.0f} ms, of {limit * 1000:.0f}")
+        return response
+
+    async def _send(self, content: bytes, media_type: str, query: str) -> httpx.Response:
+        headers = {"Content-Type": media_type, "Content-Length": str(len(content))} if media_type else {}
+        url = self.operation.url() + query
+        body = pieces(content) if media_type else None
+        # Outside of what is watched: to make a request is not the server's work.
+        request = self.client.build_request(self.operation.method, url, content=body, headers=headers)
+        async with self._watch.watching():
+            return await self.client.send(request)
+
+
+async def pieces(content: bytes) -> AsyncIterator[bytes]:
+    """Yield the body in the pieces that the server reads it in."""
+    for start in range(0, len(content), CHUNK):
+        yield content[start : start + CHUNK]
+        await asyncio.sleep(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage_of_others() -> None:
+    """Let what the tests have imported be as little in the way as what the application has, which does the same."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def flooder(ada: Client, operation: Operation) -> Flooder:
+    return Flooder(ada, operation)
+
+
+def limit_of(operation: Operation) -> int:
+    return (2 * MIB if "/batch" in operation.path else 64 * KIB) - KIB
+
+
+def repeated(piece: bytes, size: int, start: bytes = b"", between: bytes = b"", end: bytes = b"") -> bytes:
+    """Return the piece as often as it has room; %d in it is the number of the piece."""
+    count = (size - len(start + end)) // (len(piece + between) + 4 * piece.count(b"%d"))
+    if b"%d" in piece:
+        return start + between.join(piece % n for n in range(count)) + end
+    return start + (piece + between) * (count - 1) + piece + end
+
+
+def text_of(piece: bytes | str) -> Fill:
+    encoded = piece if isinstance(piece, bytes) else piece.encode()
+    return lambda size: repeated(encoded, size)
+
+
+def in_quotes(fill: Fill) -> Fill:
+    return lambda size: b'"' + fill(size - 2) + b'"'
+
+
+def in_percents(fill: Fill) -> Fill:
+    return lambda size: quote_from_bytes(fill(size // 3)).encode()
+
+
+TEXT_FLOODS: dict[str, Fill] = {
+    "letters": text_of("a"),
+    "blanks": text_of(" "),
+    "ligatures": text_of("\ufdfa"),
+    "marks in the wrong order": text_of("\u0301\u0327"),
+    "invisible": text_of("\u200b"),
+    "at signs": text_of("@"),
+    "domains": lambda size: b"a@" + repeated(b"a.", size),
+    "digits": text_of("9"),
+    "phone number": text_of("1x"),
+    "dashes": text_of("-"),
+    "percent": text_of("%"),
+}
+JSON_FLOODS: dict[str, Fill] = {
+    **{name: in_quotes(fill) for name, fill in TEXT_FLOODS.items()},
+    "escapes": lambda size: repeated(b"\\u1f82", size, b'"', b"", b'"'),
+    "NULs": lambda size: repeated(b"\\u0000", size, b'"', b"", b'"'),
+    "surrogates": lambda size: repeated(b"\\ud800", size, b'"', b"", b'"'),
+    "a long number": lambda size: b"9" * size,
+    "a long fraction": lambda size: b"0." + b"9" * (size - 2),
+    "keys": lambda size: repeated(b'"%d":1', size, b"{", b",", b"}"),
+    "one key": lambda size: repeated(b'"a":1', size, b"{", b",", b"}"),
+    "numbers": lambda size: repeated(b"1", size, b"[", b",", b"]"),
+    "texts": lambda size: repeated(b'""', size, b"[", b",", b"]"),
+    "nulls": lambda size: repeated(b"null", size, b"[", b",", b"]"),
+    "empty lists": lambda size: repeated(b"[]", size, b"[", b",", b"]"),
+    "empty objects": lambda size: repeated(b"{}", size, b"[", b",", b"]"),
+    "objects of keys": lambda size: repeated(repeated(b'"%d":1', 4 * KIB, b"{", b",", b"}"), size, b"[", b",", b"]"),
+    "depth of lists": lambda size: b"[" * (size // 2) + b"]" * (size // 2),
+    "depth of objects": lambda size: b'{"":' * (size // 5) + b"1" + b"}" * (size // 5),
+}
+FORM_FLOODS: dict[str, Fill] = {
+    "fields": lambda size: repeated(b"a%d=", size, between=b"&"),
+    "one field": lambda size: repeated(b"a=", size, between=b"&"),
+    "ampersands": text_of("&"),
+    "equals signs": text_of("="),
+    "escapes": text_of(b"%41"),
+    "escapes that are none": text_of(b"%zz"),
+    "plus signs": text_of("+"),
+}
+QUERY_FLOODS = {name: in_percents(fill) for name, fill in TEXT_FLOODS.items()}
+
+_PART = b'--%s\r\nContent-Disposition: form-data; name="%s"' % (BOUNDARY.encode(), b"%s")
+_FILE = _PART % b"file" + b'; filename="a"'
+_CARD = b"BEGIN:VCARD\r\nVERSION:3.0\r\nFN:Ada\r\n%sEND:VCARD\r\n"
+
+
+def as_part(content: bytes) -> bytes:
+    return b"%s\r\n\r\n%s\r\n--%s--\r\n" % (_FILE, content, BOUNDARY.encode())
+
+
+def in_a_card(piece: bytes, start: bytes = b"") -> bytes:
+    return as_part(_CARD % repeated(piece, FILE_BYTES, start, end=b"\r\n"))
+
+
+MULTIPART_FLOODS: dict[str, Callable[[], bytes]] = {
+    "parts": lambda: repeated(_PART % b"a%d" + b"\r\n\r\n\r\n", FILE_BYTES),
+    "parts of one name": lambda: repeated(_PART % b"a" + b"\r\n\r\n\r\n", FILE_BYTES),
+    "files": lambda: repeated(_FILE + b"\r\n\r\n\r\n", FILE_BYTES),
+    "headers in a part": lambda: repeated(b"a%d: b\r\n", FILE_BYTES, _FILE + b"\r\n", end=b"\r\n\r\n"),
+    "one header": lambda: repeated(b"a", FILE_BYTES, _FILE + b"\r\na: ", end=b"\r\n\r\n"),
+    "options of a header": lambda: as_part(b"").replace(b"file", b"file" + b"; a=b" * 800),
+    "name of a file": lambda: repeated(b"\xff", FILE_BYTES, _FILE[:-1], end=b'"\r\n\r\n'),
+    "before the first part": lambda: repeated(b"\r\n-", FILE_BYTES),
+    "almost boundaries": lambda: as_part(repeated(b"\r\n--" + BOUNDARY.encode()[:-1], FILE_BYTES)),
+    "line ends": lambda: as_part(b"\r" * FILE_BYTES),
+    "NULs": lambda: as_part(bytes(FILE_BYTES)),
+    "one cell": lambda: as_part(b"a" * FILE_BYTES),
+    "one quoted cell": lambda: as_part(b'"' + b"a" * FILE_BYTES),
+    "quotes": lambda: as_part(b'"' * FILE_BYTES),
+    "columns": lambda: as_part(repeated(b"a%d", FILE_BYTES, between=b",")),
+    "columns of one name": lambda: as_part(repeated(b"first_name", FILE_BYTES, between=b",")),
+    "cells": lambda: as_part(b"first_name,last_name\n" + b"," * FILE_BYTES),
+    "empty lines": lambda: as_part(b"first_name,last_name" + b"\n" * FILE_BYTES),
+    "marks in the wrong order": lambda: as_part(repeated("\u0301\u0327".encode(), FILE_BYTES, b"first_name\n")),
+    "cards that do not end": lambda: as_part(repeated(b"BEGIN:VCARD\r\n", FILE_BYTES)),
+    "properties": lambda: in_a_card(b"X:\r\n"),
+    "addresses": lambda: in_a_card(b"EMAIL:a\r\n"),
+    "one folded line": lambda: in_a_card(b"\r\n a", b"NOTE:"),
+    "one line": lambda: in_a_card(b"a", b"NOTE:"),
+    "parts of a name": lambda: in_a_card(b";", b"N:"),
+    "parameters": lambda: in_a_card(b";A=B", b"NOTE"),
+    "quoted-printable": lambda: in_a_card(b"=\r\n", b"NOTE;ENCODING=QUOTED-PRINTABLE:"),
+}
+
+
+def places(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield where a value stands in the body, itself first, and one more member in each object."""
+    yield place
+    if isinstance(value, dict):
+        yield (*place, "unknown")
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in members:
+        yield from places(member, (*place, key))
+
+
+def with_value(body: Any, place: tuple[str | int, ...], text: bytes) -> bytes:
+    """Return the body as JSON, with the text as the value at the place."""
+    root = [deepcopy(body)]
+    *above, last = (0, *place)
+    target: Any = root
+    for key in above:
+        target = target[key]
+    target[last] = "the value"
+    return json.dumps(root)[1:-1].encode().replace(b'"the value"', text)
+
+
+WITH_JSON = [operation for operation in WITH_BODY if operation.media_types[0] not in (FILE, FORM)]
+WITH_FORM = [operation for operation in WITH_BODY if operation.media_types[0] == FORM]
+WITH_FILE = [operation for operation in WITH_BODY if operation.media_types[0] == FILE]
+OF_MANY = [operation for operation in WITH_JSON if isinstance(operation.example.get("items"), list)]
+
+
+@every(WITH_JSON)
+async def test_a_flood_anywhere_in_a_body(flooder: Flooder, operation: Operation) -> None:
+    for flood, fill in JSON_FLOODS.items():
+        for place in places(operation.example):
+            rest = len(with_value(operation.example, place, b""))
+            body = with_value(operation.example, place, fill(limit_of(operation) - rest))
+            response = await flooder.send(f"{flood} at {place}", body, operation.media_types[0])
+
+            assert 400 <= response.status_code < 500, f"{flood} at {place}"
+    assert not flooder.failures, "\n".join(flooder.failures)
+
+
+@every(WITH_FORM)
+async def test_a_flood_in_a_form(flooder: Flooder, operation: Operation) -> None:
+    for flood, fill in (FORM_FLOODS | TEXT_FLOODS).items():
+        await flooder.send(flood, fill(limit_of(operation)), FORM)
+        for name in operation.fields:
+            others = {key: value for key, value in operation.example.items() if key != name}
+            start = str(httpx.QueryParams({**others, name: ""})).encode()
+            await flooder.send(f"{flood} in {name}", start + fill(limit_of(operation) - len(start)), FORM)
+    assert not flooder.failures, "\n".join(flooder.failures)
+
+
+@every(WITH_FILE)
+async def test_a_flood_in_a_file_or_around_it(flooder: Flooder) -> None:
+    for flood, fill in MULTIPART_FLOODS.items():
+        await flooder.send(flood, fill(), f"{FILE}; boundary={BOUNDARY}")
+    assert not flooder.failures, "\n".join(flooder.failures)
+
+
+@every(operations())
+async def test_a_flood_in_the_query(flooder: Flooder, operation: Operation) -> None:
+    floods = {"parameters": repeated(b"a%d=1", QUERY_BYTES, between=b"&"), "one": repeated(b"a=", QUERY_BYTES)}
+    for name in operation.named("query"):
+        floods |= {
+            f"{flood} in {name}": b"%s=%s" % (name.encode(), fill(QUERY_BYTES)) for flood, fill in QUERY_FLOODS.items()
+        }
+    for flood, query in floods.items():
+        await flooder.send(flood, query=f"?{query.decode()}")
+    assert not flooder.failures, "\n".join(flooder.failures)
+
+
+# What is dear to compare without case and accents, to check and to encode.
+RARE = {
+    "U+1F82, which becomes four": "\u1f82",
+    "U+0390, whose capital is three": "\u0390",
+    "a Hangul syllable": "\ubdc1",
+    "an Arabic ligature of eighteen": "\ufdfa",
+    "a letter beyond the BMP": "\U0001d15e",
+    "marks in the wrong order": "\u0301\u0327",
+}
+ADDRESSES = {
+    "a plain address": "grace%d@example.com",
+    "an internationalised address": "пошта%d@приклад%d.укр",
+    "a long internationalised address": "пошта%d@" + "бджілка-і-ведмідь%d." * 4 + "укр",
+    "an Arabic address": "بريد%d@" + "عنوان-طويل-جدا%d." * 5 + "com",
+    "a decomposed address": "e\u0301%d@" + "e\u0301u\u0308o\u0302%d." * 8 + "com",
+}
+DEAR = [(rare, "a plain address") for rare in RARE] + [("U+1F82, which becomes four", each) for each in ADDRESSES]
+
+
+def as_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@every(OF_MANY)
+async def test_five_hundred_dear_items(flooder: Flooder, operation: Operation) -> None:
+    """They are right, and cost the most that right ones can."""
+    for rare, address in dict.fromkeys(DEAR):
+        letters, items = RARE[rare], []
+        for n in range(500):
+            name = (f"{n}" + letters * 100)[:100]
+            item = {**operation.example["items"][0], "first_name": name, "last_name": name, "additional_info": ""}
+            item["email"] = ADDRESSES[address].replace("%d", str(n))
+            if "id" in item:
+                item["id"] = str(uuid4())
+            # As much as the body's limit has room for, and no more than a note may have.
+            room = limit_of(operation) // 500 - len(as_json(item)) - 1
+            item["additional_info"] = (letters * (room // len(letters.encode())))[:2000]
+            items.append(item)
+        response = await flooder.send(f"{rare}, {address}", as_json({"items": items}), "application/json")
+
+        assert response.status_code in (201, 200, 404), response.text
+    assert not flooder.failures, "\n".join(flooder.failures)
