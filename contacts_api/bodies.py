@@ -104,9 +104,10 @@ class Request(FastAPIRequest):
             size += len(chunk)
             self.refuse_more(size)
             for start in range(0, len(chunk), _PIECE_BYTES):
+                if start:
+                    # Others go on, between what is made of one piece and of the next.
+                    await asyncio.sleep(0)
                 yield chunk[start : start + _PIECE_BYTES]
-                # Others go on, between what is made of one piece and of the next.
-                await asyncio.sleep(0)
 
     def refuse_more(self, size: int) -> None:
         if size > self.max_bytes:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -96,7 +97,8 @@ class Cleanup:
     async def erase(self, owner_id: UUID) -> None:
         """Delete what the erased account owns, and its row; what takes longer than ERASE_SECONDS, afterwards."""
         if not await self._erase(owner_id, until=time.monotonic() + ERASE_SECONDS):
-            task = asyncio.create_task(self._finish(owner_id))
+            # In a context of its own: it goes on when the client of this request has gone.
+            task = asyncio.create_task(self._finish(owner_id), context=Context())
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
 

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 from pwdlib.hashers.argon2 import Argon2Hasher
 
+from contacts_api.accounts.users import HASHES_WAITING
 from contacts_api.app import create_app
 from contacts_api.settings import Settings
 from tests.client import A_PASSWORD, Client
@@ -99,3 +100,20 @@ async def test_no_connection_is_held_while_a_password_is_hashed(
     assert [answer.status_code for answer in answers] == [201, 200, 401, 200, 204]
     assert watch.done >= len(answers)
     assert watch.connections == {0}
+
+
+async def test_beyond_a_short_queue_a_flood_is_refused_and_leaves_no_trace(
+    ada: Client, make_settings: Callable[..., Settings]
+) -> None:
+    app = create_app(make_settings(web_concurrency=1000))
+    accounts = [{"email": f"flood{n}@example.com", "password": A_PASSWORD} for n in range(3 * HASHES_WAITING)]
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        answers = await asyncio.gather(*(client.post("/auth/register", json=account) for account in accounts))
+        afterwards = await client.post("/auth/login", json={"email": ada.email, "password": A_PASSWORD})
+
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} <= {201, 503}
+    assert len(refused) >= 2 * HASHES_WAITING - 1
+    assert {answer.json()["code"] for answer in refused} == {"busy"}
+    assert all("retry-after" in answer.headers for answer in refused)
+    assert afterwards.status_code == 200
