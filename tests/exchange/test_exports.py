@@ -8,7 +8,7 @@ from unittest.mock import ANY
 
 import pytest
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Message
@@ -53,7 +53,7 @@ async def stored(client: Client) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("path", FILES)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 @given(contacts=st.lists(CONTACTS, min_size=1, max_size=8))
 async def test_what_is_exported_is_imported_as_it_was(
     ada: Client, store: Store, path: str, contacts: list[tuple[Any, ...]]
