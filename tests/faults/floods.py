@@ -1,0 +1,302 @@
+"""Floods: what one client, or a few hundred, send to keep everybody else from being served."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
+from tests.faults.rig import CREDENTIALS, Rig
+from tests.faults.servers import HOST
+
+ANSWER, SIGN_IN, READ, GROWTH = 6.0, 5.0, 2.0, 20.0
+KIB, MIB = 1024, 1024 * 1024
+CONTACT = {"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com", "phone_number": "123"}
+A_CONTACT = {**CONTACT, "date_of_birth": "1990-12-10"}
+MILLION = 1_000_000
+
+
+@asynccontextmanager
+async def strangers(rig: Rig, *, sign_in: bool = True, read: float = ANSWER) -> AsyncIterator[None]:
+    """Let others read and sign in meanwhile: each must be answered in time, and at once when the flood is over."""
+    name = f"stranger.{rig.name.replace(' ', '.').lower()}@example.com"
+    token = await rig.sign_up(name)
+    reads: list[tuple[int, float]] = []
+    sign_ins: list[tuple[int, float]] = []
+    is_over = asyncio.Event()
+    async with rig.client(token) as http:
+
+        async def repeat(found: list[tuple[int, float]], method: str, path: str, **body: Any) -> None:
+            while not is_over.is_set():
+                begun_at = time.monotonic()
+                response = await http.request(method, path, **body)
+                found.append((response.status_code, time.monotonic() - begun_at))
+                is_right = response.status_code == 200 or "Retry-After" in response.headers
+                rig.expect(is_right, f"{path}: {response.status_code}")
+                await asyncio.sleep(0.05)
+
+        tasks = [asyncio.create_task(repeat(reads, "GET", "/contacts?limit=1"))]
+        credentials = {**CREDENTIALS, "email": name}
+        if sign_in:
+            tasks.append(asyncio.create_task(repeat(sign_ins, "POST", "/auth/login", json=credentials)))
+        try:
+            yield
+        finally:
+            is_over.set()
+            await asyncio.gather(*tasks)
+        rig.expect({status for status, _ in reads} == {200}, f"reads: {Counter(status for status, _ in reads)}")
+        rig.measure_work("a stranger's read", max(seconds for _, seconds in reads), read)
+        if sign_in:
+            statuses = Counter(status for status, _ in sign_ins)
+            rig.expect(set(statuses) <= {200, 503}, f"sign-ins: {statuses}")
+            rig.measure_work("a sign-in", max(seconds for _, seconds in sign_ins), SIGN_IN)
+            afterwards = await http.post("/auth/login", json=credentials)
+            rig.expect(afterwards.status_code == 200, f"afterwards: {afterwards.status_code}")
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until the condition holds, or the seconds are over."""
+    give_up_at = time.monotonic() + seconds
+    while not await asyncio.to_thread(condition) and time.monotonic() < give_up_at:  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+
+
+def expect_answers(rig: Rig, answers: Iterable[httpx.Response], *allowed: int) -> None:
+    answers = list(answers)
+    statuses = Counter(answer.status_code for answer in answers)
+    rig.expect(set(statuses) <= set(allowed), f"answers: {statuses}")
+    rig.expect(all("Retry-After" in a.headers for a in answers if a.status_code == 503), "no Retry-After")
+    rig.figures.append(", ".join(f"{status}: {count}" for status, count in sorted(statuses.items())))
+
+
+def new_account(kind: str, n: int) -> dict[str, str]:
+    return {**CREDENTIALS, "email": f"{kind}.{n}@example.com"}
+
+
+async def register_at_once(rig: Rig) -> None:
+    async with strangers(rig), rig.client() as http:
+        registrations = (http.post("/auth/register", json=new_account("kept", n), timeout=60) for n in range(400))
+        answers = await asyncio.gather(*registrations)
+    expect_answers(rig, answers, 201, 503)
+
+
+async def register_and_hang_up(rig: Rig) -> None:
+    async with strangers(rig):
+        for n in range(400):
+            body = json.dumps(new_account("gone", n)).encode()
+            _, writer = await rig.send(f"POST /auth/register HTTP/1.1\r\nContent-Length: {len(body)}", body)
+            await writer.drain()
+            writer.close()
+        await asyncio.sleep(SIGN_IN)
+    ((made,),) = rig.postgres.execute("SELECT count(*) FROM \"user\" WHERE email LIKE 'gone.%'", "contacts")
+    rig.measure("worked for", made / 400 * 100, 40, "%")
+
+
+async def change_at_once(rig: Rig) -> None:
+    token = await rig.sign_up("changing@example.com")
+    own = {"current_password": CREDENTIALS["password"]}
+    changes = [{**own, "email": f"changing.{n}@example.com"} for n in range(25)]
+    changes += [{**own, "password": own["current_password"]}] * 25
+    async with strangers(rig), rig.client(token) as http:
+        answers = await asyncio.gather(*(http.patch("/users/me", json=change) for change in changes))
+    expect_answers(rig, answers, 200, 503)
+
+
+async def call_everything_frozen(rig: Rig) -> None:
+    """Twenty calls of each operation of the OpenAPI document, with a body that is right, while PostgreSQL is frozen."""
+    document = json.loads(json.dumps(create_app(Settings(_env_file=None)).openapi()))
+    longest, slowest = 0.0, ""
+    for path, methods in document["paths"].items():
+        url = path.format(contact_id=UUID(int=1), session_id=UUID(int=1))
+        for method, operation in methods.items():
+            # Ending the session would make the rest a 401.
+            token = await rig.sign_in()
+            body = body_of(document, operation)
+            query = {
+                p["name"]: "x" for p in operation.get("parameters", ()) if p.get("required") and p["in"] == "query"
+            }
+            async with rig.client(token) as http:
+                with rig.postgres.frozen():
+                    begun_at = time.monotonic()
+                    calls = (http.request(method.upper(), url, params=query, **body) for _ in range(20))
+                    answers = await asyncio.gather(*calls)
+                    seconds = time.monotonic() - begun_at
+            longest, slowest = max((longest, slowest), (seconds, operation["operationId"]))
+            statuses = {answer.status_code for answer in answers}
+            rig.expect(max(statuses) <= 503 and 500 not in statuses, f"{operation['operationId']}: {statuses}")
+    rig.measure(f"longest, {slowest}", longest, ANSWER)
+
+
+def body_of(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """Return the example of the operation's body, as httpx takes it."""
+    content = operation.get("requestBody", {}).get("content", {})
+    for media_type, media in content.items():
+        name = media["schema"].get("$ref", "").rpartition("/")[2]
+        schema = document["components"]["schemas"].get(name, media["schema"])
+        if media_type.startswith("multipart"):
+            return {"files": {"file": ("contacts.csv", b"first_name\r\nAda\r\n")}}
+        return {"json" if media_type.endswith("json") else "data": schema["examples"][0]}
+    return {}
+
+
+async def import_at_once(rig: Rig) -> None:
+    tokens = [await rig.sign_up(f"importing.{n}@example.com") for n in range(24)]
+    head = "first_name,last_name,email,phone_number,date_of_birth\r\n"
+    rows = "".join(f"First{n},Last{n},c{n}@example.com,+1 202 {n:07},1990-01-01\r\n" for n in range(10_000))
+    file = {"file": ("contacts.csv", (head + rows).encode())}
+    may_end = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"--x\r\n"
+        await may_end.wait()
+        yield b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\nfirst_name\r\nAda\r\n\r\n--x--\r\n'
+
+    async with rig.client() as http:
+
+        async def import_(token: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {token}"}
+            return await http.post("/contacts/import", files=file, headers=headers, timeout=120)
+
+        async with strangers(rig, sign_in=False, read=READ):
+            answers = await asyncio.gather(*map(import_, tokens))
+        headers = {"Authorization": f"Bearer {tokens[0]}", "Content-Type": "multipart/form-data; boundary=x"}
+        uploading = asyncio.create_task(http.post("/contacts/import", content=slowly(), headers=headers))
+        await asyncio.sleep(0.5)
+        another = await import_(tokens[0])
+        may_end.set()
+        uploaded = await uploading
+    expect_answers(rig, answers, 200, 503)
+    rig.expect((another.status_code, uploaded.status_code) == (409, 200), f"{another.status_code}, one at a time")
+
+
+async def send_batches_of_keys(rig: Rig) -> None:
+    before = {worker.pid for worker in rig.api.workers()}
+    # The first is refused for its many values, the second one for its unknown members.
+    bodies = [b'{"items":[{' + b",".join(b'"%x":1' % n for n in range(count)) + b"}]}" for count in (205_000, 150_000)]
+    token = await rig.sign_in()
+    headers = {"Content-Type": "application/json"}
+    async with strangers(rig, read=READ), rig.client(token) as http:
+        sent = (http.post("/contacts/batch", content=bodies[n % 2], headers=headers) for n in range(12))
+        answers = await asyncio.gather(*sent)
+    expect_answers(rig, answers, 422, 503)
+    rig.expect(all(len(a.json().get("errors", ())) <= 100 for a in answers), "too many errors are named")
+    rig.expect({worker.pid for worker in rig.api.workers()} == before, "a worker was replaced")
+
+
+async def send_large_heads(rig: Rig) -> None:
+    begin, block = b"GET /health/live HTTP/1.1\r\nHost: x\r\n", b"X-A: b\r\n" * (8 * KIB)
+    posting = b"POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    floods = {
+        "headers": (begin, block),
+        "one header": (begin + b"X-A: ", b"b" * 64 * KIB),
+        "a URL": (b"GET /", b"x" * 64 * KIB),
+        "trailers": (posting + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", block),
+    }
+    for name, (first, piece) in floods.items():
+        start = {worker: worker.memory_info().rss for worker in rig.api.workers()}
+        reader, writer = await asyncio.open_connection(HOST, rig.api.port)
+        sent, is_over = 0, False
+        try:
+            writer.write(first)
+            while sent < 40 * MIB:
+                writer.write(piece)
+                await writer.drain()
+                sent += len(piece)
+            status = await asyncio.wait_for(reader.readline(), ANSWER)
+            is_over = not status or b" 4" in status[:12]
+        except ConnectionError:
+            is_over = True
+        rig.expect(is_over, f"{name}: goes on")
+        growth = max(worker.memory_info().rss - rss for worker, rss in start.items())
+        rig.measure(f"{name}: growth", growth / MIB, GROWTH, "MB")
+        writer.close()
+
+
+async def stay_silent(rig: Rig) -> None:
+    stalled = b"POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    starts = [b""] * 400 + [b"GET / HTTP/1.1\r\nHo"] * 400 + [stalled] * 50
+    begun_at = time.monotonic()
+    connections = []
+    for start in starts:
+        reader, writer = await asyncio.open_connection(HOST, rig.api.port)
+        writer.write(start)
+        connections.append((reader, writer))
+    async with strangers(rig, sign_in=False):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(reader.read() for reader, _ in connections), return_exceptions=True)
+        rig.measure_work("let go after", time.monotonic() - begun_at, 15)
+    for _, writer in connections:
+        writer.close()
+
+
+async def delete_a_million(rig: Rig) -> None:
+    token = await rig.sign_up("million@example.com")
+    async with rig.client(token) as http:
+        owner_id = (await http.get("/users/me")).json()["id"]
+        fill = f"""
+            INSERT INTO contact (owner_id, id, first_name, last_name, email, search_text, sort_name)
+            SELECT '{owner_id}', gen_random_uuid(), 'First' || n, 'Last' || n, n || '@example.com',
+                concat_ws(E'\\n', 'first' || n, 'last' || n, n || '@example.com', '', ''),
+                concat_ws(E'\\n', 'last' || n, 'first' || n)
+            FROM generate_series(1, {MILLION - 10}) AS n
+        """
+        await asyncio.to_thread(rig.postgres.execute, fill, "contacts")
+        file = {"file": ("contacts.csv", b"first_name\r\n" + b"".join(b"New%d\r\n" % n for n in range(5)))}
+        begun_at = time.monotonic()
+        imported = await http.post("/contacts/import", files=file, timeout=60)
+        rig.measure_work("import of five", time.monotonic() - begun_at, 15)
+        rig.expect((imported.status_code, imported.json().get("created")) == (200, 5), imported.text[:100])
+        async with strangers(rig, sign_in=False):
+            begun_at = time.monotonic()
+            deleted = await http.post("/users/me/delete", json={"current_password": CREDENTIALS["password"]})
+            rig.expect(deleted.status_code == 204, f"deleted: {deleted.status_code}")
+            again = await http.post("/auth/register", json={**CREDENTIALS, "email": "million@example.com"})
+            rig.expect(again.status_code == 201, f"the address again: {again.status_code}")
+            left = f"SELECT count(*) FROM (SELECT FROM contact WHERE owner_id = '{owner_id}' LIMIT 1) AS one"
+            await until(lambda: rig.postgres.execute(left, "contacts") == [(0,)], 240)
+            rig.measure_work("rows gone after", time.monotonic() - begun_at, 60)
+
+
+async def leave_a_backlog(rig: Rig) -> None:
+    rows = 5_000_000
+    fill = f"""
+        INSERT INTO failed_attempt (key, failures, failed_at)
+        SELECT uuid_send(gen_random_uuid()), 1, now() - interval '2 days' FROM generate_series(1, {rows})
+    """
+    await asyncio.to_thread(rig.api.stop)
+    await asyncio.to_thread(rig.postgres.execute, fill, "contacts")
+    await asyncio.to_thread(rig.api.start)
+    begun_at = time.monotonic()
+    try:
+        async with strangers(rig, sign_in=False):
+            await until(lambda: count_attempts(rig) <= rows * 0.9, 240)
+        rig.measure_work("a tenth of five million gone after", time.monotonic() - begun_at, 45)
+    finally:
+        await asyncio.to_thread(rig.postgres.execute, "TRUNCATE failed_attempt", "contacts")
+
+
+def count_attempts(rig: Rig) -> int:
+    ((count,),) = rig.postgres.execute("SELECT count(*) FROM failed_attempt", "contacts")
+    return int(count)
+
+
+FLOODS: dict[str, Callable[[Rig], Awaitable[None]]] = {
+    "400 registrations": register_at_once,
+    "400 hung up": register_and_hang_up,
+    "50 password changes": change_at_once,
+    "All calls, frozen": call_everything_frozen,
+    "24 imports": import_at_once,
+    "Batches of keys": send_batches_of_keys,
+    "Large heads": send_large_heads,
+    "Silent connections": stay_silent,
+    "Million deleted": delete_a_million,
+    "Backlog": leave_a_backlog,
+}
