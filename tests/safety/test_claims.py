@@ -1,0 +1,146 @@
+"""Tokens that are signed with the right secret, and make no sense: a 401 all the same."""
+
+import hmac
+import json
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from tests.client import Client
+from tests.conftest import SECRET
+
+# As JSON text, since not all of it can be said in Python.
+ODD_VALUES = {
+    "Infinity": "Infinity",
+    "-Infinity": "-Infinity",
+    "NaN": "NaN",
+    "1e400": "1e400",
+    "1e300": "1e300",
+    "digits": "9" * 5_000,
+    "digits of less than nothing": "-" + "9" * 5_000,
+    "text of digits": f'"{"9" * 5_000}"',
+    "-1": "-1",
+    "-2^63 - 1": "-9223372036854775809",
+    "2^63": "9223372036854775808",
+    "fraction": "0.5",
+    "empty text": '""',
+    "text": '"x"',
+    "NUL": r'"\u0000"',
+    "lone surrogate": r'"\ud800"',
+    "list": "[]",
+    "list of lists": "[[]]",
+    "object": "{}",
+    "null": "null",
+    "true": "true",
+    "false": "false",
+}
+CLAIMS = ["sub", "sid", "aud", "iat", "exp", "seq", "nbf", "jti"]
+# A token has these. What else stands in it may be overlooked.
+OURS = {"access": {"sub", "sid", "aud", "iat", "exp"}, "refresh": {"sub", "sid", "aud", "iat", "exp", "seq"}}
+# Moments that are far off, and yet can be read: a token may be let in by what else it says.
+FAR_AHEAD = {"1e300", "2^63"}
+LONG_AGO = {"-1", "-2^63 - 1", "fraction"}
+READABLE = {("access", "exp"): FAR_AHEAD, ("access", "iat"): FAR_AHEAD}
+READABLE |= {("refresh", "exp"): FAR_AHEAD, ("refresh", "iat"): FAR_AHEAD | LONG_AGO}
+ODD_PAYLOADS = {
+    "nothing": "",
+    "list": "[]",
+    "text": '"x"',
+    "number": "1",
+    "null": "null",
+    "Infinity": "Infinity",
+    "unfinished": "{",
+    "depth": "[" * 2_000,
+    "many claims": json.dumps(dict.fromkeys(map(str, range(400)), 1)),
+}
+ODD_HEADERS = {
+    "alg a number": '{"alg": 1}',
+    "alg a list": '{"alg": ["HS256"]}',
+    "alg null": '{"alg": null}',
+    "alg an object": '{"alg": {}}',
+    "alg missing": "{}",
+    "list": "[]",
+    "text": '"HS256"',
+    "nothing": "",
+    "digits": '{"alg": "HS256", "kid": %s}' % ("9" * 5_000),
+    "kid a list": '{"alg": "HS256", "kid": []}',
+    "crit a number": '{"alg": "HS256", "crit": 1}',
+    "crit an object": '{"alg": "HS256", "crit": [{}]}',
+    "not encoded": '{"alg": "HS256", "b64": false, "crit": ["b64"]}',
+    "depth": '{"alg": "HS256", "x": ' + "[" * 2_000,
+}
+
+
+def encoded(text: str) -> str:
+    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def signed(payload: str, header: str = '{"alg": "HS256", "typ": "JWT"}') -> str:
+    """Return a token (RFC 7515) with this very text in it."""
+    content = f"{encoded(header)}.{encoded(payload)}"
+    signature = hmac.digest(SECRET.encode(), content.encode(), sha256)
+    return f"{content}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+def claims_of(client: Client, kind: str) -> dict[str, Any]:
+    return dict(jwt.decode(client.tokens[f"{kind}_token"], options={"verify_signature": False}))
+
+
+def with_claim(claims: dict[str, Any], name: str, value: str) -> str:
+    """Return the claims as JSON, with the text as the value of one of them."""
+    return json.dumps({**claims, name: "the value"}).replace('"the value"', value)
+
+
+async def present(client: Client, kind: str, token: str) -> list[httpx.Response]:
+    """Return what those who take such a token answer."""
+    if kind == "access":
+        paths = ("/users/me", "/contacts", "/auth/sessions")
+        return [await client.get(path, headers={"Authorization": f"Bearer {token}"}) for path in paths]
+    form = {"grant_type": "refresh_token", "refresh_token": token}
+    return [
+        await client.post("/auth/refresh", json={"refresh_token": token}),
+        await client.post("/auth/token", data=form),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["access", "refresh"])
+@pytest.mark.parametrize("name", CLAIMS)
+async def test_a_claim_that_makes_no_sense(ada: Client, kind: str, name: str) -> None:
+    wrong = []
+    for what, value in ODD_VALUES.items():
+        # A refresh token that makes no sense may have ended the session.
+        await ada.sign_in()
+        answers = await present(ada, kind, signed(with_claim(claims_of(ada, kind), name, value)))
+        may_pass = name not in OURS[kind] or what in READABLE.get((kind, name), ())
+        statuses = [answer.status_code for answer in answers]
+        if not set(statuses) <= ({401, 200} if may_pass else {401}):
+            wrong.append(f"{name}: {what}: {statuses}")
+
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("kind", ["access", "refresh"])
+async def test_a_payload_or_a_header_that_makes_no_sense(ada: Client, kind: str) -> None:
+    claims = json.dumps(claims_of(ada, kind))
+    tokens = {f"payload: {what}": signed(payload) for what, payload in ODD_PAYLOADS.items()}
+    tokens |= {f"header: {what}": signed(claims, header) for what, header in ODD_HEADERS.items()}
+
+    wrong = []
+    for what, token in tokens.items():
+        statuses = [answer.status_code for answer in await present(ada, kind, token)]
+        if set(statuses) != {401}:
+            wrong.append(f"{what}: {statuses}")
+
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("kind", ["access", "refresh"])
+async def test_the_right_claims_are_let_in(ada: Client, kind: str) -> None:
+    """Else the tests above would prove nothing."""
+    answers = await present(ada, kind, signed(json.dumps(claims_of(ada, kind))))
+
+    assert {answer.status_code for answer in answers} == {200}
