@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, get_args
+from uuid import UUID
 
 import psycopg2
 import uvicorn
@@ -235,19 +236,30 @@ async def fill(url: str, email: str, count: int) -> None:
         user = await users.user_db.get_by_email(email)
         is_new = user is None
         user = user or await users.register(UserCreate(email=email, password=password))
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=err) as progress:
-            task = progress.add_task("Contacts", total=count)
-            rows = believable_contacts(count)
-            async with database.session() as session:
-                while batch := [{"owner_id": user.id, "id": uuid7()} | row for row in islice(rows, BATCH)]:
-                    await session.execute(insert(table_of(Contact)), batch)
-                    progress.advance(task, len(batch))
-        async with database.transaction(keep=True) as connection:
-            await count_contacts(connection, user.id)
+        try:
+            await add_contacts(database, user.id, count)
+        except BaseException:
+            if is_new:
+                # Nobody would know its password.
+                async with database.session() as session:
+                    await session.delete(user)
+            raise
     out.print(
         f"{count:,} contacts. Sign in as {email} with " + (f"the password {password}" if is_new else "your password")
     )
+
+
+async def add_contacts(database: Database, owner_id: UUID, count: int) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("Contacts", total=count)
+        rows = believable_contacts(count)
+        async with database.session() as session:
+            while batch := [{"owner_id": owner_id, "id": uuid7()} | row for row in islice(rows, BATCH)]:
+                await session.execute(insert(table_of(Contact)), batch)
+                progress.advance(task, len(batch))
+    async with database.transaction(keep=True) as connection:
+        await count_contacts(connection, owner_id)
 
 
 def believable_contacts(count: int) -> Iterator[dict[str, Any]]:

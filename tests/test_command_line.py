@@ -283,3 +283,15 @@ async def test_an_operator_sets_passwords_and_shuts_accounts_out(database_url: s
     assert [r.status_code for r in (old, new, refused, refresh, back)] == [401, 200, 401, 401, 200]
     assert locked_out.status_code == 401
     assert len(weak.stderr.splitlines()) == len(unknown.stderr.splitlines()) == 1
+
+
+def test_seed_without_faker_says_how_to_get_it_and_makes_no_account(
+    database_url: str, execute: Execute, tmp_path: Path
+) -> None:
+    (tmp_path / "faker.py").write_text("raise ImportError")
+
+    result = command("seed", "--email", "demo@example.com", DATABASE_URL=database_url, PYTHONPATH=str(tmp_path))
+
+    assert result.returncode == 1
+    assert "requirements-seed.txt" in result.stderr
+    assert execute('SELECT count(*) FROM "user"') == [(0,)]

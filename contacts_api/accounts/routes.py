@@ -49,6 +49,7 @@ from contacts_api.errors import (
     validation_problem,
 )
 from contacts_api.http import Route
+from contacts_api.waiting import Busy
 
 
 class SessionNotFound(NotFound):
@@ -81,7 +82,7 @@ class TokenRoute(Route):
         return handle_as_oauth
 
 
-_ALWAYS = documented(DatabaseUnavailable)
+_ALWAYS = documented(DatabaseUnavailable, Busy)
 
 auth = APIRouter(prefix="/auth", tags=["auth"], route_class=Route, responses=_ALWAYS)
 token = APIRouter(prefix="/auth", tags=["auth"], route_class=TokenRoute, responses=_ALWAYS)

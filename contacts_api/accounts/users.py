@@ -186,9 +186,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return account
 
     async def erase(self, user: User, current_password: str) -> None:
-        """Take the account away with all that it owns, at once for everybody. Raises WrongPassword.
+        """Mark the account as deleted: to everybody it is gone. Raises WrongPassword.
 
-        Its rows are deleted in bites by the caller, or by who cleans up: a million take longer than a request may.
+        Cleanup deletes its rows, in bites: a million take longer than a request may.
         """
         async with self._confirmed(user, current_password) as (session, account):
             await session.execute(END, _all_of(account))

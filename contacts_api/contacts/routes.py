@@ -32,6 +32,7 @@ from contacts_api.errors import DatabaseUnavailable, NotFound, Problem, Unauthor
 from contacts_api.http import Route
 from contacts_api.pagination import Cursors, InvalidCursor, Page, PageQuery
 from contacts_api.settings import known_time_zone
+from contacts_api.waiting import Busy
 
 PRIVATE = {"Cache-Control": "private, no-cache"}
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
@@ -129,7 +130,7 @@ contacts = APIRouter(
     prefix="/contacts",
     tags=["contacts"],
     route_class=Route,
-    responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable),
+    responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy),
 )
 
 

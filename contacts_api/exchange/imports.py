@@ -63,7 +63,7 @@ async def claim_import(database: Database, owner_id: UUID) -> AsyncIterator[None
         yield
     finally:
         keeping.cancel()
-        # Where the database is away, it is dead before long.
+        # Where the database is away, the row stays, and counts for nothing after DEAD_SECONDS.
         with suppress(*DATABASE_ERRORS, Busy):
             await asyncio.shield(database.write(queries.END_IMPORT, **own))
 

@@ -57,7 +57,7 @@ class UploadRoute(Route):
             yield
 
 
-_ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable)
+_ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
 
 exchange = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route, responses=_ALWAYS)
 uploads = APIRouter(prefix="/contacts", tags=["exchange"], route_class=UploadRoute, responses=_ALWAYS)
@@ -107,7 +107,7 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, database
 
 @uploads.post(
     "/import",
-    responses=documented(ImportRunning, Busy, TooManyRows, TooManyContacts, *REFUSALS.values()),
+    responses=documented(ImportRunning, TooManyRows, TooManyContacts, *REFUSALS.values()),
     # One file, and beside it no more than is told to be wrong.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1024},
 )

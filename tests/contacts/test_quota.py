@@ -80,3 +80,12 @@ async def test_contacts_that_were_there_before_the_tally_count(ada: Client, exec
     execute("DELETE FROM contact_tally")
 
     assert (await ada.post("/contacts", json=A_CONTACT)).status_code == 422
+
+
+async def test_an_import_that_creates_nothing_passes_where_the_limit_was_lowered(ada: Client, execute: Execute) -> None:
+    assert (await ada.post("/contacts/import", files=csv_of(MOST))).status_code == 200
+    execute("UPDATE contact_tally SET at_most = %s", MOST + 1)
+
+    again = await ada.post("/contacts/import", files=csv_of(MOST))
+
+    assert (again.status_code, again.json()["skipped"]) == (200, MOST)

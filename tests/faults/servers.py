@@ -191,7 +191,9 @@ class Api:
         self.start()
 
     def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "contacts_api", *arguments]
+        # Under the limit on open files that a shell often has: the API raises it.
+        limited = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"]
+        command = [*limited, sys.executable, "-m", "contacts_api", *arguments]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, env=self._environment, cwd=ROOT, stdout=log, stderr=log)
 
