@@ -187,7 +187,7 @@ async def import_at_once(rig: Rig) -> None:
 async def send_batches_of_keys(rig: Rig) -> None:
     before = {worker.pid for worker in rig.api.workers()}
     # The first is refused for its many values, the second one for its unknown members.
-    bodies = [b'{"items":[{' + b",".join(b'"%x":1' % n for n in range(count)) + b"}]}" for count in (205_000, 150_000)]
+    bodies = [b'{"items":[{' + b",".join(b'"%x":1' % n for n in range(count)) + b"}]}" for count in (205_000, 45_000)]
     token = await rig.sign_in()
     headers = {"Content-Type": "application/json"}
     async with strangers(rig, read=READ), rig.client(token) as http:
