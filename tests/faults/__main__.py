@@ -321,7 +321,6 @@ def main() -> None:
         "--binaries", type=Path, default=POSTGRES_VERSIONS[18], help="PostgreSQL's bin directory (the embedded one)"
     )
     parser.add_argument("--only", default="", metavar="WORD", help="only the faults with this in their names")
-    parser.add_argument("--floods", action="store_true", help="the floods of clients as well: seven minutes more")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="where to leave the logs of PostgreSQL and the API")
     options = parser.parse_args()
     # As an exit, not a death, so that the servers are stopped.
@@ -334,7 +333,7 @@ def main() -> None:
         running.callback(postgres.stop)
         api = Api(home, postgres.url)
         running.callback(api.stop)
-        lines = asyncio.run(run(postgres, api, FAULTS | FLOODS if options.floods else FAULTS, options.only, console))
+        lines = asyncio.run(run(postgres, api, FAULTS | FLOODS, options.only, console))
         table = judge(lines, dict(postgres.execute("SELECT email, additional_info FROM contact", "contacts")))
         log = api.log.read_text()
         # A request that SIGTERM cuts off leaves one, by uvicorn.

@@ -39,9 +39,10 @@ class Rig:
         self.figures.append(f"{what} {value:.2f} {unit}, ≤ {limit:.3g}")
         self.expect(value <= limit, f"{what} {value:.2f} {unit}")
 
-    def client(self, token: str = "") -> httpx.AsyncClient:
+    def client(self, token: str = "", max_keepalive_connections: int | None = None) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {token or self.token or 'none'}"}
-        return httpx.AsyncClient(base_url=self.api.url, headers=headers, timeout=20)
+        limits = httpx.Limits(max_keepalive_connections=max_keepalive_connections)
+        return httpx.AsyncClient(base_url=self.api.url, headers=headers, timeout=20, limits=limits)
 
     async def sign_in(self, email: str = CREDENTIALS["email"]) -> str:
         async with self.client() as http:
