@@ -23,7 +23,7 @@ import psutil
 import psycopg2
 
 from contacts_api import embedded
-from contacts_api.schema import migrate
+from contacts_api.migrating import migrate
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

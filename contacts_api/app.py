@@ -1,8 +1,6 @@
 """The application: create_app() puts it together, and `app` is what uvicorn serves."""
 
 import asyncio
-import gc
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,7 +12,7 @@ from sqlalchemy import text
 from starlette.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from contacts_api import __version__
+from contacts_api import __version__, runtime
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.routes import auth, token, users
@@ -26,8 +24,8 @@ from contacts_api.errors import DatabaseUnavailable, SchemaOutdated, add_error_h
 from contacts_api.exchange.imports import IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
 from contacts_api.exchange.routes import calendar, exchange, uploads
 from contacts_api.http import CORS, RequestLog, Route
+from contacts_api.migrating import newest_revision
 from contacts_api.pagination import Cursors
-from contacts_api.schema import NEWEST
 from contacts_api.settings import Settings
 from contacts_api.waiting import REQUEST_SECONDS, Places
 
@@ -135,14 +133,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.large_bodies = Places(1, waiting=LARGE_BODIES_WAITING, seconds=REQUEST_SECONDS)
     app.state.cursors = Cursors(secret.encode())
     tasks = [asyncio.create_task(work) for work in (app.state.ended_sessions.watch(), app.state.cleanup.run())]
-    # What is imported stays: a collection that walks all of it stops the worker for 40 ms.
-    gc.collect()
-    gc.freeze()
-    # Looking through what comes after that takes a millisecond, at most.
-    gc.set_threshold(10_000)
-    # The log lines name no thread, process or line of code, so none is looked up.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None
+    runtime.prepare_worker()
     try:
         yield
     finally:
@@ -162,7 +153,7 @@ async def check_live() -> dict[str, str]:
 async def check_ready(database: Autocommit) -> dict[str, str]:
     """Answer with 200 when the database answers and its schema is current."""
     revisions = await database.read(_REVISIONS)
-    if [row.version_num for row in revisions] != [NEWEST]:
+    if [row.version_num for row in revisions] != [newest_revision()]:
         raise SchemaOutdated
     return {"status": "ok"}
 

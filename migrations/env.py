@@ -1,17 +1,29 @@
-"""Runs the migrations: with the URL they are given, or that of DATABASE_URL."""
+"""Runs the migrations, on the URL that they are given or that of DATABASE_URL, and writes new ones."""
+
+import re
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
 
 from alembic import context
+from alembic.operations.ops import MigrationScript
 from sqlalchemy import URL, NullPool, create_engine, text
-from sqlmodel import SQLModel
+from sqlmodel import AutoString, SQLModel
 
-import contacts_api.accounts.models
-import contacts_api.contacts.models
-import contacts_api.exchange.models  # noqa: F401  (they define the tables to compare with)
+import contacts_api
 from contacts_api.database import psycopg2_url
 from contacts_api.settings import Settings
 
 # Any number will do, as long as nothing else in the database locks it.
 LOCK = 7_265_420_318
+# It is there only where the server offers the extensions.
+TRIGRAM_INDEX = "ix_contact_by_trigram"
+LONGEST_REVISION = 32
+
+for models in Path(contacts_api.__file__).parent.glob("*/models.py"):
+    # They define the tables to compare with.
+    import_module(f"contacts_api.{models.parent.name}.models")
 
 
 def url_to_migrate() -> URL:
@@ -20,12 +32,46 @@ def url_to_migrate() -> URL:
         return url
     database_url = Settings().database_url
     if database_url is None:
-        raise SystemExit("DATABASE_URL is not set.")
+        raise SystemExit('DATABASE_URL is not set. (To write a migration without it: make migration NAME="…")')
     return psycopg2_url(database_url.get_secret_value())
 
 
+def include_name(name: str | None, kind: str, _: object) -> bool:
+    return not (kind == "index" and name == TRIGRAM_INDEX)
+
+
+def render_item(kind: str, item: object, _: object) -> str | Literal[False]:
+    """Write SQLModel's type of text as SQLAlchemy's own."""
+    return f"sa.String({item.length or ''})" if kind == "type" and isinstance(item, AutoString) else False
+
+
+def name_revision(_: object, __: object, scripts: list[MigrationScript]) -> None:
+    """Name the revision by date and message; write none if nothing has changed."""
+    (script,) = scripts
+    if script.message is None:
+        # `alembic check` only compares.
+        return
+    if script.upgrade_ops is None or script.upgrade_ops.is_empty():
+        scripts.clear()
+        context.config.print_stdout("Nothing has changed in the models.")
+        return
+    words = re.findall(r"\w+", script.message.lower())
+    name = "_".join([f"{datetime.now().astimezone():%Y_%m_%d}", *words])[:LONGEST_REVISION].rstrip("_")
+    if name in {existing.revision for existing in context.script.walk_revisions()}:
+        raise SystemExit(f"There is a migration {name} already: choose another name.")
+    script.rev_id = name
+
+
+options: dict[str, Any] = {
+    "target_metadata": SQLModel.metadata,
+    "compare_type": True,
+    "compare_server_default": True,
+    "include_name": include_name,
+    "render_item": render_item,
+    "process_revision_directives": name_revision,
+}
 with create_engine(url_to_migrate(), poolclass=NullPool).connect() as connection:
-    context.configure(connection=connection, target_metadata=SQLModel.metadata, compare_type=True)
+    context.configure(connection, **options)
     with context.begin_transaction():
         # Of several that migrate at once, the first does, and the others find it done.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})

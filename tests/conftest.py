@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from contacts_api import embedded
 from contacts_api.app import create_app
-from contacts_api.schema import migrate
+from contacts_api.migrating import migrate
 from contacts_api.settings import Settings
 from tests.client import Client, Clock
 from tests.watcher import watch

@@ -8,12 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "contacts_api"
 LAYERS = [
     "__init__",
+    "runtime",
     "settings",
     "text",
     "errors",
     "waiting",
     "database",
-    "schema",
+    "migrating",
     "embedded",
     "protocol",
     "bodies",
@@ -23,6 +24,8 @@ LAYERS = [
     "contacts",
     "exchange",
     "app",
+    "demo",
+    "commands",
     "cli",
     "__main__",
 ]

@@ -19,6 +19,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from contacts_api.cli import main
+from contacts_api.contacts.models import ContactBase
+from contacts_api.demo import believable_contacts
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import SECRET, Execute
 from tests.watcher import MARK
@@ -85,6 +87,24 @@ def test_help_names_every_command() -> None:
         assert re.search(rf"^ +{name}\b", result.stdout, re.MULTILINE)
 
 
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from contacts_api.cli import main; main(['--help'])"
+    result = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
+
+    assert result.returncode == 0
+    for heavy in ("contacts_api.commands", "fastapi", "sqlalchemy", "uvicorn", "rich", "pydantic", "psycopg2"):
+        assert f" {heavy}\n" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("--nonsense",), ("seed", "--contacts", "-1"), ("import", "x")])
+def test_a_wrong_command_line_exits_with_2_and_says_where_help_is(arguments: tuple[str, ...]) -> None:
+    result = command(*arguments)
+
+    assert result.returncode == 2
+    assert "-h' for help." in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -129,10 +149,12 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
 
-        result = command("--port", str(taken.getsockname()[1]), DATA_DIR=str(tmp_path))
+        port = taken.getsockname()[1]
+        result = command("--port", str(port), DATA_DIR=str(tmp_path))
 
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
-    assert "Address already in use" in result.stderr
+    assert f"127.0.0.1:{port}: Address already in use" in result.stderr
+    assert f"--port {port + 1}, or make run PORT={port + 1}." in result.stderr
 
 
 def test_the_embedded_database_keeps_its_data_and_its_secret(start: Start, tmp_path: Path) -> None:
@@ -259,7 +281,7 @@ def test_seed_makes_an_account_to_sign_in_with(database_url: str, execute: Execu
 
     assert result.returncode == again.returncode == 0, result.stderr
     assert re.search(r"demo@example\.com with the password \S{16}", result.stdout)
-    assert "your password" in again.stdout
+    assert "Added 1 contacts to the account demo@example.com, which has 1,235 now." in again.stdout
     assert "1234/1234" in result.stderr
     assert execute("SELECT count(*), bool_and(search_text LIKE '%%@example.com%%') FROM contact") == [(1235, True)]
 
@@ -295,3 +317,16 @@ def test_seed_without_faker_says_how_to_get_it_and_makes_no_account(
     assert result.returncode == 1
     assert "requirements-seed.txt" in result.stderr
     assert execute('SELECT count(*) FROM "user"') == [(0,)]
+
+
+class ContactWithCompany(ContactBase):
+    company: str | None = None
+    shoe_size: str | None = None
+
+
+def test_seed_fills_new_fields_of_text_that_faker_has_samples_of() -> None:
+    (contact,) = believable_contacts(1, ContactWithCompany)
+
+    assert isinstance(contact, ContactWithCompany)
+    assert contact.company
+    assert contact.shoe_size is None

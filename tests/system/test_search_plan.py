@@ -13,11 +13,11 @@ from sqlalchemy.engine import make_url
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.models import User
-from contacts_api.cli import believable_contacts
 from contacts_api.contacts.models import Contact, ContactBase, columns_of
 from contacts_api.contacts.queries import ContactQuery, like
 from contacts_api.database import Database, create_engine, psycopg2_url
-from contacts_api.schema import migrate
+from contacts_api.demo import believable_contacts
+from contacts_api.migrating import migrate
 
 # From the sixth execution on, PostgreSQL considers a plan for any parameters.
 EXECUTIONS = 10
@@ -46,7 +46,7 @@ def url(database_url: str) -> str:
 def owner_id(url: str) -> UUID:
     """One of four owners of 5,000 contacts each."""
     owners = [uuid7() for _ in range(4)]
-    rows = [columns_of(TARAS), *believable_contacts(4999)]
+    rows = [columns_of(contact) for contact in (TARAS, *believable_contacts(4999))]
     engine = create_synchronous_engine(psycopg2_url(url))
     with engine.begin() as connection:
         users = [{"id": owner, "email": f"{owner}@example.com", "hashed_password": "!"} for owner in owners]

@@ -1,0 +1,302 @@
+"""What the commands of the command line do."""
+
+import asyncio
+import errno
+import getpass
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Literal
+from uuid import UUID
+
+import psycopg2
+import uvicorn
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import insert
+from sqlalchemy.exc import DBAPIError
+from typer import echo, style
+from uuid_utils.compat import uuid7
+
+from contacts_api import embedded, migrating, runtime
+from contacts_api.accounts.attempts import Attempts
+from contacts_api.accounts.models import Password, User, UserCreate
+from contacts_api.accounts.users import PasswordHasher, UserManager
+from contacts_api.contacts.models import Contact, columns_of, last_date_of_birth
+from contacts_api.contacts.queries import ContactFilter
+from contacts_api.contacts.quota import count_contacts
+from contacts_api.database import Database, create_engine, table_of
+from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_error
+from contacts_api.exchange import exports
+from contacts_api.exchange.imports import claim_import, import_file
+from contacts_api.exchange.models import ImportReport, OnDuplicate
+from contacts_api.exchange.records import Format
+from contacts_api.protocol import Protocol
+from contacts_api.settings import Settings
+
+OLDEST_POSTGRESQL = 15
+SHUTDOWN_SECONDS = 10
+# A worker that does not answer its supervisor for so long is replaced. One that is only busy answers sooner.
+HUNG_SECONDS = 30
+BATCH = 500
+
+
+class CommandError(Exception):
+    """What went wrong, in one line."""
+
+
+def explain(error: Exception) -> str | None:
+    """Return what went wrong in one line, or None for an error that no user can cause."""
+    match error:
+        case ValidationError():
+            first = error.errors()[0]
+            setting = f"{first['loc'][0]} ".upper() if error.title == Settings.__name__ else ""
+            return setting + first["msg"].removeprefix("Value error, ")
+        case CommandError() | embedded.EmbeddedError() | migrating.SchemaError():
+            return str(error)
+        case Problem():
+            return error.detail
+        case DBAPIError():
+            return f"{problem_of_database_error(error).title}."
+    return None
+
+
+def connect(settings: Settings) -> str:
+    """Return the URL of a database that answers and fits: the operator's, or the embedded one, migrated."""
+    if settings.database_url is None:
+        url = embedded.start(settings.data_dir)
+        migrating.migrate(url)
+        return url
+    url = settings.database_url.get_secret_value()
+    try:
+        with closing(psycopg2.connect(url, connect_timeout=5)) as connection:
+            version, encoding = connection.server_version // 10_000, connection.get_parameter_status("server_encoding")
+    except psycopg2.Error as error:
+        raise CommandError(f"The database does not answer: {' '.join(str(error).split())}") from None
+    if version < OLDEST_POSTGRESQL:
+        raise CommandError(f"This is PostgreSQL {version}; version {OLDEST_POSTGRESQL} or newer is needed.")
+    if encoding != "UTF8":
+        raise CommandError(f"The database's encoding is {encoding}; create one with ENCODING 'UTF8'.")
+    return url
+
+
+def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
+    """Serve until told to stop."""
+    settings = Settings()
+    refuse_taken_port(host, port)
+    if settings.database_url and not settings.jwt_secret:
+        raise CommandError("JWT_SECRET is not set: with DATABASE_URL, it must be, to at least 32 bytes.")
+    url = connect(settings)
+    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else embedded.keep_secret(settings.data_dir)
+    workers = workers or settings.web_concurrency
+    # The workers are new processes: this is how they get to know.
+    os.environ |= {"DATABASE_URL": url, "JWT_SECRET": secret, "WEB_CONCURRENCY": str(workers)}
+    runtime.allow_many_files()
+    # As an exit, not a death, so that the embedded PostgreSQL is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.root_path}/docs"
+    echo(f"The docs are at {style(address, bold=True)}; Ctrl-C stops.", err=True)
+    uvicorn.run(
+        "contacts_api.app:app",
+        host=host,
+        port=port,
+        workers=workers,
+        reload=reload,
+        # By default, it would look through .venv as well, four times a second.
+        reload_dirs=[str(Path(__file__).parent)] if reload else None,
+        access_log=False,
+        server_header=False,
+        log_config=runtime.logging_at(settings.log_level),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        http=Protocol,
+        timeout_worker_healthcheck=HUNG_SECONDS,
+    )
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with closing(socket.socket(family, kind)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        is_taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        advice = f" Choose another port: --port {port + 1}, or make run PORT={port + 1}." if is_taken else ""
+        raise CommandError(f"Cannot listen on {host}:{port}: {reason}.{advice}") from None
+
+
+def migrate() -> None:
+    migrating.migrate(connect(Settings()))
+    echo("The database has the newest schema.")
+
+
+def seed(email: str, count: int) -> None:
+    new = UserCreate.model_validate({"email": email, "password": secrets.token_urlsafe(12)})
+    asyncio.run(fill(connect(Settings()), new, count))
+
+
+async def fill(url: str, new: UserCreate, count: int) -> None:
+    """Add contacts to the account, all or none. Make the account first if there is none."""
+    async with accounts(url) as (users, database):
+        user = await users.find(new.email)
+        is_new = user is None
+        user = user or await users.register(new)
+        try:
+            total = await add_contacts(database, user.id, count)
+        except BaseException:
+            if is_new:
+                # Nobody would know its password.
+                async with database.session() as session:
+                    await session.delete(user)
+            raise
+    if is_new:
+        echo(f"Made an account with {count:,} contacts. Sign in as {new.email} with the password {new.password}")
+    else:
+        echo(
+            f"Added {count:,} contacts to the account {new.email}, which has {total:,} now. Sign in with your password."
+        )
+
+
+async def add_contacts(database: Database, owner_id: UUID, count: int) -> int:
+    """Add believable contacts, and return how many the owner has then."""
+    try:
+        from contacts_api.demo import believable_contacts  # here, since Faker takes half a second to import
+    except ImportError:
+        raise CommandError("`seed` needs Faker: pip install --require-hashes -r requirements-seed.txt") from None
+    contacts = believable_contacts(count)
+    with progress(count, "contacts") as show:
+        async with database.session() as session:
+            for done in range(0, count, BATCH):
+                batch = [columns_of(contact) for contact in islice(contacts, BATCH)]
+                rows = [{"owner_id": owner_id, "id": uuid7()} | columns for columns in batch]
+                await session.execute(insert(table_of(Contact)), rows)
+                show(done + len(rows))
+    async with database.transaction(keep=True) as connection:
+        return await count_contacts(connection, owner_id)
+
+
+def import_contacts(path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate) -> None:
+    report = asyncio.run(import_into(path, email, dry_run, on_duplicate))
+    for error in report.errors:
+        echo(f"row {error.row}: {error.field or 'the row'}: {error.detail}", err=True)
+    numbers = ", ".join(f"{getattr(report, name):,} {name}" for name in ("created", "updated", "skipped", "failed"))
+    echo(f"{numbers}{' (a dry run: nothing is changed)' if dry_run else ''}.")
+
+
+async def import_into(path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate) -> ImportReport:
+    settings = Settings()
+    async with account(settings, email) as (user, _, database):
+        with opened(path, "rb") as file, progress(os.fstat(file.fileno()).st_size, "bytes") as show:
+            async with claim_import(database, user.id):
+                return await import_file(
+                    database,
+                    user.id,
+                    file,
+                    last_date_of_birth=last_date_of_birth(datetime.now(UTC)),
+                    max_rows=settings.import_max_rows,
+                    max_contacts=settings.max_contacts,
+                    dry_run=dry_run,
+                    on_duplicate=on_duplicate,
+                    on_progress=lambda: show(file.tell()) if file.seekable() else None,
+                )
+
+
+def export_contacts(email: str, path: Path | None, extension: str | None) -> None:
+    extension = extension or (path.suffix.lower()[1:] if path else "")
+    asyncio.run(export_to(path, pieces_of_export(email, "vcard" if extension == "vcf" else "csv")))
+
+
+async def export_to(path: Path | None, pieces: AsyncGenerator[bytes]) -> None:
+    async with aclosing(pieces):
+        # Before the file is made, so that an error leaves none behind.
+        piece = await anext(pieces)
+        try:
+            with opened(path, "wb") as file, progress(None, "bytes") as show:
+                written = file.write(piece)
+                async for piece in pieces:
+                    written += file.write(piece)
+                    show(written)
+        except OSError as error:
+            raise CommandError(f"{path or 'The standard output'}: {error.strerror}.") from None
+
+
+async def pieces_of_export(email: str, format_: Format) -> AsyncGenerator[bytes]:
+    async with account(Settings(), email) as (user, _, database):
+        async for piece in exports.export_contacts(database, user.id, ContactFilter(), format_):
+            yield piece
+
+
+def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManager[BinaryIO]:
+    try:
+        # The standard output is opened again, so that an error of writing shows here, not when Python ends.
+        return open(path or sys.stdout.fileno(), mode, closefd=path is not None)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}.") from None
+
+
+@contextmanager
+def progress(total: int | None, unit: Literal["bytes", "contacts"]) -> Iterator[Callable[[int], None]]:
+    """Show how much is done, of `total` if it is known. Yields the function to call with the amount."""
+    from rich.console import Console  # here, since `serve` does without
+    from rich.progress import BarColumn, DownloadColumn, FileSizeColumn, MofNCompleteColumn, Progress
+
+    amount = MofNCompleteColumn() if unit == "contacts" else DownloadColumn() if total else FileSizeColumn()
+    with Progress(BarColumn(), amount, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total or None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def set_password(email: str) -> None:
+    password = TypeAdapter(Password).validate_python(ask_password())
+    asyncio.run(change(email, lambda users, user: users.set_password(user, password)))
+    echo("The password is set, and all sessions of the account have ended.")
+
+
+def ask_password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("New password: ")
+    if getpass.getpass("Repeat it: ") != password:
+        raise CommandError("The two passwords differ.")
+    return password
+
+
+def set_active(email: str, is_active: bool) -> None:
+    asyncio.run(change(email, lambda users, user: users.set_active(user, is_active)))
+    echo("The account can sign in." if is_active else "The account cannot sign in, and all its sessions have ended.")
+
+
+async def change(email: str, how: Callable[[UserManager, User], Awaitable[None]]) -> None:
+    async with account(Settings(), email) as (user, users, _):
+        await how(users, user)
+
+
+@asynccontextmanager
+async def account(settings: Settings, email: str) -> AsyncIterator[tuple[User, UserManager, Database]]:
+    """Find the account. Errors of the database become a CommandError, so that an OSError is one of a file."""
+    async with accounts(connect(settings)) as (users, database):
+        user = await users.find(email)
+        if user is None:
+            raise CommandError("There is no account with this e-mail address.")
+        try:
+            yield user, users, database
+        except DATABASE_ERRORS as error:
+            raise CommandError(f"{problem_of_database_error(error).title}.") from None
+
+
+@asynccontextmanager
+async def accounts(url: str) -> AsyncIterator[tuple[UserManager, Database]]:
+    engine = create_engine(url, pool_size=2)
+    database = Database(engine)
+    try:
+        yield UserManager(database, PasswordHasher(threads=1), Attempts(database)), database
+    finally:
+        await engine.dispose()
