@@ -2,11 +2,18 @@
 PYTHON ?= python3
 BIN = .venv/bin
 SOURCES = benchmarks contacts_api migrations tests
+# make run PORT=9000
+HOST = 127.0.0.1
+PORT = 8000
 
-.PHONY: run test test-system faults bench bench-scale lint audit requirements clean
+.PHONY: run dev test test-system faults bench bench-scale migration lint audit requirements clean
 
 run: .venv/.runs
-	@$(BIN)/python -m contacts_api
+	@$(BIN)/python -m contacts_api --host $(HOST) --port $(PORT)
+
+# Restarts when the code changes.
+dev: .venv/.runs
+	@$(BIN)/python -m contacts_api --host $(HOST) --port $(PORT) --reload
 
 test: .venv/.develops
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
@@ -29,6 +36,11 @@ bench: .venv/.benches
 bench-scale: .venv/.benches
 	@$(BIN)/python -m benchmarks scale $(OPTIONS)
 
+# After a change of the models: make migration NAME="add company"
+migration: .venv/.develops
+	@$(if $(NAME),,$(error Say what the migration does: make migration NAME="add company"))
+	@$(BIN)/python -m migrations "$(NAME)"
+
 lint: .venv/.develops
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
@@ -47,24 +59,36 @@ requirements:
 	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet uv
 	$(COMPILE) pyproject.toml -o requirements.txt
 	echo faker | $(COMPILE) --no-deps - -o requirements-seed.txt
+	echo uv | $(COMPILE) --no-deps - -o requirements-uv.txt
 	$(COMPILE) -c requirements.txt -c requirements-seed.txt --group dev -o requirements-dev.txt
 	$(COMPILE) -c requirements.txt --group bench -o requirements-bench.txt
 
 clean:
 	rm -rf .venv
 
-.venv/.runs: requirements.txt requirements-seed.txt
+# uv takes a few seconds. It does not read pip's configuration, so it is told pip's index; where it fails, pip installs.
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
+UV = UV_DEFAULT_INDEX=$$($(BIN)/pip config list | sed -n "s/.*\.index-url='\(.*\)'/\1/p" | tail -n 1) \
+	$(BIN)/uv pip install --quiet --python .venv --require-hashes
+
+.venv/.runs: requirements.txt requirements-seed.txt requirements-uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
-	@echo "Installing into .venv …"
+	@echo "Making .venv, and installing uv into it …"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
-		-r requirements.txt -r requirements-seed.txt
+	@$(PIP) --only-binary :all: -r requirements-uv.txt || echo "There is no uv for this machine."
+	@echo "Installing what the API needs …"
+	@$(UV) -r requirements.txt -r requirements-seed.txt || \
+		{ echo "Once more, with pip; this takes a minute …"; $(PIP) --no-compile -r requirements.txt -r requirements-seed.txt; }
 	@touch $@
 
+# Compiled, since the tests start many processes.
 .venv/.develops: requirements-dev.txt .venv/.runs
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@echo "Installing what the tests and checks need …"
+	@$(UV) --compile-bytecode -r requirements-dev.txt || \
+		{ echo "Once more, with pip; this takes a minute …"; $(PIP) -r requirements-dev.txt; }
 	@touch $@
 
 .venv/.benches: requirements-bench.txt .venv/.runs
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@echo "Installing what the benchmarks need …"
+	@$(UV) -r requirements-bench.txt || $(PIP) -r requirements-bench.txt
 	@touch $@
