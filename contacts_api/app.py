@@ -18,11 +18,12 @@ from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
 from contacts_api.accounts.users import PasswordHasher, Tokens
+from contacts_api.calendar.routes import calendar, feeds
 from contacts_api.contacts.routes import contacts
 from contacts_api.database import Autocommit, Database, create_engine
 from contacts_api.errors import DatabaseUnavailable, SchemaOutdated, add_error_handlers, documented, problem_schemas
-from contacts_api.exchange.imports import IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
-from contacts_api.exchange.routes import calendar, exchange, uploads
+from contacts_api.exchange.imports import IMPORT_SECONDS, IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
+from contacts_api.exchange.routes import exchange, uploads
 from contacts_api.http import CORS, RequestLog, Route
 from contacts_api.migrating import newest_revision
 from contacts_api.pagination import Cursors
@@ -95,7 +96,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.clock = clock
     # The contacts first: routes are tried in turn, and theirs are called the most. Not by include_router(),
     # which makes a router of each, to be matched three times over.
-    for router in (contacts, exchange, uploads, calendar, auth, token, users, health, pages):
+    for router in (contacts, exchange, uploads, feeds, calendar, auth, token, users, health, pages):
         app.router.routes += router.routes
     app.mount("/assets", StaticFiles(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)
@@ -120,7 +121,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     url, secret = settings.database_url.get_secret_value(), settings.jwt_secret.get_secret_value()
     # The watch has a connection of its own: what it learns must not wait for requests. So have imports: no request
     # must wait for them.
-    engines = [create_engine(url, size) for size in (settings.pool_size, 1, IMPORTS)]
+    engines = [
+        create_engine(url, settings.pool_size),
+        create_engine(url, 1),
+        create_engine(url, IMPORTS, IMPORT_SECONDS),
+    ]
     app.state.database = Database(engines[0])
     watch = Database(engines[1])
     app.state.imports = Database(engines[2], waiting=IMPORTS_WAITING, seconds=IMPORT_WAIT_SECONDS)

@@ -8,10 +8,17 @@ from itertools import islice
 from typing import Any
 
 from fastapi import Request as FastAPIRequest
-from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, from_json
 from sqlmodel import SQLModel
-from sqlmodel._compat import SQLModelConfig
 
 from contacts_api.errors import MAX_ERRORS, BodyTooLarge, InvalidJSON, detail_of
 from contacts_api.settings import Settings
@@ -43,9 +50,18 @@ class Body(SQLModel):
     It is not made by SQLModel's own constructor, for which a member `self` or `cls` is an argument of its own.
     """
 
-    model_config = SQLModelConfig(extra="forbid")
+    model_config = ConfigDict(extra="forbid")  # type: ignore[assignment]  # SQLModel's own type of it is private
 
     __init__ = BaseModel.__init__
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # A member with the default None may be left out: to the document null would be a value like others.
+        schema = handler(core_schema)
+        for member in handler.resolve_ref_schema(schema)["properties"].values():
+            if member.get("default", ...) is None:
+                del member["default"]
+        return schema
 
     @model_validator(mode="before")
     @classmethod

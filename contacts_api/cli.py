@@ -14,7 +14,7 @@ from contacts_api import __version__, runtime
 
 app = Typer(
     help="A REST API for contacts. Without DATABASE_URL, it starts a PostgreSQL of its own.",
-    epilog="Settings are environment variables or lines of .env: the README lists them.",
+    epilog="Settings are environment variables or lines of .env: docs/operating.md lists them.",
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     no_args_is_help=True,
@@ -45,6 +45,14 @@ def migrate() -> None:
     from contacts_api import commands
 
     commands.migrate()
+
+
+@app.command()
+def reindex() -> None:
+    """Fold anew, for searches, what an older release has stored. Run it after migrate, while the API serves."""
+    from contacts_api import commands
+
+    commands.reindex()
 
 
 @app.command()

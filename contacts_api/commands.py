@@ -28,15 +28,17 @@ from contacts_api import embedded, migrating, runtime
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.users import PasswordHasher, UserManager
-from contacts_api.contacts.models import Contact, columns_of, last_date_of_birth
+from contacts_api.contacts.fields import last_date_of_birth
+from contacts_api.contacts.models import Contact, columns_of
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import count_contacts
+from contacts_api.contacts.reindexing import reindex as fold_anew
 from contacts_api.database import Database, create_engine, table_of
 from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_error
 from contacts_api.exchange import exports
-from contacts_api.exchange.imports import claim_import, import_file
+from contacts_api.exchange.files import Format
+from contacts_api.exchange.imports import IMPORT_SECONDS, claim_import, import_file
 from contacts_api.exchange.models import ImportReport, OnDuplicate
-from contacts_api.exchange.records import Format
 from contacts_api.protocol import Protocol
 from contacts_api.settings import Settings
 
@@ -71,7 +73,8 @@ def connect(settings: Settings) -> str:
     """Return the URL of a database that answers and fits: the operator's, or the embedded one, migrated."""
     if settings.database_url is None:
         url = embedded.start(settings.data_dir)
-        migrating.migrate(url)
+        if migrating.migrate(url):
+            asyncio.run(reindex_all(url))
         return url
     url = settings.database_url.get_secret_value()
     try:
@@ -134,8 +137,20 @@ def refuse_taken_port(host: str, port: int) -> None:
 
 
 def migrate() -> None:
-    migrating.migrate(connect(Settings()))
-    echo("The database has the newest schema.")
+    was_changed = migrating.migrate(connect(Settings()))
+    advice = " Now run `python -m contacts_api reindex`, while the API serves." if was_changed else ""
+    echo(f"The database has the newest schema.{advice}")
+
+
+def reindex() -> None:
+    asyncio.run(reindex_all(connect(Settings())))
+    echo("All contacts are folded by the rules of this release.")
+
+
+async def reindex_all(url: str) -> None:
+    async with accounts(url) as (_, database):
+        with progress(None, "accounts") as show:
+            await fold_anew(database, show)
 
 
 def seed(email: str, count: int) -> None:
@@ -175,12 +190,12 @@ async def add_contacts(database: Database, owner_id: UUID, count: int) -> int:
     with progress(count, "contacts") as show:
         async with database.session() as session:
             for done in range(0, count, BATCH):
-                batch = [columns_of(contact) for contact in islice(contacts, BATCH)]
+                batch = [columns_of(contact.model_dump()) for contact in islice(contacts, BATCH)]
                 rows = [{"owner_id": owner_id, "id": uuid7()} | columns for columns in batch]
                 await session.execute(insert(table_of(Contact)), rows)
                 show(done + len(rows))
-    async with database.transaction(keep=True) as connection:
-        return await count_contacts(connection, owner_id)
+    async with database.session() as session:
+        return await count_contacts(session, owner_id)
 
 
 def import_contacts(path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate) -> None:
@@ -243,15 +258,15 @@ def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManag
 
 
 @contextmanager
-def progress(total: int | None, unit: Literal["bytes", "contacts"]) -> Iterator[Callable[[int], None]]:
-    """Show how much is done, of `total` if it is known. Yields the function to call with the amount."""
+def progress(total: int | None, unit: Literal["bytes", "contacts", "accounts"]) -> Iterator[Callable[..., None]]:
+    """Show how much is done. Yields the function to call with the amount, and with the total if it was not known."""
     from rich.console import Console  # here, since `serve` does without
     from rich.progress import BarColumn, DownloadColumn, FileSizeColumn, MofNCompleteColumn, Progress
 
-    amount = MofNCompleteColumn() if unit == "contacts" else DownloadColumn() if total else FileSizeColumn()
+    amount = MofNCompleteColumn() if unit != "bytes" else DownloadColumn() if total else FileSizeColumn()
     with Progress(BarColumn(), amount, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=total or None)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, total=total: bar.update(task, completed=done, total=total or None)
 
 
 def set_password(email: str) -> None:
@@ -294,7 +309,7 @@ async def account(settings: Settings, email: str) -> AsyncIterator[tuple[User, U
 
 @asynccontextmanager
 async def accounts(url: str) -> AsyncIterator[tuple[UserManager, Database]]:
-    engine = create_engine(url, pool_size=2)
+    engine = create_engine(url, pool_size=2, statement_seconds=IMPORT_SECONDS)
     database = Database(engine)
     try:
         yield UserManager(database, PasswordHasher(threads=1), Attempts(database)), database

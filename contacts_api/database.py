@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
@@ -31,15 +31,14 @@ SQLModel.metadata.naming_convention = {
 # these that fails is the last. What a request waits for in all has a deadline of its own: waiting.REQUEST_SECONDS.
 POOL_SECONDS = 1.5
 CONNECT_SECONDS = 2
-ANSWER_SECONDS = 3
+STATEMENT_SECONDS = 2.5
+IDLE_SECONDS = 10
 # So many may wait for a connection.
 WAITING = 200
 
 SERVER_SETTINGS = {
     "application_name": "contacts_api",
-    "statement_timeout": "2500",
     "lock_timeout": "2000",
-    "idle_in_transaction_session_timeout": "10000",
     # A plan made for any pattern and any owner does not use the trigram index.
     "plan_cache_mode": "force_custom_plan",
 }
@@ -77,8 +76,8 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no ty
         self.terminate()
 
 
-def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
-    """Return the engine that serves requests, in autocommit and of at most `pool_size` connections."""
+def create_engine(database_url: str, pool_size: int, statement_seconds: float = STATEMENT_SECONDS) -> AsyncEngine:
+    """Return an engine in autocommit, of at most `pool_size` connections, whose statements may take so long."""
 
     # asyncpg reads a URL as libpq does, sslmode and Unix sockets included; SQLAlchemy's dialect does not.
     dsn = re.sub(r"(?<=[?&])channel_binding=[^&]*&?", "", database_url)
@@ -89,8 +88,13 @@ def create_engine(database_url: str, pool_size: int) -> AsyncEngine:
             connection_class=Connection,
             record_class=Row,
             timeout=CONNECT_SECONDS,
-            command_timeout=ANSWER_SECONDS,
-            server_settings=SERVER_SETTINGS,
+            # The server gives up first, and says why.
+            command_timeout=statement_seconds + 0.5,
+            server_settings={
+                **SERVER_SETTINGS,
+                "statement_timeout": str(round(statement_seconds * 1000)),
+                "idle_in_transaction_session_timeout": str(round(max(statement_seconds, IDLE_SECONDS) * 1000)),
+            },
         )
 
     engine = create_async_engine(
@@ -140,14 +144,6 @@ def _compile(statement: Executable) -> tuple[str, tuple[str, ...], dict[str, Any
     return str(compiled), tuple(compiled.positiontup), given
 
 
-async def fetch(connection: asyncpg.Connection, statement: Executable, **parameters: Any) -> list[Row]:
-    """Run one statement on asyncpg's own connection, and return the rows of its answer."""
-    sql, names, given = _compile(statement)
-    values = {**given, **parameters}
-    rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
-    return rows
-
-
 class Database:
     """Single statements, each its own transaction, on asyncpg's own connections: SQLAlchemy's cost twice the CPU.
 
@@ -168,21 +164,11 @@ class Database:
 
     async def write(self, statement: Executable, **parameters: Any) -> list[Row]:
         """Run one statement, committed on return, and return the rows of its answer."""
+        sql, names, given = _compile(statement)
+        values = {**given, **parameters}
         async with self._connection() as connection:
-            return await fetch(connection, statement, **parameters)
-
-    @asynccontextmanager
-    async def transaction(self, *, keep: bool) -> AsyncIterator[asyncpg.Connection]:
-        """Yield asyncpg's own connection, for COPY and long statements, in a transaction; keep it or roll it back."""
-        async with self._connection() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
-                yield connection
-            except BaseException:
-                await transaction.rollback()
-                raise
-            await (transaction.commit() if keep else transaction.rollback())
+            rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
+            return rows
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -209,6 +195,15 @@ class Database:
                 pooled.close()
         finally:
             self._places.leave()
+
+
+async def copy_into(
+    session: AsyncSession, table: str, columns: Sequence[str], records: Sequence[tuple[Any, ...]]
+) -> None:
+    """Append records to a table by COPY, which SQLAlchemy has no way for. The transaction has begun."""
+    connection = await (await session.connection()).get_raw_connection()
+    driver: Any = connection.driver_connection
+    await driver.copy_records_to_table(table, records=records, columns=columns)
 
 
 async def get_database(request: Request) -> Database:

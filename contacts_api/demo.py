@@ -6,12 +6,12 @@ from typing import Any, get_args
 
 from faker import Faker
 
-from contacts_api.contacts.models import ContactBase
+from contacts_api.contacts.models import ContactFields
 
 LOCALES = ("en_US", "uk_UA", "pl_PL", "fr_FR")
 
 
-def believable_contacts(count: int, model: type[ContactBase] = ContactBase) -> Iterator[ContactBase]:
+def believable_contacts(count: int, model: type[ContactFields] = ContactFields) -> Iterator[ContactFields]:
     """Yield contacts with every field that there is a sample for.
 
     They are drawn from samples, since Faker makes only 3,000 contacts a second.
@@ -39,7 +39,7 @@ def believable_contacts(count: int, model: type[ContactBase] = ContactBase) -> I
             "last_name": choose(last_names[language]),
             "email": f"{choose(mailboxes)}{n}@example.com",
             "phone_number": f"+1 202 555 {n % 10_000:04}",
-            "date_of_birth": choose(births),
+            "date_of_birth": str(choose(births)),
             "additional_info": choose(jobs) if n % 3 == 0 else None,
         }
         yield model.model_validate(fields)

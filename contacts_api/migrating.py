@@ -39,13 +39,13 @@ def newest_revision(versions: Path = ROOT / "migrations" / "versions") -> str:
     return str(newest[0])
 
 
-def migrate(database_url: str) -> None:
-    """Bring the database to the newest schema. Safe to run from several places at once.
+def migrate(database_url: str) -> bool:
+    """Bring the database to the newest schema, and say whether it had another. Several may run at once.
 
     Raises SchemaError for a database that a newer release has migrated.
     """
     if _current_revision(database_url) == newest_revision():
-        return
+        return False
     # Imported only when needed: see newest_revision().
     from alembic import command
     from alembic.config import Config
@@ -57,6 +57,7 @@ def migrate(database_url: str) -> None:
         command.upgrade(config, "head")
     except CommandError:
         raise SchemaError("The database was migrated by a newer release of this application: run that one.") from None
+    return True
 
 
 def _current_revision(database_url: str) -> str | None:

@@ -1,20 +1,42 @@
-"""Pages that continue where the one before ended (keyset pagination)."""
+"""Lists in pages, each of which goes on where the one before ended (keyset pagination).
+
+A `Listing` is the statement of a list, and `Pager` answers with a page of it. `Cursors` writes positions so that
+clients can hold them, and nobody can make one up.
+"""
 
 import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
-from typing import Annotated, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from urllib.parse import urlencode
+from uuid import UUID
 
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_
 
+from contacts_api.answers import PRIVATE, json_answer
+from contacts_api.database import Database, Row
 from contacts_api.errors import FieldError, Invalid
 from contacts_api.text import OneLine
 
 T = TypeVar("T")
+Position: TypeAlias = Mapping[str, str]
+"""Where a list goes on: the values of its keys, as text. Empty where it begins."""
 
+# Of fewer, more of the time goes into asking; for more, everybody else waits longer. The first come at once.
+FIRST_ROWS, PAGE_ROWS = 100, 3000
 _MAC_BYTES = 16
+_PARSERS: dict[type, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    UUID: UUID,
+    date: date.fromisoformat,
+    datetime: datetime.fromisoformat,
+}
 
 
 class Page(BaseModel, Generic[T]):
@@ -43,6 +65,50 @@ class InvalidCursor(Invalid):
         super().__init__(detail, errors=[FieldError(loc=["query", "cursor"], code=self.code, detail=detail)])
 
 
+class Listing:
+    """The rows of a list in the order of `keys`, which are columns of the rows; the last key is unique.
+
+    `first` and `rest` are the statements for at most `limit` rows: from the beginning, or after a position.
+    Raises TypeError for a key whose type has no text form here.
+    """
+
+    def __init__(self, rows: Select[Any], *keys: ColumnElement[Any], descending: bool = False) -> None:
+        self._parsers = {str(key.key): _parser(key) for key in keys}
+        self.order = [key.desc() if descending else key.asc() for key in keys]
+        self.first = rows.order_by(*self.order).limit(bindparam("limit", type_=BigInteger))
+        here, there = tuple_(*keys), tuple_(*(bindparam(f"after_{key.key}", type_=key.type) for key in keys))
+        self.rest = self.first.where(here < there if descending else here > there)
+
+    async def read(self, database: Database, limit: int, position: Position, **parameters: Any) -> list[Row]:
+        statement = self.rest if position else self.first
+        return await database.read(statement, limit=limit, **parameters, **self.after(position))
+
+    def after(self, position: Position) -> dict[str, Any]:
+        """Return the parameters of `rest` for this position."""
+        return {f"after_{name}": parse(position[name]) for name, parse in self._parsers.items() if name in position}
+
+    def position_of(self, row: Row) -> dict[str, str]:
+        return {name: str(row[name]) for name in self._parsers}
+
+
+def _parser(key: ColumnElement[Any]) -> Callable[[str], Any]:
+    kind = key.type.python_type
+    if kind not in _PARSERS:
+        raise TypeError(f"{key}: a cursor cannot hold a {kind.__name__}; add it to _PARSERS.")
+    return _PARSERS[kind]
+
+
+async def pages_of(database: Database, listing: Listing, **parameters: Any) -> AsyncIterator[list[Row]]:
+    """Yield all rows of a list, page by page."""
+    position: dict[str, str] = {}
+    limit = FIRST_ROWS
+    while rows := await listing.read(database, limit, position, **parameters):
+        yield rows
+        if len(rows) < limit:
+            return
+        limit, position = PAGE_ROWS, listing.position_of(rows[-1])
+
+
 class Cursors:
     """Writes and reads cursors: a position in a list, authenticated with the list it belongs to.
 
@@ -53,7 +119,7 @@ class Cursors:
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"cursor", hashlib.sha256)
 
-    def write(self, position: Mapping[str, str], *which: object) -> str:
+    def write(self, position: Position, *which: object) -> str:
         payload = json.dumps(position, ensure_ascii=False, separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._mac(payload, which) + payload).rstrip(b"=").decode()
 
@@ -74,3 +140,57 @@ class Cursors:
 
     def _mac(self, payload: bytes, which: tuple[object, ...]) -> bytes:
         return hmac.digest(self._key, repr(which).encode() + b"\0" + payload, hashlib.sha256)[:_MAC_BYTES]
+
+
+class Pager:
+    """Reads where a list goes on, and answers with the page from there. `which` tells the list from all others."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._cursors: Cursors = request.app.state.cursors
+        self._database: Database = request.app.state.database
+
+    def position(self, query: PageQuery, *which: object) -> dict[str, str]:
+        return self._cursors.read(query.cursor, self._path(), *which) if query.cursor is not None else {}
+
+    async def page(
+        self, listing: Listing, query: PageQuery, to_item: Callable[[Row], Any], **parameters: Any
+    ) -> Response:
+        """Answer with a page of the rows that these parameters of the listing's statements find."""
+        which = sorted(parameters.items())
+        rows = await listing.read(self._database, query.limit + 1, self.position(query, which), **parameters)
+        return self.answer(listing, query, rows, to_item, which)
+
+    def answer(
+        self,
+        listing: Listing,
+        query: PageQuery,
+        rows: Sequence[Row],
+        to_item: Callable[[Row], Any],
+        *which: object,
+        keep: Position | None = None,
+        **members: Any,
+    ) -> Response:
+        """Answer with these rows, which are one more than `query.limit` where the list goes on.
+
+        `keep` is what the cursor holds beside the position.
+        """
+        headers, next_cursor = dict(PRIVATE), None
+        items, more = rows[: query.limit], rows[query.limit :]
+        if more:
+            next_cursor = self._cursors.write({**(keep or {}), **listing.position_of(items[-1])}, self._path(), *which)
+            path = self._request.scope["root_path"] + self._path()
+            headers["Link"] = f'<{path}?{urlencode({**self._request.query_params, "cursor": next_cursor})}>; rel="next"'
+        return json_answer({"items": [to_item(row) for row in items], "next_cursor": next_cursor, **members}, headers)
+
+    def _path(self) -> str:
+        path: str = self._request.scope["path"]
+        return path.removeprefix(self._request.scope["root_path"])
+
+
+async def get_pager(request: Request) -> Pager:
+    return Pager(request)
+
+
+Pages: TypeAlias = Annotated[Pager, Depends(get_pager)]
+"""Answers with pages of lists."""

@@ -58,7 +58,7 @@ def _comma_separated(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """The settings, each under its own name in upper case; see the README for all of them."""
+    """The settings, each under its own name in upper case; docs/operating.md explains them."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True

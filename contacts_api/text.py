@@ -116,8 +116,28 @@ def is_plain_address(text: str) -> bool:
 
 
 def format_timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
 
 
 Timestamp = Annotated[datetime, PlainSerializer(format_timestamp, return_type=str)]
 """A moment, written in UTC with six digits of the second."""
+
+
+def content_line(text: str) -> bytes:
+    """Return a line of a vCard or a calendar, folded at 75 octets between characters (RFC 6350, 3.2)."""
+    line = text.encode()
+    if len(line) <= 75:
+        return line + b"\r\n"
+    folded, start, size = bytearray(), 0, 75
+    while len(line) - start > size:
+        end = start + size
+        while line[end] & 0xC0 == 0x80:
+            end -= 1
+        folded += line[start:end] + b"\r\n "
+        start, size = end, 74
+    return bytes(folded + line[start:] + b"\r\n")
+
+
+def escape_text(text: str) -> str:
+    """Return a TEXT value (RFC 2426, 5; RFC 5545, 3.3.11)."""
+    return text.replace("\\", "\\\\").replace(";", "\\;").replace(",", "\\,").replace("\n", "\\n")

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from contacts_api.cli import main
-from contacts_api.contacts.models import ContactBase
+from contacts_api.contacts.models import ContactFields
 from contacts_api.demo import believable_contacts
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import SECRET, Execute
@@ -319,7 +319,7 @@ def test_seed_without_faker_says_how_to_get_it_and_makes_no_account(
     assert execute('SELECT count(*) FROM "user"') == [(0,)]
 
 
-class ContactWithCompany(ContactBase):
+class ContactWithCompany(ContactFields):
     company: str | None = None
     shoe_size: str | None = None
 

@@ -1,102 +1,75 @@
-"""A contact: the table, and what goes in and out over HTTP."""
+"""A contact: its fields, each described once, the table, and what goes in and out over HTTP."""
 
-import re
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from datetime import date, datetime
+from types import NoneType
+from typing import Annotated, Any, Union, get_args, get_type_hints
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, JsonValue, StringConstraints, ValidationInfo
-from pydantic import Field as Rule
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, create_model
 from sqlalchemy import Computed, DateTime, Index, SmallInteger, String, func, literal_column
 from sqlmodel import Field, SQLModel
-from sqlmodel._compat import SQLModelConfig
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
 from contacts_api.bodies import Body
+from contacts_api.contacts.fields import About, DateOfBirth, Email, PhoneNumber, as_typed, digits_of, with_digits
 from contacts_api.pagination import Page
-from contacts_api.text import Name, Note, OneLine, Timestamp, Trimmed, check_address, fold
+from contacts_api.text import Name, Note, Timestamp, fold
 
-_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_FIRST_DATE = date(1900, 1, 1)
-
-_BETWEEN_DIGITS = r"(?:[ +\-().\/#*,;]|[xX]|[eE][xX][tT])*"
-_PHONE_NUMBER = f"^{_BETWEEN_DIGITS}(?:[0-9]{_BETWEEN_DIGITS}){{3,}}$"
+FOLDING = 2
+"""The version of what `columns_of` makes of the fields. Raise it with the rules; `reindex` folds older rows anew."""
 
 
-def _lower_domain(address: str) -> str:
-    check_address(address)
-    local_part, _, domain = address.rpartition("@")
-    return f"{local_part}@{domain.lower()}"
+class ContactFields(SQLModel):
+    """What is known about a person. A field is described here, and nowhere else: see docs/extending.md.
+
+    A contact that was imported may lack all but the first name.
+    """
+
+    first_name: Annotated[
+        Name, About(search=as_typed, filter_length=100, columns=("first name", "given name"), example="Grace")
+    ]
+    last_name: Annotated[
+        Name | None,
+        About(search=as_typed, filter_length=100, columns=("last name", "family name", "surname"), example="Hopper"),
+    ]
+    email: Annotated[
+        Email | None,
+        About(
+            search=as_typed,
+            filter_length=254,
+            columns=("e-mail # - value", "e-mail address", "e-mail # address", "email address", "email", "e-mail"),
+            example="grace@example.com",
+        ),
+    ]
+    phone_number: Annotated[
+        PhoneNumber | None,
+        About(
+            search=with_digits,
+            columns=(
+                *("phone number", "phone # - value", "primary phone", "mobile phone", "home phone", "home phone #"),
+                *("business phone", "business phone #", "company main phone", "car phone", "other phone", "phone"),
+                "mobile",
+            ),
+            example="+1 (202) 555-0143",
+        ),
+    ]
+    date_of_birth: Annotated[DateOfBirth | None, About(columns=("date of birth", "birthday"), example="1906-12-09")]
+    additional_info: Annotated[
+        Note | None, About(columns=("additional info", "notes", "note"), example="Found the first bug.")
+    ] = None
 
 
-def _iso_date(value: object) -> object:
-    # Pydantic would also take numbers of seconds, and dates with a time.
-    if not isinstance(value, str) or not _ISO_DATE.fullmatch(value):
-        raise PydanticCustomError("date_format", "Must be a date as text: YYYY-MM-DD.")
-    return value
-
-
-def last_date_of_birth(now: datetime) -> date:
-    """Return the date of "today" where it is furthest ahead: at UTC+14."""
-    return (now.astimezone(UTC) + timedelta(hours=14)).date()
-
-
-def _possible_birth(born: date, info: ValidationInfo) -> date:
-    # Pure code gives the last date in the context.
-    last = info.context["last_date_of_birth"] if info.context else last_date_of_birth(datetime.now(UTC))
-    if not _FIRST_DATE <= born <= last:
-        raise PydanticCustomError("date_range", "Must lie between 1900-01-01 and today.")
-    return born
-
-
-def _phone_characters(number: str) -> str:
-    if not re.fullmatch(_PHONE_NUMBER, number):
-        raise PydanticCustomError(
-            "phone_number", "Must have at least 3 digits, and between them only spaces, + - ( ) . / # * , ; x or ext."
-        )
-    return number
-
-
-Email = Annotated[
-    str,
-    Trimmed,
-    AfterValidator(_lower_domain),
-    OneLine,
-    Rule(json_schema_extra={"format": "email", "maxLength": 254}),
-]
-PhoneNumber = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=3, max_length=32),
-    AfterValidator(_phone_characters),
-    OneLine,
-    Rule(json_schema_extra={"pattern": _PHONE_NUMBER}),
-]
-DateOfBirth = Annotated[date, BeforeValidator(_iso_date), AfterValidator(_possible_birth)]
-
-AN_EXAMPLE: dict[str, JsonValue] = {
-    "first_name": "Grace",
-    "last_name": "Hopper",
-    "email": "grace@example.com",
-    "phone_number": "+1 (202) 555-0143",
-    "date_of_birth": "1906-12-09",
-    "additional_info": "Found the first bug.",
+FIELDS = tuple(ContactFields.model_fields)
+STORED = (*FIELDS, "search_text", "sort_name", "identity", "folding")
+"""The columns that `columns_of` returns."""
+ABOUT: dict[str, About] = {
+    name: next(each for each in field.metadata if isinstance(each, About))
+    for name, field in ContactFields.model_fields.items()
 }
+AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items() if about.example is not None}
 
 
-class ContactBase(SQLModel):
-    """A contact as it is stored and shown. One that was imported may lack all but the first name."""
-
-    first_name: str
-    last_name: str | None
-    email: str | None
-    phone_number: str | None
-    date_of_birth: date | None
-    additional_info: str | None = None
-
-
-class Contact(ContactBase, table=True):
+class Contact(ContactFields, table=True):
     """A row, keyed by its owner first: the rule of who sees it is the index that finds it."""
 
     __table_args__ = (
@@ -105,6 +78,8 @@ class Contact(ContactBase, table=True):
         Index("ix_contact_by_update", "owner_id", "updated_at", "id"),
         Index("ix_contact_by_birthday", "owner_id", "birthday"),
     )
+    # What PostgreSQL computes comes back with the UPDATE.
+    __mapper_args__ = {"eager_defaults": True}
 
     owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
     id: UUID = Field(primary_key=True)
@@ -117,8 +92,11 @@ class Contact(ContactBase, table=True):
     )
     # The UID of the vCard that it was imported from, which the next import knows it by.
     uid: str | None = None
+    # What `columns_of` makes of the fields, by the rules of `folding`.
     search_text: str
     sort_name: str = Field(sa_type=String(collation="C"))
+    identity: str | None = None
+    folding: int = Field(sa_type=SmallInteger, sa_column_kwargs={"server_default": "1"})
     birthday: int | None = Field(
         default=None,
         sa_type=SmallInteger,
@@ -140,36 +118,61 @@ class ContactTally(SQLModel, table=True):
     at_most: int
 
 
-class ContactCreate(ContactBase, Body):
-    model_config = SQLModelConfig(json_schema_extra={"examples": [AN_EXAMPLE]})
+def columns_of(fields: Any) -> dict[str, Any]:
+    """Return the columns of a contact with these fields: the fields, and what is compared of them.
 
-    first_name: Name
-    last_name: Name
-    email: Email
-    phone_number: PhoneNumber
-    date_of_birth: DateOfBirth
-    additional_info: Note | None = None
+    `search_text` has a line for each field that searches see: its name in capitals, which no folded text has, and the
+    folded value. `sort_name` is the last name and the first. `identity` is what two contacts of one person share:
+    the names, and the e-mail address or else the digits of the phone number.
+    """
+    folded = {
+        name: fold(about.search(fields[name])) for name, about in ABOUT.items() if about.search and fields.get(name)
+    }
+    # The newline sorts before, and is found in, no name. 500 characters leave room in an index entry.
+    sort_name = f"{folded.get('last_name', '')}\n{folded['first_name']}"[:500]
+    return {
+        **{name: fields.get(name) for name in FIELDS},
+        "search_text": "".join(f"\n{search_tag(name)}{text}" for name, text in folded.items()),
+        "sort_name": sort_name,
+        "identity": f"{sort_name}\n{folded.get('email') or digits_of(fields.get('phone_number') or '')}",
+        "folding": FOLDING,
+    }
 
 
-def _unchanged() -> Any:
-    # A default that is neither null, which would be a value, nor in the OpenAPI document.
-    return Field(default_factory=lambda: None)
+def search_tag(name: str) -> str:
+    """Return what comes before the value of a field in `search_text`: the letters of its name, in capitals."""
+    return f"{''.join(filter(str.isalpha, name.upper()))} "
 
 
-class ContactUpdate(Body):
+def _input(*, is_patch: bool) -> type[Body]:
+    """Return a body with the fields of a contact; null is taken only where it is the default."""
+    members: dict[str, Any] = {}
+    for name, hint in get_type_hints(ContactFields, include_extras=True).items():
+        if name in FIELDS:
+            is_required = ContactFields.model_fields[name].is_required()
+            taken = _without_null(hint) if is_required else hint
+            members[name] = (taken, ... if is_required and not is_patch else None)
+    return create_model("ContactInput", __base__=Body, **members)  # type: ignore[no-any-return]
+
+
+def _without_null(hint: Any) -> Any:
+    """Return `X` of an annotated `X | None`."""
+    taken, *metadata = get_args(hint)
+    kinds = tuple(kind for kind in get_args(taken) if kind is not NoneType)
+    return Annotated[Union[kinds], *metadata] if kinds else hint  # noqa: UP007 (of a tuple)
+
+
+class ContactCreate(_input(is_patch=False)):  # type: ignore[misc]  # its base is made of ContactFields
+    model_config = ConfigDict(json_schema_extra={"examples": [AN_EXAMPLE]})
+
+
+class ContactUpdate(_input(is_patch=True)):  # type: ignore[misc]  # its base is made of ContactFields
     """The fields to change (a JSON merge patch, RFC 7396); only `additional_info` can be null."""
 
-    model_config = SQLModelConfig(json_schema_extra={"examples": [{"phone_number": "+1 202 555 0199"}]})
-
-    first_name: Name = _unchanged()
-    last_name: Name = _unchanged()
-    email: Email = _unchanged()
-    phone_number: PhoneNumber = _unchanged()
-    date_of_birth: DateOfBirth = _unchanged()
-    additional_info: Note | None = _unchanged()
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone_number": "+1 202 555 0199"}]})
 
 
-class ContactPublic(ContactBase):
+class ContactPublic(ContactFields):
     id: UUID
     created_at: Timestamp
     updated_at: Timestamp
@@ -184,18 +187,3 @@ class UpcomingBirthday(SQLModel):
     birthday_on: date
     days_until: int
     turns: int
-
-
-def columns_of(contact: ContactBase) -> dict[str, Any]:
-    """Return what is stored of `contact`: its fields, and what searching and sorting by name compare."""
-    return columns_of_fields(contact.model_dump(include=set(ContactBase.model_fields)))
-
-
-def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is stored of a contact with these `fields`, as `columns_of` does."""
-    first_name, last_name, phone_number = fields["first_name"], fields["last_name"] or "", fields["phone_number"] or ""
-    digits = re.sub("[^0-9]", "", phone_number)
-    search_text = fold("\n".join((first_name, last_name, fields["email"] or "", phone_number, digits)))
-    first, last, _ = search_text.split("\n", 2)
-    # The newline sorts before, and is found in, no name. 500 characters leave room in an index entry.
-    return {**fields, "search_text": search_text, "sort_name": f"{last}\n{first}"[:500]}

@@ -1,24 +1,22 @@
 """Contacts: always those of whoever signed in."""
 
-import json
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, TypeAlias
-from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, Field
-from sqlalchemy import Executable
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.users import InvalidToken, Owner
-from contacts_api.contacts import queries
+from contacts_api.answers import PRIVATE, json_answer, with_headers
+from contacts_api.contacts import queries, quota
 from contacts_api.contacts.birthdays import upcoming_birthdays
 from contacts_api.contacts.models import (
+    FIELDS,
     Contact,
-    ContactBase,
     ContactCreate,
     ContactPage,
     ContactPublic,
@@ -26,16 +24,15 @@ from contacts_api.contacts.models import (
     UpcomingBirthday,
     columns_of,
 )
-from contacts_api.contacts.quota import TooManyContacts, create_within
-from contacts_api.database import Autocommit, Database, Row, Session
+from contacts_api.contacts.quota import TooManyContacts
+from contacts_api.database import Autocommit, Row, Session
 from contacts_api.errors import DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
 from contacts_api.http import Route
-from contacts_api.pagination import Cursors, InvalidCursor, Page, PageQuery
+from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pager
 from contacts_api.settings import known_time_zone
 from contacts_api.waiting import Busy
 
-PRIVATE = {"Cache-Control": "private, no-cache"}
-JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
 _CONTACT_UPDATE = "#/components/schemas/ContactUpdate"
 
 
@@ -75,30 +72,6 @@ def today_in(tz: str | None, request: Request) -> date:
     return today
 
 
-class Pager:
-    """Reads from a cursor where a list goes on, and answers with the page from there."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._cursors: Cursors = request.app.state.cursors
-        self._database: Database = request.app.state.database
-
-    async def read(self, statement: Executable, **parameters: Any) -> list[Row]:
-        return await self._database.read(statement, **parameters)
-
-    def position(self, query: PageQuery, *which: object) -> dict[str, str]:
-        return {} if query.cursor is None else self._cursors.read(query.cursor, *which)
-
-    def answer(self, row: Row, position: Mapping[str, str], *which: object, **members: int | None) -> Response:
-        headers, next_cursor = dict(PRIVATE), None
-        if row.has_more:
-            next_cursor = self._cursors.write({**position, **queries.position_of(row)}, *which)
-            path = self._request.scope["root_path"] + self._request.scope["route"].path
-            headers["Link"] = f'<{path}?{urlencode({**self._request.query_params, "cursor": next_cursor})}>; rel="next"'
-        rest = json.dumps({"next_cursor": next_cursor, **members})
-        return Response(f'{{"items":{row.body},{rest[1:]}', 200, headers, JSON)
-
-
 OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
 """The contact in the path: the caller's own and, with If-Match, as the caller saw it last."""
 IfNoneMatch: TypeAlias = Annotated[str | None, Header()]
@@ -109,21 +82,16 @@ def names(tags: str, version: object) -> bool:
     return tags.strip() == "*" or f'"{version}"' in (tag.strip() for tag in tags.split(","))
 
 
-def answer(body: str, version: int, status: int = 200, **headers: str) -> Response:
-    """Return one contact, as PostgreSQL wrote it."""
-    return Response(body, status, {"ETag": f'"{version}"', **PRIVATE, **headers}, JSON)
+def answer(row: Mapping[str, Any], status: int = 200, **headers: str) -> Response:
+    """Return one contact."""
+    return json_answer(queries.shown(row), {"ETag": f'"{row["version"]}"', **PRIVATE, **headers}, status)
 
 
-async def save(contact: Contact, new: ContactBase, session: Session) -> Response:
-    contact.sqlmodel_update(columns_of(new))
-    await session.flush()
-    key = {"owner_id": contact.owner_id, "contact_id": contact.id}
-    return answer(*(await session.execute(queries.GET, key)).one())
-
-
-def with_headers(*headers: str) -> dict[str, Any]:
-    """Return what documents the headers of a response."""
-    return {"headers": {name: {"schema": {"type": "string"}} for name in headers}}
+async def save(contact: Contact, fields: Mapping[str, Any], session: Session) -> Response:
+    if any(getattr(contact, name) != fields[name] for name in FIELDS):
+        contact.sqlmodel_update(columns_of(fields))
+        await session.flush()
+    return answer(contact.model_dump())
 
 
 contacts = APIRouter(
@@ -135,16 +103,15 @@ contacts = APIRouter(
 
 
 @contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
-async def list_contacts(query: Annotated[queries.ContactQuery, Query()], request: Request, owner: Owner) -> Response:
+async def list_contacts(
+    query: Annotated[queries.ContactQuery, Query()], request: Request, owner: Owner, database: Autocommit
+) -> Response:
     """List and search your contacts; case and accents do not matter."""
-    pages, terms = Pager(request), query.terms()
-    which = ("contacts", owner.user_id, query.sort, terms)
+    pages, which = Pager(request), (query.sort, query.terms(), owner.user_id)
     position = pages.position(query, *which)
-    statement = query.statement(terms, is_first=not position)
-    (row,) = await pages.read(
-        statement, owner_id=owner.user_id, limit=query.limit, **query.patterns(), **queries.after(position)
-    )
-    return pages.answer(row, position, *which, total=row.total)
+    rows = await queries.find(database, query, query.limit + 1, position, owner.user_id)
+    total = await queries.count(database, query, owner.user_id) if query.with_total else None
+    return pages.answer(queries.contacts(query.sort), query, rows, queries.shown, *which, total=total)
 
 
 @contacts.get(
@@ -152,17 +119,25 @@ async def list_contacts(query: Annotated[queries.ContactQuery, Query()], request
     response_model=Page[UpcomingBirthday],
     responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
-async def list_birthdays(query: Annotated[BirthdayQuery, Query()], request: Request, owner: Owner) -> Response:
+async def list_birthdays(
+    query: Annotated[BirthdayQuery, Query()], request: Request, owner: Owner, database: Autocommit
+) -> Response:
     """List your contacts whose birthday is today or in the next days, the next one first."""
-    pages, which = Pager(request), ("birthdays", owner.user_id, query.days, query.tz)
+    pages, which = Pager(request), (query.days, query.tz, owner.user_id)
     position = pages.position(query, *which)
-    statement = queries.page_of_birthdays(not position)
     # A list that was begun yesterday goes on as of yesterday.
-    today = date.fromisoformat(position.setdefault("today", str(today_in(query.tz, request))))
-    upcoming = upcoming_birthdays(today, query.days)
-    days = {"today": today, "keys": list(upcoming), "dates": list(upcoming.values())}
-    (row,) = await pages.read(statement, owner_id=owner.user_id, limit=query.limit, **days, **queries.after(position))
-    return pages.answer(row, position, *which)
+    today = date.fromisoformat(position["today"]) if position else today_in(query.tz, request)
+    coming = upcoming_birthdays(today, query.days)
+    rows = await queries.BIRTHDAYS.read(
+        database, query.limit + 1, position, owner_id=owner.user_id, keys=list(coming), dates=list(coming.values())
+    )
+
+    def upcoming(row: Row) -> dict[str, Any]:
+        on = row["birthday_on"]
+        turns = on.year - row["date_of_birth"].year
+        return {"contact": queries.shown(row), "birthday_on": on, "days_until": (on - today).days, "turns": turns}
+
+    return pages.answer(queries.BIRTHDAYS, query, rows, upcoming, *which, keep={"today": str(today)})
 
 
 @contacts.post(
@@ -174,16 +149,9 @@ async def list_birthdays(query: Annotated[BirthdayQuery, Query()], request: Requ
 async def create_contact(new: ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create a contact."""
     contact_id = uuid7()
-    row = await create_within(
-        database,
-        queries.CREATE,
-        owner_id=owner.user_id,
-        count=1,
-        max_contacts=request.app.state.settings.max_contacts,
-        id=contact_id,
-        **columns_of(new),
-    )
-    return answer(row.body, row.version, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
+    max_contacts = request.app.state.settings.max_contacts
+    row = await quota.create(database, max_contacts, owner.user_id, id=contact_id, **columns_of(new.model_dump()))
+    return answer(row, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
 
 
 @contacts.get(
@@ -201,7 +169,7 @@ async def get_contact(
     (row,) = found
     if if_none_match is not None and names(if_none_match.replace("W/", ""), row.version):
         return Response(status_code=304, headers={"ETag": f'"{row.version}"', **PRIVATE})
-    return answer(*row)
+    return answer(row)
 
 
 @contacts.put(
@@ -211,7 +179,7 @@ async def get_contact(
 )
 async def replace_contact(new: ContactCreate, contact: OwnContact, session: Session) -> Response:
     """Replace one of your contacts; what the body leaves out becomes null."""
-    return await save(contact, new, session)
+    return await save(contact, new.model_dump(), session)
 
 
 @contacts.patch(
@@ -222,8 +190,7 @@ async def replace_contact(new: ContactCreate, contact: OwnContact, session: Sess
 )
 async def update_contact(changes: ContactUpdate, contact: OwnContact, session: Session) -> Response:
     """Change some fields of one of your contacts (a JSON merge patch, RFC 7396)."""
-    merged = ContactBase.model_validate(contact, update=changes.model_dump(exclude_unset=True))
-    return await save(contact, merged, session)
+    return await save(contact, contact.model_dump() | changes.model_dump(exclude_unset=True), session)
 
 
 @contacts.delete(

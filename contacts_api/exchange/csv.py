@@ -17,32 +17,25 @@ text is read as it was. A text that is empty, and not null, is a lone apostrophe
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import chain, islice
 from typing import Any
 
-from contacts_api.contacts.models import ContactBase
-from contacts_api.exchange.records import (
-    BOM,
+from contacts_api.contacts.models import ABOUT, FIELDS
+from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, NotUTF8, UnknownFormat, is_ended, lines
+from contacts_api.exchange.reader import (
     PLACEHOLDERS,
-    RECORD_BYTES,
     BadRow,
-    CutOffError,
-    EncodingError,
-    FormatError,
     ImportedContact,
     Source,
     bad_row,
-    is_ended,
-    lines,
     read_birthday,
     read_contact,
     too_large,
 )
 
-COLUMNS = tuple(ContactBase.model_fields)
-HEAD = BOM + ",".join(COLUMNS).encode() + b"\r\n"
+HEAD = BOM + ",".join(FIELDS).encode() + b"\r\n"
 TAIL = b""
 
 # Spreadsheets skip white space, and in some locales run the full-width signs as well.
@@ -54,25 +47,21 @@ _SPLIT = r"""[;\t\r\n](?:"|[^\S\t\r\n])*+"""
 _UNGUARDED_SIGN = re.compile(rf"{_SPLIT}(?='*+{_SIGN})")
 _GUARDED_SIGN = re.compile(rf"{_SPLIT}'(?='*+{_SIGN})")
 
-# By the part of a contact: the names of its columns, the preferred ones first. A number is any number.
-_NAMES = {
-    "given": ("first name", "given name"),
-    "middle": ("middle name", "additional name"),
-    "family": ("last name", "family name", "surname"),
+# By the part of a source that is no field: the names of its columns, the preferred ones first. "#" is any number.
+_PARTS = {
+    "middle_name": ("middle name", "additional name"),
     "nickname": ("nickname",),
     "full_name": ("name", "display name", "full name", "file as"),
     "organisation": ("organization name", "organization # - name", "company", "organization"),
-    "email": ("e-mail # - value", "e-mail address", "e-mail # address", "email address", "email", "e-mail"),
-    "phone": (
-        *("phone number", "phone # - value", "primary phone", "mobile phone", "home phone", "home phone #"),
-        *("business phone", "business phone #", "company main phone", "car phone", "other phone", "phone", "mobile"),
-    ),
-    "birthday": ("date of birth", "birthday"),
-    "notes": ("additional info", "notes", "note"),
 }
-_KNOWN = {name: (part, rank) for part, names in _NAMES.items() for rank, name in enumerate(names)}
+_COLUMNS = {name: (name.replace("_", " "), *about.columns) for name, about in ABOUT.items()} | _PARTS
+# By the name of a column: what it means, which may be several things, and its rank among the columns of each.
+_KNOWN: dict[str, list[tuple[str, int]]] = {}
+for _part, _names in _COLUMNS.items():
+    for _name in dict.fromkeys(_names):
+        _KNOWN.setdefault(_name, []).append((_part, _names.index(_name)))
 _LABEL = re.compile("(e-mail|phone) # - (?:label|type)")
-_IDENTIFYING = {"given", "family", "nickname", "full_name", "organisation", "email", "phone"}
+_IDENTIFYING = {"first_name", "last_name", "nickname", "full_name", "organisation", "email", "phone_number"}
 
 # Outlook and Windows write a date as the computer's region has it; 0/0/00 is none.
 _YEAR_LAST = re.compile(r"([0-9]{1,2})([/.-])([0-9]{1,2})\2([0-9]{4})(?: .*)?", re.DOTALL)
@@ -82,83 +71,81 @@ _SEPARATOR = re.compile('"?sep=.?"?', re.IGNORECASE)
 _SAMPLE = 200
 
 
-class _RecordTooLargeError(Exception):
+class _RecordTooLarge(Exception):  # noqa: N818 (it ends nothing but a record)
     pass
 
 
-class _Records:
-    """The records of a file in their rows: lists of cells, or what is wrong where there is none."""
+class _Lines:
+    """The lines of a file as text, and what is known of those of the record that is being read."""
 
-    def __init__(self, lines: Iterator[bytes], delimiter: str, row: int) -> None:
-        self._lines = lines
-        self._reader = csv.reader(self, delimiter=delimiter, strict=True)
+    def __init__(self, file: Iterator[bytes]) -> None:
+        self._file = file
         self._size = self._quotes = 0
         self._last = b"\n"
-        self._is_over = False
-        self.row = row
+        self.is_over = False
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        """Return the next line, to the reader."""
-        try:
-            self._last = line = next(self._lines)
-        except StopIteration:
-            self._is_over = True
-            raise
+        """Return the next line. Raises _RecordTooLarge and NotUTF8."""
+        line = self._take()
         self._size += len(line)
-        self._quotes += line.count(b'"')
         if self._size > RECORD_BYTES:
-            raise _RecordTooLargeError
+            raise _RecordTooLarge
         try:
             return line.decode()
         except UnicodeDecodeError:
-            raise EncodingError from None
+            raise NotUTF8 from None
 
-    def read(self) -> Iterator[tuple[int, list[str] | BadRow]]:
-        while True:
-            record = self._next_record()
-            if record is None:
-                return
-            yield self.row, record
-
-    def _next_record(self) -> list[str] | BadRow | None:
+    def begin_record(self) -> None:
         self._size = self._quotes = 0
-        row = self.row + 1
-        record: list[str] | BadRow
-        try:
-            record = next(self._reader)
-        except StopIteration:
-            return None
-        except _RecordTooLargeError:
-            self._skip()
-            record = too_large(row)
-        except csv.Error:
-            if self._is_over:
-                raise CutOffError from None
-            record = bad_row(row, "csv_syntax", "A quoted cell must end where the cell ends.")
-        self.row = row
-        return record
 
-    def _skip(self) -> None:
-        """Go to the end of a record, as far as its quotes tell."""
+    def skip_record(self) -> None:
+        """Go to the end of the record, as far as its quotes tell. Raises CutOff."""
         while self._quotes % 2 or not is_ended(self._last):
-            following = next(self._lines, None)
-            if following is None:
+            try:
+                self._take()
+            except StopIteration:
                 if self._quotes % 2:
-                    raise CutOffError
+                    raise CutOff from None
                 return
-            self._last = following
-            self._quotes += following.count(b'"')
 
-    def is_cut_off(self, row: int) -> bool:
-        """Say whether this row is the last one, and its line has no end."""
-        return row == self.row and not is_ended(self._last)
+    def is_cut_off(self) -> bool:
+        """Say whether the last line that was read is the last one, and has no end."""
+        return not is_ended(self._last)
+
+    def _take(self) -> bytes:
+        try:
+            self._last = next(self._file)
+        except StopIteration:
+            self.is_over = True
+            raise
+        self._quotes += self._last.count(b'"')
+        return self._last
+
+
+def _records(file: _Lines, delimiter: str, row: int) -> Iterator[tuple[int, list[str] | BadRow]]:
+    """Yield the records after the given row with their rows: lists of cells, or what is wrong where there is none."""
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    while True:
+        row += 1
+        file.begin_record()
+        try:
+            yield row, next(reader)
+        except StopIteration:
+            return
+        except _RecordTooLarge:
+            file.skip_record()
+            yield row, too_large(row)
+        except csv.Error:
+            if file.is_over:
+                raise CutOff from None
+            yield row, bad_row(row, "csv_syntax", "A quoted cell must end where the cell ends.")
 
 
 class _Header:
-    """Where in a row the parts of a contact are."""
+    """Where in a row the parts of a source are."""
 
     def __init__(self, cells: Sequence[str]) -> None:
         self.width = len(cells)
@@ -167,14 +154,13 @@ class _Header:
         labels = {name: index for index, name in enumerate(names) if _LABEL.fullmatch(_any_number(name))}
         found: dict[str, list[tuple[int, int, int]]] = {}
         for index, name in enumerate(names):
-            part, rank = _KNOWN.get(name) or _KNOWN.get(_any_number(name)) or (None, 0)
-            if part:
+            for part, rank in _KNOWN.get(name, _KNOWN.get(_any_number(name), [])):
                 stem = name.removesuffix("value")
                 label = labels.get(f"{stem}label", labels.get(f"{stem}type", -1))
                 found.setdefault(part, []).append((rank, index, label))
-        self.recognised = len(found)
-        self.is_known = bool(found.keys() & _IDENTIFYING)
-        self.columns = {part: [(index, label) for _, index, label in sorted(ranked)] for part, ranked in found.items()}
+        # By the part: the indexes of its columns, the preferred ones first, each with that of its label or -1.
+        self.columns = {part: [(index, label) for _, index, label in sorted(each)] for part, each in found.items()}
+        self.is_known = bool(self.columns.keys() & _IDENTIFYING)
 
     def value(self, cells: Sequence[str], part: str) -> str:
         """Return the cell of `part` that is marked, or the first one with something in it."""
@@ -199,10 +185,12 @@ def _any_number(name: str) -> str:
 def parse(chunks: Iterable[bytes], last_date_of_birth: date) -> Iterator[ImportedContact | BadRow]:
     """Yield the contacts of a CSV file, row by row, and the rows that are none.
 
-    Raises FormatError, EncodingError or CutOffError, perhaps after some rows.
+    Raises UnknownFormat, NotUTF8 or CutOff, perhaps after some rows.
     """
-    header, records = _open(lines(chunks))
-    rows = records.read()
+    file = lines(chunks)
+    header, delimiter, row_of_header = _read_header(file)
+    text = _Lines(file)
+    rows = _records(text, delimiter, row_of_header)
     sample = list(islice(rows, _SAMPLE))
     day_first = _is_day_first(header, (cells for _, cells in sample))
     are_full = True
@@ -215,37 +203,38 @@ def parse(chunks: Iterable[bytes], last_date_of_birth: date) -> Iterator[Importe
             yield bad_row(row, "too_many_cells", "The row has more cells than there are columns.")
         else:
             if len(cells) < header.width:
-                if are_full and records.is_cut_off(row):
-                    raise CutOffError
+                # Where every row before had all of its cells, a last one without them and without an end is cut off.
+                if are_full and row >= sample[-1][0] and text.is_cut_off():
+                    raise CutOff
                 are_full = False
                 cells += [""] * (header.width - len(cells))
             yield read_contact(row, _source(header, cells, day_first), last_date_of_birth)
 
 
-def _open(file: Iterator[bytes]) -> tuple[_Header, _Records]:
-    """Read the names of the columns, in which the delimiter shows."""
+def _read_header(file: Iterator[bytes]) -> tuple[_Header, str, int]:
+    """Return what the names of the columns say, the delimiter that shows in them, and their row."""
     for row, line in enumerate(file, 1):
         try:
             text = line.removeprefix(BOM).decode()
         except UnicodeDecodeError:
-            raise EncodingError from None
+            raise NotUTF8 from None
         if not text.strip() or _SEPARATOR.fullmatch(text.strip()):
             continue
         headers = {}
         if len(line) <= RECORD_BYTES:
             headers = {delimiter: _Header(next(csv.reader([text], delimiter=delimiter))) for delimiter in ",;\t"}
-        delimiter = max(headers, key=lambda each: headers[each].recognised, default="")
+        delimiter = max(headers, key=lambda each: len(headers[each].columns), default="")
         if delimiter and headers[delimiter].is_known:
-            return headers[delimiter], _Records(file, delimiter, row)
+            return headers[delimiter], delimiter, row
         break
-    raise FormatError
+    raise UnknownFormat
 
 
 def _is_day_first(header: _Header, sample: Iterable[list[str] | BadRow]) -> bool:
     """Say whether dates with slashes are day/month/year: month/day/year, unless one shows that they are not."""
     for cells in sample:
         if not isinstance(cells, BadRow):
-            for index, _ in header.columns.get("birthday", ()):
+            for index, _ in header.columns.get("date_of_birth", ()):
                 date_ = _YEAR_LAST.fullmatch(cells[index].strip()) if index < len(cells) else None
                 if date_ and date_[2] == "/" and int(date_[1]) > 12:
                     return True
@@ -253,18 +242,16 @@ def _is_day_first(header: _Header, sample: Iterable[list[str] | BadRow]) -> bool
 
 
 def _source(header: _Header, cells: Sequence[str], day_first: bool) -> Source:
-    source = Source()
+    source: Source = {}
     for part in header.columns:
         if text := header.value(cells, part):
-            if header.is_ours and "'" in text:
-                text = unguarded(text)
-            if part == "birthday":
-                _read_birthday(source, text.strip(), day_first, frozenset() if header.is_ours else PLACEHOLDERS)
-            else:
-                setattr(source, part, text)
+            source[part] = unguarded(text) if header.is_ours and "'" in text else text
+    if birthday := source.pop("date_of_birth", "").strip():
+        _read_birthday(source, birthday, day_first, frozenset() if header.is_ours else PLACEHOLDERS)
     # Google puts several values of one label into one cell.
-    source.email = source.email.partition(" ::: ")[0]
-    source.phone = source.phone.partition(" ::: ")[0]
+    for part in ("email", "phone_number"):
+        if part in source:
+            source[part] = source[part].partition(" ::: ")[0]
     return source
 
 
@@ -278,10 +265,12 @@ def _read_birthday(source: Source, text: str, day_first: bool, placeholders: fro
     read_birthday(source, text, placeholders)
 
 
-def unparse(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return the records of `rows`, which are values in the order of COLUMNS; they go after HEAD."""
+def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the records of `rows`, which have all fields of a contact; they go after HEAD."""
     file = io.StringIO()
-    csv.writer(file).writerows(["" if value is None else guarded(str(value)) for value in row] for row in rows)
+    csv.writer(file).writerows(
+        ["" if (value := row[name]) is None else guarded(str(value)) for name in FIELDS] for row in rows
+    )
     return file.getvalue().encode()
 
 

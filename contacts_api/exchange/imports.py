@@ -1,28 +1,35 @@
 """Files of contacts into the database: read in a thread, staged by COPY, written in one transaction a file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias
 from uuid import UUID
 
-import asyncpg
+from sqlalchemy import bindparam, delete, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from contacts_api.contacts.models import columns_of_fields
+from contacts_api.contacts.models import FIELDS, STORED, columns_of
 from contacts_api.contacts.quota import keep_within
-from contacts_api.database import Database
+from contacts_api.contacts.reindexing import reindex_owner
+from contacts_api.database import Database, copy_into, table_of
 from contacts_api.errors import DATABASE_ERRORS, Conflict, Invalid
-from contacts_api.exchange import csv, queries, vcard
-from contacts_api.exchange.models import ImportReport, OnDuplicate, RowError
-from contacts_api.exchange.records import BadRow, FileError, ImportedContact, sniff
+from contacts_api.exchange import csv, matching, vcard
+from contacts_api.exchange.files import sniff
+from contacts_api.exchange.models import ImportReport, OnDuplicate, RowError, RunningImport
+from contacts_api.exchange.reader import IN_WORDS, BadRow, ImportedContact
+from contacts_api.text import NOTE_CHARACTERS
 from contacts_api.waiting import Busy
 
 # So many at once in a worker, on connections of their own; so many more wait, for so long.
 IMPORTS, IMPORTS_WAITING, IMPORT_WAIT_SECONDS = 2, 24, 30.0
+IMPORT_SECONDS = 60
+"""How long one statement of an import may take."""
 # An import says every so often that it goes on; one that has not for so long has ended with its worker.
 ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 
@@ -32,8 +39,28 @@ MAX_ERRORS = 1000
 _CHUNK = 64 * 1024
 _PARSERS = {"csv": csv.parse, "vcard": vcard.parse}
 
-Rows = Iterator[ImportedContact | BadRow]
-Batch = tuple[list[tuple[Any, ...]], list[BadRow]]
+Rows: TypeAlias = Iterator[ImportedContact | BadRow]
+Batch: TypeAlias = tuple[list[tuple[Any, ...]], list[BadRow]]
+
+_RUNNING = table_of(RunningImport)
+_running = _RUNNING.c
+_THIS_IMPORT = (_running.owner_id == bindparam("owner_id"), _running.id == bindparam("import_id"))
+_NOW = bindparam("now", type_=_running.alive_at.type)
+CLAIM = (
+    insert(_RUNNING)
+    .values(owner_id=bindparam("owner_id"), id=bindparam("import_id"), alive_at=_NOW)
+    .on_conflict_do_update(
+        index_elements=["owner_id"],
+        set_={"id": bindparam("import_id"), "alive_at": _NOW},
+        where=_running.alive_at < bindparam("dead_since", type_=_running.alive_at.type),
+    )
+    .returning(_running.id)
+)
+"""Begin the one import of an owner. Returns no row where one is running."""
+KEEP_ALIVE = update(_RUNNING).where(*_THIS_IMPORT).values(alive_at=_NOW)
+END = delete(_RUNNING).where(*_THIS_IMPORT)
+# One that was taken for dead may still run: two at once would not see each other's contacts.
+LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('import ' || CAST(:owner_id AS uuid), 0))")
 
 
 class TooManyRows(Invalid):
@@ -44,19 +71,12 @@ class ImportRunning(Conflict):
     code, title = "import_running", "Another import of yours is running"
 
 
-# The problem that each error of a codec is to a client.
-REFUSALS = {
-    error: cast(type[Invalid], type(error.__name__, (Invalid,), {"code": error.code, "title": error.detail[:-1]}))
-    for error in FileError.__subclasses__()
-}
-
-
 @asynccontextmanager
 async def claim_import(database: Database, owner_id: UUID) -> AsyncIterator[None]:
     """Have the one import of the owner that may run, on all workers. Raises ImportRunning."""
     own = {"owner_id": owner_id, "import_id": uuid7()}
     now = datetime.now(UTC)
-    if not await database.write(queries.CLAIM_IMPORT, **own, now=now, dead_since=now - timedelta(seconds=DEAD_SECONDS)):
+    if not await database.write(CLAIM, **own, now=now, dead_since=now - timedelta(seconds=DEAD_SECONDS)):
         raise ImportRunning
     keeping = asyncio.create_task(_keep_alive(database, own))
     try:
@@ -65,14 +85,14 @@ async def claim_import(database: Database, owner_id: UUID) -> AsyncIterator[None
         keeping.cancel()
         # Where the database is away, the row stays, and counts for nothing after DEAD_SECONDS.
         with suppress(*DATABASE_ERRORS, Busy):
-            await asyncio.shield(database.write(queries.END_IMPORT, **own))
+            await asyncio.shield(database.write(END, **own))
 
 
 async def _keep_alive(database: Database, own: dict[str, UUID]) -> None:
     while True:
         await asyncio.sleep(ALIVE_SECONDS)
         with suppress(*DATABASE_ERRORS, Busy):
-            await database.write(queries.KEEP_IMPORT, **own, now=datetime.now(UTC))
+            await database.write(KEEP_ALIVE, **own, now=datetime.now(UTC))
 
 
 async def import_file(
@@ -89,88 +109,90 @@ async def import_file(
 ) -> ImportReport:
     """Import the contacts of a file: all that are good, or none where the file itself is not.
 
-    Raises one of REFUSALS, TooManyRows, TooManyContacts or ImportRunning. A dry run does the same, and takes it back.
+    Raises UnusableFile, TooManyRows, TooManyContacts or ImportRunning. A dry run does the same, and takes it back.
     """
-    try:
-        format_, chunks = await asyncio.to_thread(sniff, iter(partial(file.read, _CHUNK), b""))
-        rows = _PARSERS[format_](chunks, last_date_of_birth)
-        report = ImportReport(format=format_, dry_run=dry_run, created=0, updated=0, skipped=0, failed=0, errors=[])
-        async with database.transaction(keep=not dry_run) as connection:
-            await connection.execute(queries.BEGIN_IMPORT)
-            if not await connection.fetchval(queries.LOCK_IMPORT, owner_id):
-                raise ImportRunning
-            work = _Import(connection, owner_id, on_duplicate, report)
-            await work.write(rows, max_rows, on_progress)
-            await work.settle()
-            await keep_within(connection, owner_id, report.created, max_contacts)
-    except FileError as error:
-        raise REFUSALS[type(error)].field("body", "file", detail=error.detail) from None
+    format_, chunks = await asyncio.to_thread(sniff, iter(partial(file.read, _CHUNK), b""))
+    rows = _PARSERS[format_](chunks, last_date_of_birth)
+    report = ImportReport(format=format_, dry_run=dry_run, created=0, updated=0, skipped=0, failed=0, errors=[])
+    async with database.session() as session:
+        if not (await session.execute(LOCK, {"owner_id": owner_id})).scalar_one():
+            raise ImportRunning
+        await reindex_owner(session, owner_id)
+        work = _Import(session, owner_id, report)
+        await work.stage(rows, max_rows, on_progress)
+        await work.write(on_duplicate)
+        await keep_within(session, owner_id, report.created, max_contacts)
+        if dry_run:
+            await session.rollback()
     return report
-
-
-def _take(rows: Rows, count: int) -> Batch | None:
-    """Return the next rows: the good ones as they are staged, numbered from `count` on, and the bad ones."""
-    taken = list(islice(rows, BATCH_ROWS))
-    good = (row for row in taken if isinstance(row, ImportedContact))
-    records = [(n, uuid7(), row.uid, *columns_of_fields(row.fields).values()) for n, row in enumerate(good, count)]
-    return (records, [row for row in taken if isinstance(row, BadRow)]) if taken else None
 
 
 class _Import:
     """An import under way, in its transaction."""
 
-    def __init__(
-        self, connection: asyncpg.Connection, owner_id: UUID, on_duplicate: OnDuplicate, report: ImportReport
-    ) -> None:
-        self._connection = connection
+    def __init__(self, session: AsyncSession, owner_id: UUID, report: ImportReport) -> None:
+        self._session = session
         self._owner_id = owner_id
-        self._on_duplicate = on_duplicate
         self._report = report
         self._staged = 0
 
-    async def write(self, rows: Rows, max_rows: int, on_progress: Callable[[], None]) -> None:
-        """Create what is new, a batch while the next one is read, and report the bad rows."""
-        await self._run(queries.REMEMBER, self._owner_id)
-        await self._connection.execute(queries.INDEX)
+    async def stage(self, rows: Rows, max_rows: int, on_progress: Callable[[], None]) -> None:
+        """Bring the good rows into the database, a batch while the next one is read, and report the bad ones."""
+        for statement in matching.BEGIN:
+            await self._session.execute(statement)
         reading = self._read(rows)
         while batch := await reading:
             records, bad_rows = batch
-            first, self._staged = self._staged, self._staged + len(records)
+            self._staged += len(records)
             self._note(bad_rows)
             if self._staged + self._report.failed > max_rows:
                 raise TooManyRows.field("body", "file", detail=f"It may have at most {max_rows:,} rows.")
             reading = self._read(rows)
             try:
-                await self._connection.copy_records_to_table(
-                    "staged", records=records, columns=queries.STAGED, timeout=queries.IMPORT_SECONDS
-                )
-                self._report.created += await self._run(
-                    queries.CREATE[self._on_duplicate], self._owner_id, first, self._staged - 1
-                )
+                await copy_into(self._session, "staged", matching.STAGED, records)
             finally:
                 # The file must not be closed while a thread reads it.
                 await asyncio.gather(reading, return_exceptions=True)
             on_progress()
+        await self._session.execute(matching.KNOW_STAGED)
 
-    async def settle(self) -> None:
-        """Find what the file has twice, and what was there before it."""
+    async def write(self, on_duplicate: OnDuplicate) -> None:
+        """Create what is new, and update what is not if that is wanted."""
         report = self._report
-        await self._connection.execute(queries.ANALYZE)
-        if self._on_duplicate == "create":
-            await self._run(queries.SEPARATE, self._owner_id)
+        if on_duplicate == "create":
+            await self._run(matching.SEPARATE)
+            report.created = await self._run(matching.CREATE_ALL)
         else:
-            await self._run(queries.MATCH)
-            while await self._run(queries.FOLLOW):
-                pass
-            await self._run(queries.ADOPT)
-            report.created -= await self._run(queries.TAKE_BACK[self._on_duplicate], self._owner_id)
-        if self._on_duplicate == "update":
-            await self._run(queries.UPDATE, self._owner_id, True)
-            report.updated = await self._run(queries.UPDATE, self._owner_id, False)
+            await self._run(matching.MATCH)
+            report.created = await self._run(matching.CREATE_NEW)
+        if on_duplicate == "update":
+            report.updated = await self._update()
         report.skipped = self._staged - report.created - report.updated
 
+    async def _update(self) -> int:
+        """Give the contacts what the file says of them, and return how many of them were stored before and change."""
+        updated = 0
+        await self._session.execute(matching.BEGIN_CHANGES)
+        said = await self._session.stream(matching.SAID, {"owner_id": self._owner_id})
+        changes: list[tuple[Any, ...]] = []
+        async for rows in _by_contact(said.mappings()):
+            before = {name: rows[0][name] for name in ("uid", *FIELDS)}
+            after = before
+            for row in rows:
+                after = _updated(after, {name: row[f"said_{name}"] for name in before}, rows[0]["contact_id"])
+            if after != before:
+                columns = {**after, **columns_of(after), "owner_id": self._owner_id, "id": rows[0]["contact_id"]}
+                changes.append(tuple(columns[name] for name in matching.CHANGED))
+                updated += rows[0]["is_stored"]
+            if len(changes) == BATCH_ROWS:
+                await copy_into(self._session, "changed", matching.CHANGED, changes)
+                changes = []
+        await copy_into(self._session, "changed", matching.CHANGED, changes)
+        await self._run(matching.CHANGE)
+        return updated
+
     def _read(self, rows: Rows) -> asyncio.Task[Batch | None]:
-        return asyncio.create_task(asyncio.to_thread(_take, rows, self._staged))
+        return asyncio.create_task(asyncio.to_thread(_take, rows, self._owner_id, self._staged))
 
     def _note(self, bad_rows: list[BadRow]) -> None:
         errors = self._report.errors
@@ -179,7 +201,43 @@ class _Import:
             errors += [RowError(row=bad.row, field=e.field, code=e.code, detail=e.detail) for e in bad.errors]
         del errors[MAX_ERRORS:]
 
-    async def _run(self, statement: str, *parameters: UUID | int) -> int:
+    async def _run(self, statement: Any) -> int:
         """Run a statement; return how many rows it wrote."""
-        status = await self._connection.execute(statement, *parameters, timeout=queries.IMPORT_SECONDS)
-        return int(status.rpartition(" ")[2])
+        result: Any = await self._session.execute(statement, {"owner_id": self._owner_id})
+        return int(result.rowcount)
+
+
+def _take(rows: Rows, owner_id: UUID, count: int) -> Batch | None:
+    """Return the next rows: the good ones as they are staged, numbered from `count` on, and the bad ones."""
+    taken = list(islice(rows, BATCH_ROWS))
+    records = []
+    for n, row in enumerate((row for row in taken if isinstance(row, ImportedContact)), count):
+        columns = columns_of(row.fields)
+        records.append((n, owner_id, uuid7(), row.uid, *(columns[name] for name in STORED)))
+    return (records, [row for row in taken if isinstance(row, BadRow)]) if taken else None
+
+
+async def _by_contact(rows: AsyncIterable[Any]) -> AsyncIterator[list[Any]]:
+    """Yield the rows of each contact, which come one after the other."""
+    together: list[Any] = []
+    async for row in rows:
+        if together and row["contact_id"] != together[0]["contact_id"]:
+            yield together
+            together = []
+        together.append(row)
+    if together:
+        yield together
+
+
+def _updated(contact: Mapping[str, Any], said: Mapping[str, Any], contact_id: UUID) -> dict[str, Any]:
+    """Return the contact with what a row says; on what it does not say, it stays as it is."""
+    after = {name: contact[name] if said[name] is None else said[name] for name in FIELDS}
+    note, words = contact["additional_info"], said["additional_info"]
+    # A birthday in words is no note: it takes the place of none.
+    if words and words.startswith(IN_WORDS) and "\n" not in words:
+        is_known = contact["date_of_birth"] is not None or words in (note or "")
+        after["additional_info"] = note if is_known else "\n".join(filter(None, (note, words)))[:NOTE_CHARACTERS]
+    uid = contact["uid"]
+    if uid is None and said["uid"] != str(contact_id):
+        uid = said["uid"]
+    return {"uid": uid, **after}

@@ -6,19 +6,18 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, WrapValidator
 from pydantic import Field as Rule
-from sqlalchemy import DateTime, func
+from sqlalchemy import DateTime
 from sqlmodel import Field, SQLModel
-from sqlmodel._compat import SQLModelConfig
 
 from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time
 from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic
-from contacts_api.exchange.records import Format
+from contacts_api.exchange.files import Format
 
 OnDuplicate = Literal["skip", "update", "create"]
 
 
 class ContactBatch(Body):
-    model_config = SQLModelConfig(json_schema_extra={"examples": [{"items": [AN_EXAMPLE]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [AN_EXAMPLE]}]})
 
     items: Annotated[list[ContactCreate], Rule(min_length=1, max_length=MAX_ITEMS), WrapValidator(a_few_at_a_time)]
 
@@ -32,18 +31,6 @@ class ImportQuery(BaseModel):
 
     dry_run: Annotated[bool, Rule(description="Only say what would come of it.")] = False
     on_duplicate: Annotated[OnDuplicate, Rule(description="What to do with a contact that is there already.")] = "skip"
-
-
-class FeedQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    key: Annotated[str, Rule(description="As in the address of the calendar.")]
-
-
-class FeedAddress(SQLModel):
-    """The secret address of a calendar, to subscribe to."""
-
-    url: str
 
 
 class RowError(SQLModel):
@@ -75,13 +62,3 @@ class RunningImport(SQLModel, table=True):
     owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
     id: UUID
     alive_at: datetime = Field(sa_type=DateTime(timezone=True))
-
-
-class CalendarFeed(SQLModel, table=True):
-    """The secret address of an owner's calendar: of its key only a hash is kept."""
-
-    __tablename__ = "calendar_feed"
-
-    owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
-    key_hash: bytes
-    created_at: datetime = Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})

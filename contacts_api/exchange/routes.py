@@ -1,42 +1,33 @@
-"""In and out: batches, files and the calendar of birthdays."""
+"""In and out: batches and files."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
-from typing import Annotated, Any, TypeAlias
+from operator import itemgetter
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from uuid_utils.compat import uuid7
 
-from contacts_api import __version__
 from contacts_api.accounts.users import InvalidToken, Owner, identify
+from contacts_api.answers import PRIVATE, file_of, json_answer, streamed
 from contacts_api.bodies import BodyLimit
-from contacts_api.contacts import queries as contact_queries
-from contacts_api.contacts.models import columns_of, last_date_of_birth
+from contacts_api.contacts import queries
+from contacts_api.contacts.fields import last_date_of_birth
+from contacts_api.contacts.models import columns_of
 from contacts_api.contacts.queries import ContactFilter
-from contacts_api.contacts.quota import TooManyContacts, create_within
-from contacts_api.contacts.routes import JSON, PRIVATE, IfNoneMatch, names, with_headers
-from contacts_api.database import Autocommit
+from contacts_api.contacts.quota import TooManyContacts, keep_within
+from contacts_api.database import Autocommit, Session
 from contacts_api.errors import DatabaseUnavailable, Invalid, Unauthorized, documented
-from contacts_api.exchange import queries
-from contacts_api.exchange.exports import export_birthdays, export_contacts
-from contacts_api.exchange.feeds import InvalidFeedKey, find_feed, open_feed
-from contacts_api.exchange.imports import REFUSALS, ImportRunning, TooManyRows, claim_import, import_file
-from contacts_api.exchange.models import (
-    ContactBatch,
-    ContactList,
-    FeedAddress,
-    FeedQuery,
-    ImportQuery,
-    ImportReport,
-)
+from contacts_api.exchange.exports import export_contacts
+from contacts_api.exchange.files import CutOff, EmptyFile, NotUTF8, TooManyLines, UnknownFormat
+from contacts_api.exchange.imports import ImportRunning, TooManyRows, claim_import, import_file
+from contacts_api.exchange.models import ContactBatch, ContactList, ImportQuery, ImportReport
 from contacts_api.http import Route
 from contacts_api.waiting import Busy, has_come
 
 BATCH_BYTES = 2 * 1024 * 1024
-FEED_SECONDS = 3600
 
 Batch: TypeAlias = Annotated[ContactBatch, BodyLimit(lambda _: BATCH_BYTES)]
 Upload: TypeAlias = Annotated[
@@ -61,53 +52,31 @@ _ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
 
 exchange = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route, responses=_ALWAYS)
 uploads = APIRouter(prefix="/contacts", tags=["exchange"], route_class=UploadRoute, responses=_ALWAYS)
-calendar = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route)
-
-
-async def streamed(pieces: AsyncIterator[bytes], media_type: str, headers: dict[str, str]) -> Response:
-    # An answer that has begun can no longer say that the database is away.
-    first = await anext(pieces)
-
-    async def content() -> AsyncIterator[bytes]:
-        yield first
-        async for piece in pieces:
-            yield piece
-
-    return StreamingResponse(content(), headers=headers, media_type=media_type)
 
 
 def download(name: str) -> dict[str, str]:
     return {**PRIVATE, "Content-Disposition": f'attachment; filename="{name}"'}
 
 
-def file_of(media_type: str, *headers: str) -> dict[int | str, dict[str, Any]]:
-    """Return what documents the answer with a file."""
-    return {200: {**with_headers(*headers), "content": {media_type: {"schema": {"type": "string"}}}}}
-
-
 @exchange.post("/batch", status_code=201, response_model=ContactList, responses=documented(TooManyContacts))
-async def create_contacts(batch: Batch, request: Request, owner: Owner, database: Autocommit) -> Response:
+async def create_contacts(batch: Batch, request: Request, owner: Owner, session: Session) -> Response:
     """Create up to 500 contacts: all of them, or none."""
     # In a thread, since folding 500 names of some scripts takes a while.
-    rows = await asyncio.to_thread(lambda: [columns_of(new) for new in batch.items])
-    lists = {f"{name}s": [row[name] for row in rows] for name in rows[0]}
-    # In the order of the items, which is that of their ids.
-    ids = sorted(uuid7() for _ in rows)
-    row = await create_within(
-        database,
-        contact_queries.CREATE_ALL,
-        owner_id=owner.user_id,
-        count=len(ids),
-        max_contacts=request.app.state.settings.max_contacts,
-        ids=ids,
-        **lists,
-    )
-    return Response(f'{{"items":{row.body}}}', 201, PRIVATE, JSON)
+    columns = await asyncio.to_thread(lambda: [columns_of(new.model_dump()) for new in batch.items])
+    # In the order of the items.
+    ids = sorted(uuid7() for _ in columns)
+    rows = [{"owner_id": owner.user_id, "id": id_, **each} for id_, each in zip(ids, columns, strict=True)]
+    created = (await session.execute(queries.CREATE_ALL, rows)).mappings().all()
+    await keep_within(session, owner.user_id, len(rows), request.app.state.settings.max_contacts)
+    items = [queries.shown(row) for row in sorted(created, key=itemgetter("id"))]
+    return json_answer({"items": items}, PRIVATE, 201)
 
 
 @uploads.post(
     "/import",
-    responses=documented(ImportRunning, TooManyRows, TooManyContacts, *REFUSALS.values()),
+    responses=documented(
+        ImportRunning, TooManyRows, TooManyContacts, EmptyFile, NotUTF8, UnknownFormat, CutOff, TooManyLines
+    ),
     # One file, and beside it no more than is told to be wrong.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1024},
 )
@@ -154,39 +123,3 @@ async def export_vcards(query: Annotated[ContactFilter, Query()], owner: Owner, 
     """Export your contacts, or those of a search, as vCards for phones and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "vcard")
     return await streamed(pieces, "text/vcard", download("contacts.vcf"))
-
-
-@exchange.post("/birthdays/feed", status_code=201)
-async def open_birthday_feed(request: Request, response: Response, owner: Owner, database: Autocommit) -> FeedAddress:
-    """Make a secret address of a calendar of the birthdays, to subscribe to; the address before it is dead."""
-    key = await open_feed(database, owner.user_id)
-    response.headers["Cache-Control"] = "no-store"
-    return FeedAddress(url=f"{request.base_url}contacts/birthdays.ics?key={key}")
-
-
-@exchange.delete("/birthdays/feed", status_code=204, response_class=Response)
-async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
-    """Let the secret address of the calendar be dead."""
-    await database.write(queries.CLOSE_FEED, owner_id=owner.user_id)
-
-
-@calendar.get(
-    "/birthdays.ics",
-    response_class=StreamingResponse,
-    responses=documented(
-        InvalidFeedKey,
-        DatabaseUnavailable,
-        onto={**file_of("text/calendar; charset=utf-8", "ETag"), 304: with_headers("ETag")},
-    ),
-)
-async def show_birthday_calendar(
-    query: Annotated[FeedQuery, Query()], database: Autocommit, if_none_match: IfNoneMatch = None
-) -> Response:
-    """Show the calendar of birthdays to whoever has its address: calendars cannot sign in."""
-    owner_id = await find_feed(database, query.key)
-    (state,) = await database.read(contact_queries.STATE_OF_BIRTHDAYS, owner_id=owner_id)
-    tag = sha256(f"{__version__} {tuple(state)}".encode()).hexdigest()[:32]
-    headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={FEED_SECONDS}"}
-    if if_none_match is not None and names(if_none_match.replace("W/", ""), tag):
-        return Response(status_code=304, headers=headers)
-    return await streamed(export_birthdays(database, owner_id), "text/calendar", headers)

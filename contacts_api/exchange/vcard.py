@@ -11,38 +11,33 @@ Each card stands alone: one that is bad, too large or without an end costs no ot
 
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from contacts_api.exchange.records import (
-    BOM,
+from contacts_api.contacts.models import ABOUT
+from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, NotUTF8, UnknownFormat, is_ended, lines
+from contacts_api.exchange.reader import (
     PLACEHOLDERS,
-    RECORD_BYTES,
     BadRow,
-    CutOffError,
-    EncodingError,
-    FormatError,
     ImportedContact,
     Source,
     bad_row,
-    content_line,
-    escape_text,
-    is_ended,
-    lines,
     read_birthday,
     read_contact,
     too_large,
 )
+from contacts_api.text import content_line, escape_text
 
 PRODID = "-//Contacts API//EN"
 HEAD = TAIL = b""
 
 _BEGIN, _END = b"BEGIN:VCARD", b"END:VCARD"
 _FIRST_OF_MARKERS = b"BbEe" + BOM[:1]
-_READ = re.compile(
-    rb"(?:[a-z0-9-]++\.)?+(?:VERSION|PRODID|UID|N|FN|NICKNAME|ORG|EMAIL|TEL|BDAY|NOTE)[;:]", re.IGNORECASE
-)
+# The properties of one text value, each a field of its own.
+_TEXTS = {about.vcard: name for name, about in ABOUT.items() if about.vcard}
+_PROPERTIES = "|".join(("VERSION|PRODID|UID|N|FN|NICKNAME|ORG|EMAIL|TEL|BDAY|NOTE", *_TEXTS))
+_READ = re.compile(rf"(?:[a-z0-9-]++\.)?+(?:{_PROPERTIES})[;:]".encode(), re.IGNORECASE)
 _AGENT = re.compile(rb"(?:[a-z0-9-]++\.)?+AGENT[;:]", re.IGNORECASE)
 _QUOTED = re.compile(r""";((?:[^":]++|"[^"]*+")*+):(.*)""", re.DOTALL)
 _ENCODING = re.compile(";(?:ENCODING=)?(QUOTED-PRINTABLE|BASE64|B)(?=;|$)")
@@ -59,63 +54,98 @@ _ESCAPE_21 = re.compile(r"\\([\\,;:])")
 _COMPONENT = re.compile(r"((?:[^;\\]++|\\.|\\)*+)(?:;|$)", re.DOTALL)
 
 
-class _UnreadableCardError(Exception):
+class _UnreadableCard(Exception):  # noqa: N818 (it ends nothing but a card)
     """A card whose text cannot be decoded."""
 
 
-class _Card:
-    """The lines of one card that are worth keeping, unfolded as they come."""
+def _content_lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of cards, joined where they were folded (RFC 6350, 3.2) or end softly (RFC 2045, 6.7).
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._property = b""
-        self._is_printable: bool | None = None
-        self._is_read = self._is_soft = False
-        self.is_agent = False
-        self.is_broken = False
-
-    def add(self, line: bytes) -> None:
+    Those that are not read, and of one that is larger than RECORD_BYTES the rest, are passed over.
+    """
+    pieces: list[bytes] = []
+    size, goes_on, is_soft, is_kept = 0, False, False, False
+    for line in file:
         text = line.rstrip(b"\r\n")
-        if self._is_soft or self.is_broken:
-            piece = text
-        elif text[:1] in (b" ", b"\t"):
-            piece = text[1:]
-        elif text:
-            self._property, self._is_printable = text, None
-            self._is_read = _READ.match(text) is not None
-            self.is_agent = not self._is_read and _AGENT.match(text) is not None
-            piece = b"\n" + text
-        else:
-            piece = text
-        self.is_broken = not is_ended(line)
-        self._is_soft = text.endswith(b"=") and not self.is_broken and self._may_be_soft()
-        if self._is_read:
+        marker = _marker(line) if not goes_on and line[0] in _FIRST_OF_MARKERS else b""
+        if marker or not (goes_on or is_soft or text[:1] in (b" ", b"\t", b"")):
+            yield b"".join(pieces)
+            pieces, size = [], 0
+            is_kept = bool(marker or _READ.match(text) or _AGENT.match(text))
+            is_printable = b"QUOTED-PRINTABLE" in text.partition(b":")[0].upper()
+        elif text[:1] in (b" ", b"\t") and not (goes_on or is_soft):
+            text = text[1:]
+        goes_on = not is_ended(line)
+        is_soft = is_printable and text.endswith(b"=") and not goes_on
+        if is_kept and size <= RECORD_BYTES:
+            pieces.append(text[:-1] if is_soft else text)
             # One more, since an empty piece takes memory too.
-            self._size += len(piece) + 1
-            if self.is_too_large:
-                self._pieces.clear()
-            else:
-                self._pieces.append(piece[:-1] if self._is_soft else piece)
+            size += len(text) + 1
+    yield b"".join(pieces)
 
-    def _may_be_soft(self) -> bool:
-        """Say whether the property's lines that end in "=" go on in the next one (RFC 2045, 6.7)."""
-        if self._is_printable is None:
-            self._is_printable = b"QUOTED-PRINTABLE" in self._property.partition(b":")[0].upper()
-        return self._is_printable
 
-    @property
-    def is_too_large(self) -> bool:
-        return self._size > RECORD_BYTES
+def _decode(content: bytes, charset: str) -> str:
+    if not _CHARSETS.fullmatch(charset):
+        raise _UnreadableCard
+    try:
+        return content.decode(charset)
+    except (UnicodeDecodeError, LookupError):
+        raise _UnreadableCard from None
 
-    def text(self) -> str:
-        """Return the properties, one a line. Raises EncodingError or _UnreadableCardError."""
-        content = b"".join(self._pieces)
-        try:
-            return content.decode()
-        except UnicodeDecodeError:
-            return "\n".join(map(_decode_line, content.split(b"\n")))
+
+def parse(chunks: Iterable[bytes], last_date_of_birth: date) -> Iterator[ImportedContact | BadRow]:
+    """Yield the contacts of a file of vCards, card by card, and the cards that are none; `row` is the card's number.
+
+    Raises UnknownFormat, NotUTF8 or CutOff, perhaps after some cards.
+    """
+    card: list[bytes] | None = None
+    number = depth = size = 0
+    is_agent = False
+    for line in _content_lines(lines(chunks)):
+        marker = _marker(line)
+        if marker == _BEGIN and card is not None and (is_agent or depth > 1):
+            depth += 1
+        elif marker == _BEGIN:
+            if card is not None:
+                yield bad_row(number, "unfinished_card", "The card has no END:VCARD.")
+            card, number, depth, size = [], number + 1, 1, 0
+        elif marker == _END and card is not None:
+            depth -= 1
+            if not depth:
+                yield too_large(number) if size > RECORD_BYTES else _read_card(number, card, last_date_of_birth)
+                card = None
+        elif line and card is not None and depth == 1:
+            size += len(line) + 1
+            if size <= RECORD_BYTES:
+                card.append(line)
+        is_agent = _AGENT.match(line) is not None
+    if card is not None:
+        raise CutOff
+    if not number:
+        raise UnknownFormat
+
+
+def _marker(line: bytes) -> bytes:
+    """Return the line where it begins or ends a card, in capitals; an empty text where it does not."""
+    is_short = 0 < len(line) < 64 and line[0] in _FIRST_OF_MARKERS
+    marker = line.removeprefix(BOM).strip().upper() if is_short else b""
+    return marker if marker in (_BEGIN, _END) else b""
+
+
+def _read_card(number: int, card: Sequence[bytes], last_date_of_birth: date) -> ImportedContact | BadRow:
+    try:
+        source = _source(_decode_card(card))
+    except _UnreadableCard:
+        return bad_row(number, "charset", "The card's text is not in the charset and encoding it names.")
+    return read_contact(number, source, last_date_of_birth)
+
+
+def _decode_card(card: Sequence[bytes]) -> list[str]:
+    """Return the lines as text. Raises NotUTF8 or _UnreadableCard."""
+    try:
+        return b"\n".join(card).decode().split("\n")
+    except UnicodeDecodeError:
+        return [_decode_line(line) for line in card]
 
 
 def _decode_line(line: bytes) -> str:
@@ -124,70 +154,21 @@ def _decode_line(line: bytes) -> str:
     except UnicodeDecodeError:
         charset = _CHARSET.search(line.partition(b":")[0].decode("ascii", "replace").upper())
         if charset is None:
-            raise EncodingError from None
+            raise NotUTF8 from None
         return _decode(line, charset[1])
 
 
-def _decode(content: bytes, charset: str) -> str:
-    if not _CHARSETS.fullmatch(charset):
-        raise _UnreadableCardError
-    try:
-        return content.decode(charset)
-    except (UnicodeDecodeError, LookupError):
-        raise _UnreadableCardError from None
-
-
-def parse(chunks: Iterable[bytes], last_date_of_birth: date) -> Iterator[ImportedContact | BadRow]:
-    """Yield the contacts of a file of vCards, card by card, and the cards that are none; `row` is the card's number.
-
-    Raises FormatError, EncodingError or CutOffError, perhaps after some cards.
-    """
-    card: _Card | None = None
-    number = depth = 0
-    for line in lines(chunks):
-        marker = _marker(line) if line[0] in _FIRST_OF_MARKERS and not (card and card.is_broken) else b""
-        if marker == _BEGIN and card and (card.is_agent or depth > 1):
-            depth += 1
-        elif marker == _BEGIN:
-            if card:
-                yield bad_row(number, "unfinished_card", "The card has no END:VCARD.")
-            number += 1
-            card, depth = _Card(number), 1
-        elif marker == _END and card:
-            depth -= 1
-            card.is_agent = False
-            if not depth:
-                yield _read_card(card, last_date_of_birth)
-                card = None
-        elif card and depth == 1:
-            card.add(line)
-    if card:
-        raise CutOffError
-    if not number:
-        raise FormatError
-
-
-def _marker(line: bytes) -> bytes:
-    return line.removeprefix(BOM).strip().upper() if len(line) < 64 else b""
-
-
-def _read_card(card: _Card, last_date_of_birth: date) -> ImportedContact | BadRow:
-    if card.is_too_large:
-        return too_large(card.number)
-    try:
-        source = _source(card.text())
-    except _UnreadableCardError:
-        return bad_row(card.number, "charset", "The card's text is not in the charset and encoding it names.")
-    return read_contact(card.number, source, last_date_of_birth)
-
-
-def _source(text: str) -> Source:
-    source = Source()
-    is_ours = f"\nPRODID:{PRODID}\n" in text
-    is_21 = "\nVERSION:2.1" in text
+def _source(card: Sequence[str]) -> Source:
+    source: Source = {}
+    is_ours, is_21 = f"PRODID:{PRODID}" in card, any(line.startswith("VERSION:2.1") for line in card)
     notes: list[str] = []
-    email_rank = phone_rank = 2000
-    for line in text.split("\n"):
+    ranks = {"email": 2000, "phone_number": 2000}
+
+    def prefer(field: str, text: str, rank: int) -> None:
+        if rank < ranks[field]:
+            ranks[field], source[field] = rank, text
+
+    for line in card:
         name, parameters, value = _property(line)
         if parameters:
             value = _decoded(parameters, value)
@@ -198,31 +179,30 @@ def _source(text: str) -> Source:
         if not value or value.isspace():
             continue
         if name == "EMAIL":
-            if (rank := _rank(parameters)) < email_rank:
-                email_rank, source.email = rank, _unescape(value, is_21)
+            prefer("email", _unescape(value, is_21), _rank(parameters))
         elif name == "TEL":
-            if (rank := _rank(parameters)) < phone_rank:
-                phone_rank, source.phone = rank, _number(_unescape(value, is_21))
+            prefer("phone_number", _number(_unescape(value, is_21)), _rank(parameters))
         elif name == "N":
             family, given, middle = (*_components(value, is_21), "", "", "")[:3]
             # Several additional names are a list, with commas.
-            source.family, source.given, source.middle = family, given, " ".join(middle.replace(",", " ").split())
+            middle = " ".join(middle.replace(",", " ").split())
+            source |= {"last_name": family, "first_name": given, "middle_name": middle}
         elif name == "FN":
-            source.full_name = source.full_name or _unescape(value, is_21)
+            source.setdefault("full_name", _unescape(value, is_21))
         elif name == "NICKNAME":
-            source.nickname = source.nickname or _unescape(value, is_21)
-        elif name == "ORG":
-            source.organisation = source.organisation or _components(value, is_21)[0]
+            source.setdefault("nickname", _unescape(value, is_21))
         elif name == "UID":
-            source.uid = source.uid or _uid(_unescape(value, is_21).strip())
+            source.setdefault("uid", _uid(_unescape(value, is_21).strip()))
         elif name == "BDAY":
             omitted = _OMITTED_YEAR.search(parameters)
-            read_birthday(
-                source,
-                value.strip(),
-                frozenset() if is_ours else PLACEHOLDERS | {omitted[1]} if omitted else PLACEHOLDERS,
-            )
-    source.notes = "\n".join(notes) if notes else None
+            placeholders = PLACEHOLDERS | {omitted[1]} if omitted else PLACEHOLDERS
+            read_birthday(source, value.strip(), frozenset() if is_ours else placeholders)
+        elif name == "ORG":
+            source.setdefault("organisation", _components(value, is_21)[0])
+        if name in _TEXTS:
+            source.setdefault(_TEXTS[name], ", ".join(filter(None, _components(value, is_21))))
+    if notes:
+        source["additional_info"] = "\n".join(notes)
     return source
 
 
@@ -253,7 +233,7 @@ def _decoded(parameters: str, value: str) -> str:
     try:
         decoded = decode(value.encode())
     except binascii.Error:
-        raise _UnreadableCardError from None
+        raise _UnreadableCard from None
     return _decode(decoded, charset[1] if charset else "UTF-8")
 
 
@@ -293,34 +273,28 @@ def _components(value: str, is_21: bool) -> list[str]:
     return [_unescape(component, is_21) for component in _COMPONENT.findall(value)]
 
 
-def unparse(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return the cards of `rows`, each of a UID and the values of `ContactBase` in its order."""
-    return b"".join(part for row in rows for part in _card(*row))
+def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the cards of `rows`, which have a `vcard_uid` and all fields of a contact."""
+    return b"".join(part for row in rows for part in _card(row))
 
 
-def _card(
-    uid: object,
-    first_name: str,
-    last_name: str | None,
-    email: str | None,
-    phone_number: str | None,
-    date_of_birth: date | None,
-    additional_info: str | None,
-) -> Iterator[bytes]:
-    first, last = escape_text(first_name), escape_text(last_name or "")
+def _card(row: Mapping[str, Any]) -> Iterator[bytes]:
+    first, last = escape_text(row["first_name"]), escape_text(row["last_name"] or "")
     yield _FIRST_LINES
-    yield content_line(f"UID:{escape_text(str(uid))}")
+    yield content_line(f"UID:{escape_text(row['vcard_uid'])}")
     yield content_line(f"N:{last};{first};;;")
     yield content_line(f"FN:{first} {last}" if last else f"FN:{first}")
-    if email is not None:
-        yield content_line(f"EMAIL;TYPE=INTERNET:{escape_text(email)}")
-    if phone_number is not None:
-        yield content_line(f"TEL;TYPE=VOICE:{escape_text(phone_number)}")
-    if date_of_birth is not None:
-        yield b"BDAY:%b\r\n" % date_of_birth.isoformat().encode()
-    if additional_info is not None:
-        yield content_line(f"NOTE:{escape_text(additional_info)}")
+    for beginning, field in _WRITTEN:
+        if (value := row[field]) is not None:
+            yield content_line(f"{beginning}:{escape_text(str(value))}")
     yield b"END:VCARD\r\n"
 
 
 _FIRST_LINES = f"BEGIN:VCARD\r\nVERSION:3.0\r\nPRODID:{PRODID}\r\n".encode()
+_WRITTEN = (
+    ("EMAIL;TYPE=INTERNET", "email"),
+    ("TEL;TYPE=VOICE", "phone_number"),
+    ("BDAY", "date_of_birth"),
+    ("NOTE", "additional_info"),
+    *_TEXTS.items(),
+)

@@ -4,18 +4,18 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from contacts_api.contacts.models import ContactBase, Email, PhoneNumber
-from contacts_api.exchange.records import BadRow, ImportedContact
+from contacts_api.contacts.fields import Email, PhoneNumber
+from contacts_api.contacts.models import FIELDS, ContactFields
+from contacts_api.exchange.reader import BadRow, ImportedContact
 from contacts_api.text import Name, Note
 
 TODAY = date(2026, 11, 23)
 SAMPLES = Path(__file__).parent / "samples"
-FIELDS = tuple(ContactBase.model_fields)
 
 # What means something to a CSV file, a vCard, a calendar, a spreadsheet or a terminal.
 SIGNS = "'\"=+-@,;:\\|%#()<>\u00a0\u2028\u202e＝＠\ufeffnNé李🎂 \u0301"
@@ -42,14 +42,24 @@ ADDRESSES = allowed(
 )
 NUMBERS = allowed(st.text("0123456789+-().,;/#* x", min_size=3, max_size=32).map(str.strip), PhoneNumber)
 DATES = st.dates(date(1900, 1, 1), TODAY)
-CONTACTS = st.tuples(
-    NAMES,
-    st.none() | NAMES,
-    st.none() | ADDRESSES,
-    st.none() | NUMBERS | st.just("+380 44 123-45-67"),
-    st.none() | DATES,
-    st.none() | NOTES | LONG_NOTES,
-)
+_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "first_name": NAMES,
+    "last_name": NAMES,
+    "email": ADDRESSES,
+    "phone_number": NUMBERS | st.just("+380 44 123-45-67"),
+    "date_of_birth": DATES,
+    "additional_info": NOTES | LONG_NOTES,
+}
+_TYPES = get_type_hints(ContactFields, include_extras=True)
+
+
+def values_of(name: str) -> st.SearchStrategy[Any]:
+    """Return values of a field: those above, or else texts that its rules allow."""
+    values = _VALUES.get(name, allowed(st.text(CHARACTERS, min_size=1, max_size=100).map(str.strip), _TYPES[name]))
+    return values if name == "first_name" else st.none() | values
+
+
+CONTACTS = st.fixed_dictionaries({name: values_of(name) for name in FIELDS})
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -70,8 +80,16 @@ def peak_memory(run: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def fields(*values: object) -> dict[str, Any]:
-    return dict(zip(FIELDS, values, strict=True))
+def fields(
+    first_name: str,
+    last_name: str | None = None,
+    email: str | None = None,
+    phone_number: str | None = None,
+    date_of_birth: date | None = None,
+    additional_info: str | None = None,
+) -> dict[str, Any]:
+    """Return a contact that has these fields, and null for all others."""
+    return dict.fromkeys(FIELDS) | locals()
 
 
 def imported(rows: Iterator[ImportedContact | BadRow]) -> list[dict[str, Any]]:

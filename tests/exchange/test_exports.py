@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from datetime import date
 from typing import Any
 from unittest.mock import ANY
 
@@ -13,19 +14,18 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import Message
 
-from contacts_api.contacts.models import columns_of_fields
-from contacts_api.exchange import exports
+from contacts_api import pagination
+from contacts_api.contacts.models import FIELDS, STORED, columns_of
 from tests.client import Client
 from tests.conftest import Execute
-from tests.exchange.contacts import CONTACTS, FIELDS, fields
+from tests.exchange.contacts import CONTACTS, fields
 
 FILES = ["/contacts/export.csv", "/contacts/export.vcf"]
-COLUMNS = (*FIELDS, "search_text", "sort_name")
 HOSTILE = [
-    ("=1+1", "@SUM(A1)", "'+a@b.com", "+1 202 555 0143", "1900-01-01", "-1\n\t=2;\"quoted\", 'twice'\\n"),
-    ("'", "a\u2028b", None, None, None, ""),
-    ("\u202eevil", None, "zoë@bücher.example", "123", "2000-02-29", "x" * 2000),
-    ("Ева", "李", None, "(044) 123,45;67", None, "two\nlines\n"),
+    fields("=1+1", "@SUM(A1)", "'+a@b.com", "+1 202 555 0143", date(1900, 1, 1), "-1\n\t=2;\"quoted\", 'twice'\\n"),
+    fields("'", "a\u2028b", None, None, None, ""),
+    fields("\u202eevil", None, "zoë@bücher.example", "123", date(2000, 2, 29), "x" * 2000),
+    fields("Ева", "李", None, "(044) 123,45;67", None, "two\nlines\n"),
 ]
 
 Store = Callable[..., None]
@@ -35,13 +35,13 @@ Store = Callable[..., None]
 def store(execute: Execute) -> Store:
     """Put contacts into the database that the API itself would not all take."""
 
-    def run(email: str, *contacts: tuple[Any, ...]) -> None:
+    def run(email: str, *contacts: dict[str, Any]) -> None:
         execute('DELETE FROM contact WHERE owner_id = (SELECT id FROM "user" WHERE email = %s)', email)
         for contact in contacts:
             execute(
-                f"INSERT INTO contact (owner_id, id, {', '.join(COLUMNS)}) "
-                'SELECT id, gen_random_uuid(), %s, %s, %s, %s, %s, %s, %s, %s FROM "user" WHERE email = %s',
-                *columns_of_fields(fields(*contact)).values(),
+                f"INSERT INTO contact (owner_id, id, {', '.join(STORED)}) "
+                f'SELECT id, gen_random_uuid(), {", ".join(["%s"] * len(STORED))} FROM "user" WHERE email = %s',
+                *(columns_of(contact)[name] for name in STORED),
                 email,
             )
 
@@ -56,7 +56,7 @@ async def stored(client: Client) -> list[tuple[Any, ...]]:
 @settings(max_examples=15)
 @given(contacts=st.lists(CONTACTS, min_size=1, max_size=8))
 async def test_what_is_exported_is_imported_as_it_was(
-    ada: Client, store: Store, path: str, contacts: list[tuple[Any, ...]]
+    ada: Client, store: Store, path: str, contacts: list[dict[str, Any]]
 ) -> None:
     store(ada.email, *HOSTILE, *contacts)
     before = await stored(ada)
@@ -83,9 +83,9 @@ async def test_what_is_exported_is_imported_as_it_was(
 async def test_an_export_goes_on_over_its_pages(
     ada: Client, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(exports, "FIRST_ROWS", 2)
-    monkeypatch.setattr(exports, "PAGE_ROWS", 3)
-    contacts = [(f"Name {n % 4}", f"{n:02}", None, None, None, None) for n in range(9)]
+    monkeypatch.setattr(pagination, "FIRST_ROWS", 2)
+    monkeypatch.setattr(pagination, "PAGE_ROWS", 3)
+    contacts = [fields(f"Name {n % 4}", f"{n:02}") for n in range(9)]
     for sort in ("name", "-name", "created_at", "-updated_at"):
         for count in (0, 1, 3, 4, 9):
             store(ada.email, *contacts[:count])
@@ -138,8 +138,8 @@ async def test_a_database_that_is_away_is_a_503_before_the_answer_begins(
 async def test_who_reads_slowly_or_hangs_up_holds_no_connection(
     app: FastAPI, ada: Client, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(exports, "FIRST_ROWS", 1)
-    monkeypatch.setattr(exports, "PAGE_ROWS", 1)
+    monkeypatch.setattr(pagination, "FIRST_ROWS", 1)
+    monkeypatch.setattr(pagination, "PAGE_ROWS", 1)
     store(ada.email, *HOSTILE)
     pool = app.state.database.engine.pool
     held: list[int] = []

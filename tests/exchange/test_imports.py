@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
@@ -467,14 +468,14 @@ async def test_an_import_that_loses_its_connection_imports_nothing(
     taken: list[int] = []
     take = imports._take
 
-    def take_or_kill(rows: imports.Rows, count: int) -> imports.Batch | None:
+    def take_or_kill(rows: imports.Rows, owner_id: UUID, count: int) -> imports.Batch | None:
         taken.append(count)
         if len(taken) == 3:
             execute(
                 "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND application_name = 'contacts_api' AND xact_start IS NOT NULL"
             )
-        return take(rows, count)
+        return take(rows, owner_id, count)
 
     monkeypatch.setattr(imports, "_take", take_or_kill)
     response = await post(ada, CSV + "".join(GRACE.replace("Hopper", f"Hopper {n}") for n in range(9000)))

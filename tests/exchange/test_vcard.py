@@ -8,18 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contacts_api.exchange import vcard
-from contacts_api.exchange.records import (
-    BadRow,
-    CutOffError,
-    EncodingError,
-    FileError,
-    FormatError,
-    ImportedContact,
-    sniff,
-)
+from contacts_api.exchange.files import CutOff, NotUTF8, UnknownFormat, UnusableFile, sniff
+from contacts_api.exchange.reader import BadRow, ImportedContact
 from tests.exchange.contacts import CONTACTS, NAMES, SAMPLES, TODAY, fields, imported, peak_memory, pieces, repeated
 
-GRACE = ("Grace", "Hopper", "grace@example.com", "+1 (202) 555-0143", date(1906, 12, 9), "Found the first bug.")
+GRACE = fields("Grace", "Hopper", "grace@example.com", "+1 (202) 555-0143", date(1906, 12, 9), "Found the first bug.")
 UID = "070da8c4-6133-43d5-a88e-00404e913563"
 UIDS = st.uuids().map(str) | NAMES.filter(lambda uid: not uid.startswith("urn:uuid:"))
 
@@ -42,17 +35,17 @@ def errors(data: bytes | str) -> list[tuple[int, str | None, str]]:
 
 
 @given(st.lists(st.tuples(UIDS, CONTACTS), min_size=1, max_size=3), st.integers(1, 200))
-def test_what_is_exported_imports_as_it_was(rows: list[tuple[str, tuple[Any, ...]]], size: int) -> None:
-    file = vcard.HEAD + vcard.unparse([(uid, *values) for uid, values in rows]) + vcard.TAIL
+def test_what_is_exported_imports_as_it_was(rows: list[tuple[str, dict[str, Any]]], size: int) -> None:
+    file = vcard.HEAD + vcard.unparse([{"vcard_uid": uid, **contact} for uid, contact in rows]) + vcard.TAIL
 
     contacts = list(vcard.parse(pieces(file, size), TODAY))
 
-    assert contacts == [ImportedContact(n, uid, fields(*values)) for n, (uid, values) in enumerate(rows, 1)]
+    assert contacts == [ImportedContact(n, uid, contact) for n, (uid, contact) in enumerate(rows, 1)]
 
 
 @given(UIDS, CONTACTS)
-def test_lines_are_folded_between_characters_and_end_in_crlf(uid: str, values: tuple[Any, ...]) -> None:
-    *lines, rest = vcard.unparse([(uid, *values)]).split(b"\r\n")
+def test_lines_are_folded_between_characters_and_end_in_crlf(uid: str, contact: dict[str, Any]) -> None:
+    *lines, rest = vcard.unparse([{"vcard_uid": uid, **contact}]).split(b"\r\n")
 
     assert rest == b""
     for line in lines:
@@ -62,7 +55,9 @@ def test_lines_are_folded_between_characters_and_end_in_crlf(uid: str, values: t
 
 
 def test_a_card_as_it_is_written() -> None:
-    written = vcard.unparse([(UID, "Grace", "Hopper", "g@example.com", "1,2;3", date(1906, 12, 9), "a\\b\nc")])
+    written = vcard.unparse(
+        [{"vcard_uid": UID, **fields("Grace", "Hopper", "g@example.com", "1,2;3", date(1906, 12, 9), "a\\b\nc")}]
+    )
 
     assert written.decode().split("\r\n") == [
         "BEGIN:VCARD",
@@ -308,15 +303,15 @@ def test_a_card_in_a_card_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("file", "error"),
     [
-        (b"", FormatError),
-        (b"first_name\nAda\n", FormatError),
-        (b"BEGIN:VCARD\r\nFN:A\r\n", CutOffError),
-        (b"BEGIN:VCARD\r\nFN:A\r\nEND:VCARD\r\nBEGIN:VCARD\r\nFN", CutOffError),
-        (b"BEGIN:VCARD\r\nFN:J\xfcrgen\r\nEND:VCARD\r\n", EncodingError),
-        (b"BEGIN:VCARD\r\nAGENT:\r\n" + b"BEGIN:VCARD\r\n" * 1000, CutOffError),
+        (b"", UnknownFormat),
+        (b"first_name\nAda\n", UnknownFormat),
+        (b"BEGIN:VCARD\r\nFN:A\r\n", CutOff),
+        (b"BEGIN:VCARD\r\nFN:A\r\nEND:VCARD\r\nBEGIN:VCARD\r\nFN", CutOff),
+        (b"BEGIN:VCARD\r\nFN:J\xfcrgen\r\nEND:VCARD\r\n", NotUTF8),
+        (b"BEGIN:VCARD\r\nAGENT:\r\n" + b"BEGIN:VCARD\r\n" * 1000, CutOff),
     ],
 )
-def test_a_file_that_cannot_be_read_says_why(file: bytes, error: type[FileError]) -> None:
+def test_a_file_that_cannot_be_read_says_why(file: bytes, error: type[UnusableFile]) -> None:
     with pytest.raises(error):
         parse(file)
 
@@ -376,11 +371,11 @@ LINES = st.lists(
 @settings(max_examples=300)
 @given(LINES, st.sampled_from(["\r\n", "\n"]))
 def test_no_lines_bring_the_parser_down(lines: list[str], end: str) -> None:
-    with suppress(FileError):
+    with suppress(UnusableFile):
         parse(end.join(["BEGIN:VCARD", *lines, "END:VCARD", ""]).encode(errors="surrogatepass"))
 
 
 @given(st.binary(max_size=60))
 def test_no_bytes_bring_the_parser_down(content: bytes) -> None:
-    with suppress(FileError):
+    with suppress(UnusableFile):
         parse(b"BEGIN:VCARD\r\nN;" + content + b"\r\nEND:VCARD\r\n")

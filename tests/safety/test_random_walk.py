@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from contacts_api.app import create_app
-from contacts_api.contacts.models import last_date_of_birth
+from contacts_api.contacts.fields import last_date_of_birth
+from contacts_api.contacts.models import FIELDS
 from contacts_api.exchange import csv
-from contacts_api.exchange.records import ImportedContact
+from contacts_api.exchange.reader import ImportedContact
 from contacts_api.settings import Settings
 from contacts_api.text import fold
 from tests.client import Client, Clock
@@ -275,7 +276,7 @@ class TwoUsers(RuleBasedStateMachine):
     @rule(user=users, sort=st.sampled_from(SORTS), query=queries)
     def export(self, user: str, sort: str, query: dict[str, str]) -> None:
         own = sorted(self.books[user].values(), key=sort_key(sort), reverse=sort.startswith("-"))
-        expected = [{name: contact[name] for name in csv.COLUMNS} for contact in own if is_found(contact, query)]
+        expected = [{name: contact[name] for name in FIELDS} for contact in own if is_found(contact, query)]
 
         response = self.world.request(user, "GET", "/contacts/export.csv", params={**query, "sort": sort})
 

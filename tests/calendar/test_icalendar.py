@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime, time, timedelta, timezone
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -6,19 +7,24 @@ from dateutil.rrule import rrulestr
 from hypothesis import given
 from icalendar import Calendar, Component
 
-from contacts_api.exchange import icalendar
+from contacts_api.calendar import icalendar
 from tests.exchange.contacts import CONTACTS
 
 GRACE_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 UPDATED_AT = datetime(2026, 11, 23, 12, 30, 15, 987654, UTC)
 
 
-def calendar(*rows: tuple[object, ...]) -> Component:
+def row(first_name: str, last_name: str | None, born: date, updated_at: datetime = UPDATED_AT) -> dict[str, Any]:
+    names = {"id": GRACE_ID, "first_name": first_name, "last_name": last_name}
+    return {**names, "date_of_birth": born, "updated_at": updated_at}
+
+
+def calendar(*rows: dict[str, Any]) -> Component:
     return Calendar.from_ical(icalendar.HEAD + icalendar.unparse(rows) + icalendar.TAIL)
 
 
 def event(first_name: str, last_name: str | None, born: date, updated_at: datetime = UPDATED_AT) -> Component:
-    (event,) = calendar((GRACE_ID, first_name, last_name, born, updated_at)).walk("VEVENT")
+    (event,) = calendar(row(first_name, last_name, born, updated_at)).walk("VEVENT")
     return event
 
 
@@ -32,7 +38,7 @@ def birthdays(born: date, first: int, last: int) -> list[date]:
 
 
 def test_an_event_as_it_is_written() -> None:
-    written = icalendar.unparse([(GRACE_ID, "Grace", "Hopper", date(1906, 12, 9), UPDATED_AT)])
+    written = icalendar.unparse([row("Grace", "Hopper", date(1906, 12, 9))])
 
     assert written.decode().split("\r\n") == [
         "BEGIN:VEVENT",
@@ -56,8 +62,8 @@ def test_the_calendar_says_its_name_and_how_often_to_ask() -> None:
 
 
 @given(CONTACTS)
-def test_every_name_comes_through(contact: tuple[str, str | None, object, object, object, object]) -> None:
-    first_name, last_name, *_ = contact
+def test_every_name_comes_through(contact: dict[str, Any]) -> None:
+    first_name, last_name = contact["first_name"], contact["last_name"]
 
     summary = event(first_name, last_name, date(1990, 4, 12))["SUMMARY"]
 
@@ -65,8 +71,8 @@ def test_every_name_comes_through(contact: tuple[str, str | None, object, object
 
 
 @given(CONTACTS)
-def test_lines_are_folded_between_characters(contact: tuple[str, str | None, object, object, object, object]) -> None:
-    for line in icalendar.unparse([(GRACE_ID, *contact[:2], date(1990, 4, 12), UPDATED_AT)]).split(b"\r\n"):
+def test_lines_are_folded_between_characters(contact: dict[str, Any]) -> None:
+    for line in icalendar.unparse([row(contact["first_name"], contact["last_name"], date(1990, 4, 12))]).split(b"\r\n"):
         assert len(line) <= 75
         line.decode()
 

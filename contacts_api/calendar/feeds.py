@@ -4,9 +4,9 @@ import hashlib
 import secrets
 from uuid import UUID
 
+from contacts_api.calendar import queries
 from contacts_api.database import Database
 from contacts_api.errors import Unauthorized
-from contacts_api.exchange import queries
 
 
 class InvalidFeedKey(Unauthorized):

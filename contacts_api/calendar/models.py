@@ -1,0 +1,32 @@
+"""The secret addresses of calendars."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Rule
+from sqlalchemy import DateTime, func
+from sqlmodel import Field, SQLModel
+
+
+class CalendarFeed(SQLModel, table=True):
+    """The secret address of an owner's calendar: of its key only a hash is kept."""
+
+    __tablename__ = "calendar_feed"
+
+    owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
+    key_hash: bytes
+    created_at: datetime = Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})
+
+
+class FeedQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    key: Annotated[str, Rule(description="As in the address of the calendar.")]
+
+
+class FeedAddress(SQLModel):
+    """The secret address of a calendar, to subscribe to."""
+
+    url: str

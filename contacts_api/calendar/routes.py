@@ -1,0 +1,78 @@
+"""The calendar of birthdays, and its secret address."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from contacts_api import __version__
+from contacts_api.accounts.users import InvalidToken, Owner
+from contacts_api.answers import file_of, streamed, with_headers
+from contacts_api.calendar import icalendar, queries
+from contacts_api.calendar.feeds import InvalidFeedKey, find_feed, open_feed
+from contacts_api.calendar.models import FeedAddress, FeedQuery
+from contacts_api.contacts.routes import IfNoneMatch, names
+from contacts_api.database import Autocommit, Database
+from contacts_api.errors import DatabaseUnavailable, Unauthorized, documented
+from contacts_api.http import Route
+from contacts_api.pagination import pages_of
+from contacts_api.waiting import Busy
+
+FEED_SECONDS = 3600
+
+feeds = APIRouter(
+    prefix="/contacts",
+    tags=["exchange"],
+    route_class=Route,
+    responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy),
+)
+calendar = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route)
+
+
+async def export_birthdays(database: Database, owner_id: UUID) -> AsyncIterator[bytes]:
+    """Yield a calendar of the birthdays, in pieces."""
+    head = icalendar.HEAD
+    async for rows in pages_of(database, queries.BIRTHDAYS, owner_id=owner_id):
+        yield head + await asyncio.to_thread(icalendar.unparse, rows)
+        head = b""
+    yield head + icalendar.TAIL
+
+
+@feeds.post("/birthdays/feed", status_code=201)
+async def open_birthday_feed(request: Request, response: Response, owner: Owner, database: Autocommit) -> FeedAddress:
+    """Create the secret address of a calendar of your birthdays, to subscribe to. It replaces the one before."""
+    key = await open_feed(database, owner.user_id)
+    response.headers["Cache-Control"] = "no-store"
+    return FeedAddress(url=f"{request.base_url}contacts/birthdays.ics?key={key}")
+
+
+@feeds.delete("/birthdays/feed", status_code=204, response_class=Response)
+async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
+    """Revoke your calendar address."""
+    await database.write(queries.CLOSE_FEED, owner_id=owner.user_id)
+
+
+@calendar.get(
+    "/birthdays.ics",
+    response_class=StreamingResponse,
+    responses=documented(
+        InvalidFeedKey,
+        DatabaseUnavailable,
+        onto={**file_of("text/calendar; charset=utf-8", "ETag"), 304: with_headers("ETag")},
+    ),
+)
+async def show_birthday_calendar(
+    query: Annotated[FeedQuery, Query()], database: Autocommit, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Return the calendar of birthdays. The key stands for a sign-in: calendars cannot sign in."""
+    owner_id = await find_feed(database, query.key)
+    (state,) = await database.read(queries.STATE, owner_id=owner_id)
+    tag = sha256(f"{__version__} {tuple(state)}".encode()).hexdigest()[:32]
+    headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={FEED_SECONDS}"}
+    if if_none_match is not None and names(if_none_match.replace("W/", ""), tag):
+        return Response(status_code=304, headers=headers)
+    return await streamed(export_birthdays(database, owner_id), "text/calendar", headers)

@@ -1,0 +1,66 @@
+"""Contacts that older rules have folded are folded anew, a few at a time, while the API serves."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from contacts_api.accounts.models import User
+from contacts_api.contacts.models import FIELDS, FOLDING, STORED, Contact, columns_of
+from contacts_api.database import Database, table_of
+
+BATCH_ROWS = 500
+
+_contact = table_of(Contact).c
+_OWNED = _contact.owner_id == bindparam("owner_id")
+_OLD = (
+    select(_contact.id, _contact.version, *(_contact[name] for name in FIELDS))
+    .where(_OWNED, _contact.folding != FOLDING, _contact.id > bindparam("after"))
+    .order_by(_contact.id)
+    .limit(BATCH_ROWS)
+)
+# Whoever changes a contact meanwhile folds it by today's rules. To clients nothing has changed.
+_FOLD = (
+    update(table_of(Contact))
+    .where(_OWNED, _contact.id == bindparam("contact_id"), _contact.version == bindparam("read_version"))
+    .values(
+        version=_contact.version,
+        updated_at=_contact.updated_at,
+        **{name: bindparam(f"new_{name}") for name in STORED if name not in FIELDS},
+    )
+)
+
+
+async def reindex(database: Database, on_progress: Callable[[int, int], None]) -> None:
+    """Fold the contacts of all accounts; `on_progress` is told how many of how many accounts are done."""
+    async with database.session() as session:
+        owners = (await session.scalars(select(col(User.id)).order_by(col(User.id)))).all()
+    for done, owner_id in enumerate(owners, 1):
+        last: UUID | None = UUID(int=0)
+        while last:
+            async with database.session() as session:
+                last = await _fold_some(session, owner_id, last)
+        on_progress(done, len(owners))
+
+
+async def reindex_owner(session: AsyncSession, owner_id: UUID) -> None:
+    """Fold the contacts of one account, in the session's transaction."""
+    last: UUID | None = UUID(int=0)
+    while last:
+        last = await _fold_some(session, owner_id, last)
+
+
+async def _fold_some(session: AsyncSession, owner_id: UUID, after: UUID) -> UUID | None:
+    """Fold the next contacts, and return the id of the last one; None where there are no more."""
+    rows = (await session.execute(_OLD, {"owner_id": owner_id, "after": after})).mappings().all()
+    if not rows:
+        return None
+    changes = []
+    for row in rows:
+        new = {f"new_{name}": value for name, value in columns_of(row).items() if name not in FIELDS}
+        changes.append({"owner_id": owner_id, "contact_id": row["id"], "read_version": row["version"], **new})
+    connection = await session.connection()
+    await connection.execute(_FOLD, changes)
+    return UUID(str(rows[-1]["id"]))

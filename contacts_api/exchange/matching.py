@@ -1,0 +1,111 @@
+"""Which contact each row of a file is, found by PostgreSQL: by its UID, else by its identity (`columns_of`).
+
+The rows of a file are staged, and compared with the contacts that are stored and with the rows before them:
+
+1. Rows with the same UID are one person. A row without a UID is a person by itself. A person has the identity of the
+   first of its rows.
+2. A person is the stored contact whose id or UID one of its rows has, else one with the identity of one of its rows.
+   Where several stored contacts have one identity, as in an export, the rows that have it are these in turn.
+3. Of persons with the same identity, one that is no stored contact is the one that another of them is.
+4. What is left is new. Of new persons with the same identity, the first one is created, and the others are that one.
+
+Sameness is not followed any further: where a person has two identities, since two of its rows say different names or
+addresses, only the first of them leads to other persons. Nothing is lost by that: at worst there are two contacts,
+where one that was taken for another person would be overwritten.
+"""
+
+from sqlalchemy import text
+
+from contacts_api.contacts.models import FIELDS, STORED
+
+# What is known of a row beside the columns of a contact: its number, and the contact that it is.
+BEGIN = (
+    text("CREATE TEMPORARY TABLE staged (n integer PRIMARY KEY, LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP"),
+    text("CREATE TEMPORARY TABLE matched (n integer PRIMARY KEY, contact_id uuid, is_stored boolean) ON COMMIT DROP"),
+)
+# PostgreSQL knows nothing yet of the staged rows, and would go through all contacts for each of them.
+KNOW_STAGED = text("ANALYZE staged")
+
+MATCH = text(
+    """
+    WITH stored AS MATERIALIZED (
+        SELECT id, uid, identity, row_number() OVER (PARTITION BY identity ORDER BY id) AS nth
+        FROM contact WHERE owner_id = :owner_id
+    ), uids AS (
+        SELECT uid, (array_agg(id ORDER BY id))[1] AS id
+        FROM (SELECT id::text AS uid, id FROM stored UNION ALL SELECT uid, id FROM stored WHERE uid IS NOT NULL) AS each
+        GROUP BY uid
+    ), identities AS (
+        SELECT identity, max(nth) AS last FROM stored GROUP BY identity
+    ), numbered AS (
+        SELECT n, id, uid, identity, row_number() OVER (PARTITION BY identity ORDER BY n) AS nth,
+            CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END AS person
+        FROM staged WHERE owner_id = :owner_id
+    ), found AS (
+        SELECT n, numbered.id, person, numbered.identity, coalesce(uids.id, twin.id) AS stored_id
+        FROM numbered
+        LEFT JOIN uids ON uids.uid = numbered.uid
+        LEFT JOIN identities ON identities.identity = numbered.identity
+        LEFT JOIN stored AS twin
+            ON twin.identity = numbered.identity AND twin.nth = least(numbered.nth, identities.last)
+    ), persons AS (
+        SELECT person, (array_agg(id ORDER BY n))[1] AS id, (array_agg(identity ORDER BY n))[1] AS identity,
+            (array_agg(stored_id ORDER BY n) FILTER (WHERE stored_id IS NOT NULL))[1] AS stored_id
+        FROM found GROUP BY person
+    ), leaders AS (
+        SELECT identity, (array_agg(id ORDER BY person))[1] AS id,
+            (array_agg(stored_id ORDER BY person) FILTER (WHERE stored_id IS NOT NULL))[1] AS stored_id
+        FROM persons GROUP BY identity
+    )
+    INSERT INTO matched
+    SELECT n, coalesce(persons.stored_id, leaders.stored_id, leaders.id),
+        coalesce(persons.stored_id, leaders.stored_id) IS NOT NULL
+    FROM found JOIN persons USING (person) JOIN leaders ON leaders.identity = persons.identity
+    """
+)
+
+_NAMES = ("owner_id", "id", "uid", *STORED)
+STAGED, CHANGED = ("n", *_NAMES), _NAMES
+
+CREATE_NEW = text(
+    f"""
+    INSERT INTO contact ({", ".join(_NAMES)})
+    SELECT {", ".join(_NAMES)} FROM staged JOIN matched USING (n)
+    WHERE owner_id = :owner_id AND id = contact_id AND NOT is_stored
+    """  # nosec B608 (of names of columns)
+)
+# Copies are contacts of their own: of those with one UID, one keeps it.
+SEPARATE = text(
+    """
+    UPDATE staged SET uid = NULL
+    WHERE uid IN (SELECT id::text FROM contact WHERE owner_id = :owner_id)
+    OR uid IN (SELECT uid FROM contact WHERE owner_id = :owner_id)
+    OR n NOT IN (SELECT min(n) FROM staged GROUP BY uid)
+    """
+)
+CREATE_ALL = text(
+    f"""
+    INSERT INTO contact ({", ".join(_NAMES)})
+    SELECT {", ".join(_NAMES)} FROM staged WHERE owner_id = :owner_id
+    """  # nosec B608 (of names of columns)
+)
+
+# What the rows say of contacts that are stored, or that the file has made of several rows.
+SAID = text(
+    f"""
+    SELECT contact_id, is_stored, {", ".join(f"contact.{name} AS {name}" for name in ("uid", *FIELDS))},
+        {", ".join(f"staged.{name} AS said_{name}" for name in ("uid", *FIELDS))}
+    FROM staged JOIN matched USING (n)
+    JOIN contact ON contact.owner_id = :owner_id AND contact.id = matched.contact_id
+    WHERE is_stored OR staged.id <> contact_id
+    ORDER BY contact_id, n
+    """  # nosec B608 (of names of columns)
+)
+BEGIN_CHANGES = text("CREATE TEMPORARY TABLE changed (LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP")
+CHANGE = text(
+    f"""
+    UPDATE contact SET version = contact.version + 1, updated_at = clock_timestamp(),
+        {", ".join(f"{name} = changed.{name}" for name in _NAMES[2:])}
+    FROM changed WHERE contact.owner_id = :owner_id AND contact.id = changed.id
+    """  # nosec B608 (of names of columns)
+)

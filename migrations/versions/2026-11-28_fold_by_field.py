@@ -1,0 +1,26 @@
+"""Keep what tells contacts apart, and by which rules a contact is folded; `reindex` folds those of before anew."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "2026_11_28_fold_by_field"
+down_revision = "2026_11_25_bounds"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("contact", sa.Column("identity", sa.String(), nullable=True))
+    op.add_column("contact", sa.Column("folding", sa.SmallInteger(), server_default="1", nullable=False))
+
+
+def downgrade() -> None:
+    # As the release before reads it: a line for each of five texts, without their names.
+    lines = ", ".join(
+        rf"split_part(split_part(search_text, E'\n{name} ', 2), E'\n', 1)"
+        for name in ("FIRSTNAME", "LASTNAME", "EMAIL", "PHONENUMBER")
+    )
+    digits = "regexp_replace(coalesce(phone_number, ''), '[^0-9]', '', 'g')"
+    op.execute(rf"UPDATE contact SET search_text = concat_ws(E'\n', {lines}, {digits}) WHERE folding > 1")
+    op.drop_column("contact", "folding")
+    op.drop_column("contact", "identity")
