@@ -6,32 +6,31 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
-from sqlalchemy import text
-from starlette.responses import FileResponse, RedirectResponse
+from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from contacts_api import __version__
+from contacts_api.access_log import AccessLog
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.cleanup import Cleanup
+from contacts_api.accounts.passwords import PasswordHasher
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
-from contacts_api.accounts.users import PasswordHasher, Tokens
+from contacts_api.accounts.tokens import Tokens
 from contacts_api.contacts.routes import contacts
-from contacts_api.database import Autocommit, Database, create_engine
-from contacts_api.errors import DatabaseUnavailable, SchemaOutdated, add_error_handlers, documented, problem_schemas
+from contacts_api.cors import CORS, EXPOSED_HEADERS
+from contacts_api.database import Database, create_engine
 from contacts_api.exchange.imports import IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
 from contacts_api.exchange.routes import calendar, exchange, uploads
-from contacts_api.http import CORS, RequestLog, Route
+from contacts_api.handlers import add_error_handlers
+from contacts_api.pages import STATIC, health, pages
 from contacts_api.pagination import Cursors
-from contacts_api.schema import NEWEST
+from contacts_api.problems import problem_schemas
 from contacts_api.settings import Settings
 from contacts_api.waiting import REQUEST_SECONDS, Places
 
-STATIC = Path(__file__).parent / "static"
 DESCRIPTION = """
 Register, press **Authorize** and sign in with your e-mail address and password: then every call
 of this page is made as you. Contacts belong to whoever created them; no one else sees them.
@@ -45,21 +44,8 @@ TAGS = [
     {"name": "users", "description": "Your account."},
     {"name": "health", "description": "For whoever watches over the server."},
 ]
-# What the pages load comes from here; ReDoc would fetch its logo from a CDN.
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "worker-src blob:; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 # Each is read in a fraction of a second.
 LARGE_BODIES_WAITING = 24
-EXPOSED_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
-
-_REVISIONS = text("SELECT version_num FROM alembic_version")
-
-pages = APIRouter(include_in_schema=False)
-health = APIRouter(prefix="/health", tags=["health"], route_class=Route)
 
 
 class Application(FastAPI):
@@ -109,7 +95,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestLog)
+    app.add_middleware(AccessLog)
     return app
 
 
@@ -150,36 +136,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(engine.dispose() for engine in engines))
-
-
-@health.get("/live")
-async def check_live() -> dict[str, str]:
-    """Answer while the process runs, database or no database."""
-    return {"status": "ok"}
-
-
-@health.get("/ready", responses=documented(DatabaseUnavailable, SchemaOutdated))
-async def check_ready(database: Autocommit) -> dict[str, str]:
-    """Answer with 200 when the database answers and its schema is current."""
-    revisions = await database.read(_REVISIONS)
-    if [row.version_num for row in revisions] != [NEWEST]:
-        raise SchemaOutdated
-    return {"status": "ok"}
-
-
-@pages.get("/")
-async def go_to_docs(request: Request) -> RedirectResponse:
-    return RedirectResponse(f"{request.scope['root_path']}/docs")
-
-
-@pages.get("/docs")
-async def show_docs() -> FileResponse:
-    return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
-
-
-@pages.get("/redoc")
-async def show_redoc() -> FileResponse:
-    return FileResponse(STATIC / "redoc.html", headers=PAGE_HEADERS)
 
 
 app = create_app()

@@ -13,7 +13,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 from sqlmodel import SQLModel
 from sqlmodel._compat import SQLModelConfig
 
-from contacts_api.errors import MAX_ERRORS, BodyTooLarge, InvalidJSON, detail_of
+from contacts_api.handlers import detail_of
+from contacts_api.problems import MAX_ERRORS, BodyTooLarge, InvalidJSON
 from contacts_api.settings import Settings
 from contacts_api.waiting import Places
 

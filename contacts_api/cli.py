@@ -29,16 +29,18 @@ from uuid_utils.compat import uuid7
 from contacts_api import __version__, embedded
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.models import Password, User, UserCreate
-from contacts_api.accounts.users import PasswordHasher, UserManager
+from contacts_api.accounts.passwords import PasswordHasher
+from contacts_api.accounts.users import UserManager
 from contacts_api.contacts.models import Contact, ContactBase, columns_of, last_date_of_birth
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import count_contacts
 from contacts_api.database import Database, create_engine, psycopg2_url, table_of
-from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_error
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.imports import claim_import, import_file
 from contacts_api.exchange.models import OnDuplicate
 from contacts_api.exchange.records import Format
+from contacts_api.handlers import DATABASE_ERRORS, problem_of_database_error
+from contacts_api.problems import Problem
 from contacts_api.protocol import Protocol
 from contacts_api.schema import SchemaError, migrate
 from contacts_api.settings import Settings

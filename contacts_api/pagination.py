@@ -9,7 +9,7 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contacts_api.errors import FieldError, Invalid
+from contacts_api.problems import Invalid
 from contacts_api.text import OneLine
 
 T = TypeVar("T")
@@ -37,10 +37,8 @@ class PageQuery(BaseModel):
 
 class InvalidCursor(Invalid):
     code, title = "invalid_cursor", "The cursor does not belong to this list"
-
-    def __init__(self) -> None:
-        detail = "Take it from next_cursor as it is, with the same sort and filters."
-        super().__init__(detail, errors=[FieldError(loc=["query", "cursor"], code=self.code, detail=detail)])
+    detail = "Take it from next_cursor as it is, with the same sort and filters."
+    loc = ("query", "cursor")
 
 
 class Cursors:

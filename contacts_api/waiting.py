@@ -7,19 +7,12 @@ from contextvars import ContextVar
 
 from starlette.requests import Request
 
-from contacts_api.errors import RETRY_AFTER, Problem
+from contacts_api.problems import Busy
 
 REQUEST_SECONDS = 5.0
 """How long a request may take from when it has come whole: what is not answered by then is a 503."""
 
 _request: ContextVar[Request] = ContextVar("request")
-
-
-class Busy(Problem):
-    status, code, title = 503, "busy", "Too many requests are waiting; try again in a moment"
-
-    def __init__(self) -> None:
-        super().__init__(headers=RETRY_AFTER)
 
 
 def has_come(request: Request) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from contacts_api.accounts.models import FailedAttempt
 from contacts_api.database import Database, table_of
-from contacts_api.errors import Problem
+from contacts_api.problems import RETRY_AFTER, Problem
 
 FREE_FAILURES = 10
 SHORTEST_WAIT = timedelta(seconds=30)
@@ -42,7 +42,9 @@ _FORGET = delete(_ATTEMPT).where(_ATTEMPT.c.key == func.any(_KEYS))
 class TooManyAttempts(Problem):
     status, code, title = 429, "too_many_attempts", "Too many wrong passwords; wait before the next"
 
-    def __init__(self, seconds: float = 30) -> None:
+    headers = RETRY_AFTER
+
+    def __init__(self, seconds: float) -> None:
         super().__init__(headers={"Retry-After": str(ceil(seconds))})
 
 

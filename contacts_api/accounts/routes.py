@@ -20,24 +20,24 @@ from contacts_api.accounts.models import (
     UserPublic,
     UserUpdate,
 )
+from contacts_api.accounts.passwords import WeakPassword
 from contacts_api.accounts.sessions import InvalidRefreshToken
+from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.accounts.users import (
     AccountCleanup,
     BadCredentials,
     CurrentUser,
     EmailTaken,
-    InvalidToken,
     Issuer,
     OpenSessions,
-    Owner,
     RegistrationClosed,
     Users,
-    WeakPassword,
     WrongPassword,
     require_open_registration,
 )
-from contacts_api.errors import (
-    DATABASE_ERRORS,
+from contacts_api.handlers import DATABASE_ERRORS, problem_of
+from contacts_api.problems import (
+    Busy,
     DatabaseUnavailable,
     InternalError,
     Invalid,
@@ -45,11 +45,8 @@ from contacts_api.errors import (
     Problem,
     Unauthorized,
     documented,
-    problem_of_database_error,
-    validation_problem,
 )
-from contacts_api.http import Route
-from contacts_api.waiting import Busy
+from contacts_api.routing import Route
 
 
 class SessionNotFound(NotFound):
@@ -67,17 +64,13 @@ class TokenRoute(Route):
         async def handle_as_oauth(request: Request) -> Response:
             try:
                 return await handle(request)
-            except RequestValidationError as error:
-                problem: Problem = validation_problem(error)
-            except Problem as error:
-                problem = error
-            except DATABASE_ERRORS as error:
-                problem = problem_of_database_error(error)
+            except (Problem, RequestValidationError, *DATABASE_ERRORS) as error:
+                problem = problem_of(error)
                 if isinstance(problem, InternalError):
                     raise
-            problem.members["error"] = self.ERRORS.get(problem.status, "invalid_request")
-            problem.members["error_description"] = problem.detail
-            raise problem
+                problem.body["error"] = self.ERRORS.get(problem.status, "invalid_request")
+                problem.body["error_description"] = problem.detail
+                raise problem from None
 
         return handle_as_oauth
 

@@ -28,7 +28,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.models import AuthSession, EndedSession, User
 from contacts_api.database import Database, Row, table_of
-from contacts_api.errors import Unauthorized
+from contacts_api.problems import Unauthorized
 from contacts_api.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -1,29 +1,16 @@
-"""All that fastapi-users does for us: the user manager, the hashing of passwords, the JWT strategy."""
+"""Accounts: the user manager of fastapi-users, and its database."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import cache, lru_cache
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
-import jwt
 from fastapi import Depends, Request, Response
-from fastapi.openapi.models import OAuth2 as OAuth2Model
-from fastapi.openapi.models import OAuthFlowPassword, OAuthFlows
 from fastapi.security import OAuth2PasswordRequestForm
-from fastapi.security.base import SecurityBase
 from fastapi_users import BaseUserManager, UUIDIDMixin
-from fastapi_users.authentication import JWTStrategy
 from fastapi_users.db import BaseUserDatabase
-from fastapi_users.jwt import generate_jwt
-from fastapi_users.password import PasswordHelper
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic_core import PydanticCustomError
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -33,15 +20,11 @@ from sqlmodel import col
 from contacts_api.accounts.attempts import Attempts, key_of
 from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
-from contacts_api.accounts.sessions import END, LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken, Sessions
-from contacts_api.database import Database, Row
-from contacts_api.errors import Conflict, FieldError, Invalid, Problem, Unauthorized
-from contacts_api.settings import Settings
-from contacts_api.waiting import Places
-
-
-class InvalidToken(Unauthorized):
-    code, title = "invalid_token", "The access token is not valid (any more)"
+from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
+from contacts_api.accounts.sessions import END, Sessions
+from contacts_api.accounts.tokens import InvalidToken, Owner, Tokens
+from contacts_api.database import Database
+from contacts_api.problems import Conflict, Problem, Unauthorized
 
 
 class BadCredentials(Unauthorized):
@@ -56,55 +39,8 @@ class EmailTaken(Conflict):
     code, title = "email_taken", "There is an account with this e-mail address"
 
 
-class WeakPassword(Invalid):
-    code, title = "weak_password", "The password is too easy to guess"
-
-    def __init__(self, detail: str | None = None) -> None:
-        detail = detail or f"{self.title}."
-        super().__init__(detail, errors=[FieldError(loc=["body", "password"], code=self.code, detail=detail)])
-
-
-# A hash takes a core some 25 ms: who comes last into a full queue has a turn in time.
-HASHES_WAITING = 64
-HASHING_SECONDS = 4.0
-
-
 class RegistrationClosed(Problem):
     status, code, title = 403, "registration_closed", "This server takes no new accounts"
-
-
-@cache
-def common_passwords() -> frozenset[str]:
-    lines = (Path(__file__).parent / "common_passwords.txt").read_text().splitlines()
-    return frozenset(line for line in lines if not line.startswith("#"))
-
-
-class PasswordHasher:
-    """Hashes passwords (argon2id, RFC 9106) in threads of its own, so that nothing else waits for it.
-
-    Its parameters are among those that OWASP's ASVS 5 lists: 19 MiB, two passes, one lane.
-    """
-
-    def __init__(self, threads: int) -> None:
-        argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        # Whoever checks a password holds a place from looking up the failures so far to counting
-        # its own: of a thousand guesses at once, no more than there are places go uncounted.
-        self.places = Places(threads, waiting=HASHES_WAITING * threads, seconds=HASHING_SECONDS)
-        self._helper = PasswordHelper(PasswordHash((argon2id,)))
-        self._threads = ThreadPoolExecutor(threads, "hashing")
-        self._nobodys = self._helper.hash(self._helper.generate())
-
-    async def hash(self, password: str) -> str:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._helper.hash, password)
-
-    async def verify(self, password: str, hashed_password: str | None) -> tuple[bool, str | None]:
-        """Say whether the password is right, and give its stronger hash where the stored one is weak.
-
-        With no hash to compare to, it takes as long, and is wrong.
-        """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._helper.verify_and_update, password, hashed_password or self._nobodys
-        )
 
 
 class UserDatabase(BaseUserDatabase[User, UUID]):
@@ -136,16 +72,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         self._hasher = hasher
         self._attempts = attempts
 
-    def refuse_weak(self, password: str, email: str) -> None:
-        """Raise WeakPassword for what is guessed first (NIST SP 800-63B, 3.1.1.2)."""
-        if password.casefold() in common_passwords():
-            raise WeakPassword("This password is one of the 3,000 commonest.")
-        if password.strip().casefold() == email.casefold():
-            raise WeakPassword("The password must not be the e-mail address.")
-
     async def register(self, new: UserCreate) -> User:
         """Create an account. Raises WeakPassword, and EmailTaken: of two that race for an address, one gets it."""
-        self.refuse_weak(new.password, new.email)
+        refuse_weak(new.password, new.email)
         async with self._hasher.places.place():
             hashed_password = await self._hasher.hash(new.password)
         try:
@@ -174,7 +103,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         Raises WrongPassword and EmailTaken.
         """
         if changes.password:
-            self.refuse_weak(changes.password, changes.email or user.email)
+            refuse_weak(changes.password, changes.email or user.email)
         try:
             async with self._confirmed(user, changes.current_password, changes.password) as (session, account):
                 if changes.email:
@@ -198,7 +127,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def set_password(self, user: User, password: str) -> None:
         """Set the password on the operator's word, and end all sessions. Raises WeakPassword."""
-        self.refuse_weak(password, user.email)
+        refuse_weak(password, user.email)
         await self._attempts.forget(self._sign_in_key(user.email))
         await self._set(user, hashed_password=await self._hasher.hash(password))
 
@@ -283,110 +212,6 @@ def _normalized(email: str) -> str | None:
         return normalize_email(email.strip())
     except PydanticCustomError:
         return None
-
-
-class SessionStrategy(JWTStrategy[User, UUID]):
-    """fastapi-users' JWT strategy for one audience (HS256, RFC 7519), with a session behind each token."""
-
-    MAX_LENGTH = 2048
-
-    def __init__(
-        self,
-        secret: str,
-        audience: str,
-        seconds: int,
-        clock: Callable[[], datetime],
-        refusal: type[Unauthorized] = InvalidToken,
-    ) -> None:
-        super().__init__(secret, lifetime_seconds=seconds, token_audience=[audience])
-        self._seconds = seconds
-        self._clock = clock
-        self._refusal = refusal
-        # Checking a signature takes fifty times as long as finding out that it was checked.
-        self._decode_once = lru_cache(maxsize=8192)(self._decode)
-
-    def sign(self, session: Row, expires_at: int, **claims: int) -> str:
-        claims |= {"iat": int(session.refreshed_at.timestamp()), "exp": expires_at}
-        whose = {"sub": str(session.user_id), "sid": str(session.id), "aud": self.token_audience[0]}
-        return generate_jwt(whose | claims, self.encode_key, algorithm=self.algorithm)
-
-    def verify(self, token: str) -> Claims:
-        """Return what the token says. Raises a 401 unless it is ours, of this audience, and of today."""
-        if len(token) > self.MAX_LENGTH:
-            raise self._refusal
-        try:
-            claims = self._decode_once(token)
-        except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError):
-            raise self._refusal from None
-        if claims.expires_at + LEEWAY_SECONDS <= self._clock().timestamp():
-            raise self._refusal
-        return claims
-
-    def _decode(self, token: str) -> Claims:
-        payload = jwt.decode(
-            token,
-            str(self.decode_key),
-            algorithms=[self.algorithm],
-            audience=self.token_audience,
-            # The time is checked at each use, not only at the first.
-            options={"require": ["sub", "sid", "aud", "iat", "exp"], "verify_exp": False, "verify_iat": False},
-        )
-        # A setting that was lowered holds for the tokens of before, too: how a session ended is not kept for longer.
-        expires_at = min(_whole(payload["exp"]), _whole(payload["iat"]) + self._seconds)
-        seq = _whole(payload["seq"], bits=31) if "seq" in payload else None
-        return Claims(UUID(payload["sub"]), UUID(payload["sid"]), expires_at, seq)
-
-
-def _whole(claim: object, bits: int = 53) -> int:
-    """Return a claim that is a whole number of so many bits. Raises ValueError."""
-    if isinstance(claim, int) and not isinstance(claim, bool) and 0 <= claim < 2**bits:
-        return claim
-    raise ValueError("This is no whole number in range.")
-
-
-class Tokens:
-    """The pair of tokens of a session: a function of its row alone, so that a retry gets the same pair."""
-
-    def __init__(self, settings: Settings, secret: str, clock: Callable[[], datetime]) -> None:
-        self._access_seconds = settings.access_token_seconds
-        self.access = SessionStrategy(secret, "contacts:access", settings.access_token_seconds, clock)
-        self.refresh = SessionStrategy(
-            secret, "contacts:refresh", settings.refresh_token_seconds, clock, InvalidRefreshToken
-        )
-
-    def pair(self, session: Row) -> TokenPair:
-        issued_at, ends_at = int(session.refreshed_at.timestamp()), int(session.expires_at.timestamp())
-        expires_at = min(issued_at + self._access_seconds, ends_at)
-        return TokenPair(
-            access_token=self.access.sign(session, expires_at),
-            refresh_token=self.refresh.sign(session, ends_at, seq=session.seq),
-            expires_in=expires_at - issued_at,
-        )
-
-
-class BearerSession(SecurityBase):
-    """The session of the access token that a request bears (RFC 6750)."""
-
-    def __init__(self) -> None:
-        flow = OAuthFlowPassword(tokenUrl="auth/token", refreshUrl="auth/token")
-        self.model = OAuth2Model(flows=OAuthFlows(password=flow), description="Your e-mail address and password.")
-        self.scheme_name = "Account"
-
-    async def __call__(self, request: Request) -> Claims:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthorized
-        tokens: Tokens = request.app.state.tokens
-        ended: EndedSessions = request.app.state.ended_sessions
-        claims = tokens.access.verify(token.strip())
-        if await ended.has_ended(claims):
-            raise InvalidToken
-        return claims
-
-
-identify = BearerSession()
-Owner: TypeAlias = Annotated[Claims, Depends(identify)]
-"""Whoever signed in: `owner.user_id` belongs into every statement."""
 
 
 async def get_users(request: Request) -> UserManager:

@@ -8,12 +8,12 @@ from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import AfterValidator, Field
 from sqlalchemy import Executable
 from uuid_utils.compat import uuid7
 
-from contacts_api.accounts.users import InvalidToken, Owner
+from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.contacts import queries
 from contacts_api.contacts.birthdays import upcoming_birthdays
 from contacts_api.contacts.models import (
@@ -28,11 +28,12 @@ from contacts_api.contacts.models import (
 )
 from contacts_api.contacts.quota import TooManyContacts, create_within
 from contacts_api.database import Autocommit, Database, Row, Session
-from contacts_api.errors import DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
-from contacts_api.http import Route
+from contacts_api.etags import matches_etag
 from contacts_api.pagination import Cursors, InvalidCursor, Page, PageQuery
+from contacts_api.problems import Busy, DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
+from contacts_api.query_parameters import QueryParameters
+from contacts_api.routing import Route
 from contacts_api.settings import known_time_zone
-from contacts_api.waiting import Busy
 
 PRIVATE = {"Cache-Control": "private, no-cache"}
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
@@ -63,7 +64,7 @@ async def get_own_contact(
     contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
     if contact is None:
         raise ContactNotFound
-    if if_match is not None and not names(if_match, contact.version):
+    if if_match is not None and not matches_etag(if_match, contact.version):
         raise PreconditionFailed
     return contact
 
@@ -102,11 +103,8 @@ class Pager:
 OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
 """The contact in the path: the caller's own and, with If-Match, as the caller saw it last."""
 IfNoneMatch: TypeAlias = Annotated[str | None, Header()]
-
-
-def names(tags: str, version: object) -> bool:
-    """Say whether the entity tags of If-Match or If-None-Match have the version's (RFC 9110, 13.1)."""
-    return tags.strip() == "*" or f'"{version}"' in (tag.strip() for tag in tags.split(","))
+ListQuery: TypeAlias = Annotated[queries.ContactQuery, Depends(QueryParameters(queries.ContactQuery))]
+BirthdaysQuery: TypeAlias = Annotated[BirthdayQuery, Depends(QueryParameters(BirthdayQuery))]
 
 
 def answer(body: str, version: int, status: int = 200, **headers: str) -> Response:
@@ -135,7 +133,7 @@ contacts = APIRouter(
 
 
 @contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
-async def list_contacts(query: Annotated[queries.ContactQuery, Query()], request: Request, owner: Owner) -> Response:
+async def list_contacts(query: ListQuery, request: Request, owner: Owner) -> Response:
     """List and search your contacts; case and accents do not matter."""
     pages, terms = Pager(request), query.terms()
     which = ("contacts", owner.user_id, query.sort, terms)
@@ -152,7 +150,7 @@ async def list_contacts(query: Annotated[queries.ContactQuery, Query()], request
     response_model=Page[UpcomingBirthday],
     responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
-async def list_birthdays(query: Annotated[BirthdayQuery, Query()], request: Request, owner: Owner) -> Response:
+async def list_birthdays(query: BirthdaysQuery, request: Request, owner: Owner) -> Response:
     """List your contacts whose birthday is today or in the next days, the next one first."""
     pages, which = Pager(request), ("birthdays", owner.user_id, query.days, query.tz)
     position = pages.position(query, *which)
@@ -199,7 +197,7 @@ async def get_contact(
     if not found:
         raise ContactNotFound
     (row,) = found
-    if if_none_match is not None and names(if_none_match.replace("W/", ""), row.version):
+    if if_none_match is not None and matches_etag(if_none_match.replace("W/", ""), row.version):
         return Response(status_code=304, headers={"ETag": f'"{row.version}"', **PRIVATE})
     return answer(*row)
 

@@ -5,8 +5,8 @@ import secrets
 from uuid import UUID
 
 from contacts_api.database import Database
-from contacts_api.errors import Unauthorized
 from contacts_api.exchange import queries
+from contacts_api.problems import Unauthorized
 
 
 class InvalidFeedKey(Unauthorized):

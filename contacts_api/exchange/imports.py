@@ -15,11 +15,11 @@ from uuid_utils.compat import uuid7
 from contacts_api.contacts.models import columns_of_fields
 from contacts_api.contacts.quota import keep_within
 from contacts_api.database import Database
-from contacts_api.errors import DATABASE_ERRORS, Conflict, Invalid
 from contacts_api.exchange import csv, queries, vcard
 from contacts_api.exchange.models import ImportReport, OnDuplicate, RowError
 from contacts_api.exchange.records import BadRow, FileError, ImportedContact, sniff
-from contacts_api.waiting import Busy
+from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.problems import Busy, Conflict, Invalid
 
 # So many at once in a worker, on connections of their own; so many more wait, for so long.
 IMPORTS, IMPORTS_WAITING, IMPORT_WAIT_SECONDS = 2, 24, 30.0

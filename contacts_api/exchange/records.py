@@ -15,7 +15,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from contacts_api.contacts.models import DateOfBirth, Email, PhoneNumber
-from contacts_api.errors import detail_of
+from contacts_api.handlers import detail_of
 from contacts_api.text import Name, Note, OneLine
 
 BOM = b"\xef\xbb\xbf"

@@ -6,20 +6,20 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from uuid_utils.compat import uuid7
 
 from contacts_api import __version__
-from contacts_api.accounts.users import InvalidToken, Owner, identify
+from contacts_api.accounts.tokens import InvalidToken, Owner, identify
 from contacts_api.bodies import BodyLimit
 from contacts_api.contacts import queries as contact_queries
 from contacts_api.contacts.models import columns_of, last_date_of_birth
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import TooManyContacts, create_within
-from contacts_api.contacts.routes import JSON, PRIVATE, IfNoneMatch, names, with_headers
+from contacts_api.contacts.routes import JSON, PRIVATE, IfNoneMatch, with_headers
 from contacts_api.database import Autocommit
-from contacts_api.errors import DatabaseUnavailable, Invalid, Unauthorized, documented
+from contacts_api.etags import matches_etag
 from contacts_api.exchange import queries
 from contacts_api.exchange.exports import export_birthdays, export_contacts
 from contacts_api.exchange.feeds import InvalidFeedKey, find_feed, open_feed
@@ -32,8 +32,10 @@ from contacts_api.exchange.models import (
     ImportQuery,
     ImportReport,
 )
-from contacts_api.http import Route
-from contacts_api.waiting import Busy, has_come
+from contacts_api.problems import Busy, DatabaseUnavailable, Invalid, Unauthorized, documented
+from contacts_api.query_parameters import QueryParameters
+from contacts_api.routing import Route
+from contacts_api.waiting import has_come
 
 BATCH_BYTES = 2 * 1024 * 1024
 FEED_SECONDS = 3600
@@ -42,6 +44,9 @@ Batch: TypeAlias = Annotated[ContactBatch, BodyLimit(lambda _: BATCH_BYTES)]
 Upload: TypeAlias = Annotated[
     UploadFile, File(description="CSV or vCards."), BodyLimit(lambda settings: settings.import_max_bytes)
 ]
+Filter: TypeAlias = Annotated[ContactFilter, Depends(QueryParameters(ContactFilter))]
+ImportOptions: TypeAlias = Annotated[ImportQuery, Depends(QueryParameters(ImportQuery))]
+FeedKey: TypeAlias = Annotated[FeedQuery, Depends(QueryParameters(FeedQuery))]
 
 
 class UploadRoute(Route):
@@ -111,9 +116,7 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, database
     # One file, and beside it no more than is told to be wrong.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1024},
 )
-async def import_contacts(
-    file: Upload, query: Annotated[ImportQuery, Query()], request: Request, owner: Owner
-) -> ImportReport:
+async def import_contacts(file: Upload, query: ImportOptions, request: Request, owner: Owner) -> ImportReport:
     """Import a CSV file or vCards, as Google, Outlook, iCloud, Android and Nextcloud export them.
 
     The good rows are imported, the bad ones reported. A contact that is there already (by the UID of its vCard, or by
@@ -139,7 +142,7 @@ async def import_contacts(
 @exchange.get(
     "/export.csv", response_class=StreamingResponse, responses=file_of("text/csv; charset=utf-8", "Content-Disposition")
 )
-async def export_csv(query: Annotated[ContactFilter, Query()], owner: Owner, database: Autocommit) -> Response:
+async def export_csv(query: Filter, owner: Owner, database: Autocommit) -> Response:
     """Export your contacts, or those of a search, as a CSV file for spreadsheets and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "csv")
     return await streamed(pieces, "text/csv", download("contacts.csv"))
@@ -150,7 +153,7 @@ async def export_csv(query: Annotated[ContactFilter, Query()], owner: Owner, dat
     response_class=StreamingResponse,
     responses=file_of("text/vcard; charset=utf-8", "Content-Disposition"),
 )
-async def export_vcards(query: Annotated[ContactFilter, Query()], owner: Owner, database: Autocommit) -> Response:
+async def export_vcards(query: Filter, owner: Owner, database: Autocommit) -> Response:
     """Export your contacts, or those of a search, as vCards for phones and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "vcard")
     return await streamed(pieces, "text/vcard", download("contacts.vcf"))
@@ -179,14 +182,12 @@ async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
         onto={**file_of("text/calendar; charset=utf-8", "ETag"), 304: with_headers("ETag")},
     ),
 )
-async def show_birthday_calendar(
-    query: Annotated[FeedQuery, Query()], database: Autocommit, if_none_match: IfNoneMatch = None
-) -> Response:
+async def show_birthday_calendar(query: FeedKey, database: Autocommit, if_none_match: IfNoneMatch = None) -> Response:
     """Show the calendar of birthdays to whoever has its address: calendars cannot sign in."""
     owner_id = await find_feed(database, query.key)
     (state,) = await database.read(contact_queries.STATE_OF_BIRTHDAYS, owner_id=owner_id)
     tag = sha256(f"{__version__} {tuple(state)}".encode()).hexdigest()[:32]
     headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={FEED_SECONDS}"}
-    if if_none_match is not None and names(if_none_match.replace("W/", ""), tag):
+    if if_none_match is not None and matches_etag(if_none_match.replace("W/", ""), tag):
         return Response(status_code=304, headers=headers)
     return await streamed(export_birthdays(database, owner_id), "text/calendar", headers)

@@ -1,0 +1,97 @@
+"""The route of every call of the API: bodies of its own media types, query parameters of its own, and a deadline."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, params
+from fastapi import Request as FastAPIRequest
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from contacts_api.bodies import BodyLimit, Request
+from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.problems import BodyTooLarge, Busy, Invalid, InvalidJSON, UnsupportedMediaType, documented
+from contacts_api.query_parameters import NO_PARAMETERS, QueryParameters
+from contacts_api.waiting import REQUEST_SECONDS, has_come
+
+
+class Route(APIRoute):
+    """A route that reads bodies of its own media types only, and no query parameter that it does not declare."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        annotations = [parameter.annotation for parameter in inspect.signature(endpoint).parameters.values()]
+        marks = [mark for annotation in annotations for mark in getattr(annotation, "__metadata__", ())]
+        self.body_limit = next((mark for mark in marks if isinstance(mark, BodyLimit)), None)
+        asked_for = [mark.dependency for mark in marks if isinstance(mark, params.Depends)]
+        query = next((one for one in asked_for if isinstance(one, QueryParameters)), None)
+        if query:
+            options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "parameters": query.documents()}
+        else:
+            options["dependencies"] = [*(options.get("dependencies") or ()), Depends(NO_PARAMETERS)]
+        super().__init__(path, endpoint, **{**options, "operation_id": endpoint.__name__})
+        # The query comes last: who is not let in, or finds nothing there, is told so first.
+        self.dependant.dependencies.sort(key=lambda dependant: isinstance(dependant.call, QueryParameters))
+        body_problems = (InvalidJSON, BodyTooLarge, UnsupportedMediaType) if self.body_field else ()
+        self.responses = documented(Invalid, *body_problems, onto=self.responses)
+
+    def get_route_handler(self) -> Callable[[FastAPIRequest], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        taken = self._media_types()
+
+        async def read_and_handle(request: FastAPIRequest) -> Response:
+            request = Request(request.scope, request.receive)
+            request.body_field = self.body_field
+            if self.body_limit:
+                request.max_bytes = self.body_limit.of(request.app.state.settings)
+            if self.body_field:
+                request.refuse_announced()
+            media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if taken and media_type not in taken and await request.has_body():
+                raise UnsupportedMediaType(f"Send it as {taken[0]}.")
+            try:
+                async with self.admitted(request):
+                    return await handle(request)
+            except ClientDisconnect:
+                raise Invalid.field("body", detail="The body did not come whole.") from None
+            except RequestValidationError:
+                if request.refused:
+                    raise RequestValidationError(request.refused) from None
+                raise
+            except (*DATABASE_ERRORS, Busy):
+                await self._refuse_invalid(request)
+                raise
+
+        return read_and_handle
+
+    @asynccontextmanager
+    async def admitted(self, request: FastAPIRequest) -> AsyncIterator[None]:
+        """Read the body, which is of a type that is taken, and bound the time that the rest takes."""
+        if self.body_field:
+            await request.body()
+        has_come(request)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            yield
+
+    async def _refuse_invalid(self, request: Request) -> None:
+        """Raise what is wrong with a JSON body anyway: to wait for the database would be in vain."""
+        if self.body_field and not isinstance(self.body_field.field_info, params.Form):
+            body = await request.json()
+            errors = request.refused or self.body_field.validate(body, loc=("body",))[1]
+            if errors:
+                raise RequestValidationError(errors)
+
+    def _media_types(self) -> tuple[str, ...]:
+        if self.body_field is None:
+            return ()
+        if isinstance(self.body_field.field_info, params.File):
+            return ("multipart/form-data",)
+        if isinstance(self.body_field.field_info, params.Form):
+            return ("application/x-www-form-urlencoded",)
+        if self.methods == {"PATCH"}:
+            return ("application/json", "application/merge-patch+json")
+        return ("application/json",)
