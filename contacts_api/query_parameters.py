@@ -31,19 +31,20 @@ class QueryParameters(Generic[Model]):
             details = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
             raise RequestValidationError(details) from None
 
-    def documents(self) -> list[dict[str, Any]]:
-        """Return the parameters as OpenAPI describes them."""
+    def document(self) -> dict[str, Any]:
+        """Return the parameters as an operation of OpenAPI has them."""
         schema = self.model.model_json_schema()
-        return [
+        parameters = [
             {
                 "name": name,
                 "in": "query",
                 "required": name in schema.get("required", ()),
-                "schema": property_,
-                "description": property_["description"],
+                "schema": member,
+                "description": member["description"],
             }
-            for name, property_ in schema.get("properties", {}).items()
+            for name, member in schema["properties"].items()
         ]
+        return {"parameters": parameters} if parameters else {}
 
 
 class NoParameters(BaseModel):

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Annotated, Any, TypeAlias
 
@@ -34,7 +33,7 @@ from contacts_api.exchange.models import (
 )
 from contacts_api.problems import Busy, DatabaseUnavailable, Invalid, Unauthorized, documented
 from contacts_api.query_parameters import QueryParameters
-from contacts_api.routing import Route
+from contacts_api.routing import Handler, Route
 from contacts_api.waiting import has_come
 
 BATCH_BYTES = 2 * 1024 * 1024
@@ -55,11 +54,10 @@ class UploadRoute(Route):
     FastAPI would read the file first, and ask then who it is.
     """
 
-    @asynccontextmanager
-    async def admitted(self, request: Request) -> AsyncIterator[None]:
+    async def run(self, handle: Handler, request: Request) -> Response:
         owner = await identify(request)
         async with claim_import(request.app.state.database, owner.user_id):
-            yield
+            return await handle(request)
 
 
 _ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
