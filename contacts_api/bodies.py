@@ -8,10 +8,17 @@ from itertools import islice
 from typing import Any
 
 from fastapi import Request as FastAPIRequest
-from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 from sqlmodel import SQLModel
-from sqlmodel._compat import SQLModelConfig
 
 from contacts_api.handlers import detail_of
 from contacts_api.problems import MAX_ERRORS, BodyTooLarge, InvalidJSON
@@ -44,7 +51,7 @@ class Body(SQLModel):
     It is not made by SQLModel's own constructor, for which a member `self` or `cls` is an argument of its own.
     """
 
-    model_config = SQLModelConfig(extra="forbid")
+    model_config = {"extra": "forbid"}
 
     __init__ = BaseModel.__init__
 
@@ -52,6 +59,19 @@ class Body(SQLModel):
     @classmethod
     def _name_few(cls, data: Any) -> Any:
         return name_few(cls, data)
+
+
+def with_example(**members: JsonValue) -> Any:
+    """Return the `model_config` of a body that is documented with this example."""
+    return ConfigDict(json_schema_extra={"examples": [members]})
+
+
+def left_out(value: object = None) -> Any:
+    """Return the default of a member that may be left out, and has this value then. A null is validated all the same.
+
+    A factory, since a plain default would stand in the OpenAPI document: typed clients would send it.
+    """
+    return Field(default_factory=lambda: value)
 
 
 def name_few(model: type[BaseModel], data: Any) -> Any:

@@ -5,14 +5,13 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, JsonValue, StringConstraints
+from pydantic import AfterValidator, StringConstraints
 from pydantic import Field as Rule
 from sqlalchemy import DateTime, Index, String, func, text
 from sqlmodel import Field, SQLModel
-from sqlmodel._compat import SQLModelConfig
 from uuid_utils.compat import uuid7
 
-from contacts_api.bodies import Body
+from contacts_api.bodies import Body, left_out, with_example
 from contacts_api.text import OneLine, Timestamp, Trimmed, is_plain_address, read_address
 
 
@@ -97,12 +96,8 @@ _AN_EMAIL = "ada@example.com"
 _A_PASSWORD = "correct horse battery staple"  # noqa: S105 (an example)
 
 
-def _body(**example: JsonValue) -> SQLModelConfig:
-    return SQLModelConfig(json_schema_extra={"examples": [example]})
-
-
 class UserCreate(Body):
-    model_config = _body(email=_AN_EMAIL, password=_A_PASSWORD)
+    model_config = with_example(email=_AN_EMAIL, password=_A_PASSWORD)
 
     email: EmailAddress
     password: Password
@@ -111,28 +106,28 @@ class UserCreate(Body):
 class UserUpdate(Body):
     """What is to change, and the password of today."""
 
-    model_config = _body(current_password=_A_PASSWORD, email="ada.lovelace@example.com")
+    model_config = with_example(current_password=_A_PASSWORD, email="ada.lovelace@example.com")
 
     current_password: Secret
-    email: EmailAddress = Field(default_factory=str)
-    password: Password = Field(default_factory=str)
+    email: EmailAddress = left_out()
+    password: Password = left_out()
 
 
 class PasswordCheck(Body):
-    model_config = _body(current_password=_A_PASSWORD)
+    model_config = with_example(current_password=_A_PASSWORD)
 
     current_password: Secret
 
 
 class Credentials(Body):
-    model_config = _body(email=_AN_EMAIL, password=_A_PASSWORD)
+    model_config = with_example(email=_AN_EMAIL, password=_A_PASSWORD)
 
     email: str
     password: Secret
 
 
 class RefreshRequest(Body):
-    model_config = _body(refresh_token="the one you were given last")  # noqa: S106
+    model_config = with_example(refresh_token="the one you were given last")  # noqa: S106
 
     refresh_token: Secret
 
@@ -140,16 +135,14 @@ class RefreshRequest(Body):
 class TokenRequest(Body):
     """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6); what names a client is ignored."""
 
-    model_config = _body(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)
+    model_config = with_example(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)
 
     grant_type: Literal["password", "refresh_token"]
     # The docs page fills a form in from the examples of its fields, unless they have defaults.
-    username: str = Field(
-        default_factory=str,
-        description="Your e-mail address, with `grant_type=password`.",
-        schema_extra={"examples": [_AN_EMAIL]},
-    )
-    password: Secret = Field(default_factory=str, schema_extra={"examples": [_A_PASSWORD]})
+    username: Annotated[
+        str, Rule(description="Your e-mail address, with `grant_type=password`.", examples=[_AN_EMAIL])
+    ] = left_out("")
+    password: Annotated[Secret, Rule(examples=[_A_PASSWORD])] = left_out("")
     refresh_token: Secret = ""
     scope: str = ""
     client_id: str = ""

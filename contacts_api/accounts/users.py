@@ -1,18 +1,17 @@
 """Accounts: the user manager of fastapi-users, and its database."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
+import sqlalchemy as sa
 from fastapi import Depends, Request, Response
 from fastapi.security import OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, UUIDIDMixin
 from fastapi_users.db import BaseUserDatabase
-from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
 from pydantic_core import PydanticCustomError
-from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -23,8 +22,19 @@ from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate
 from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
 from contacts_api.accounts.sessions import END, Sessions
 from contacts_api.accounts.tokens import InvalidToken, Owner, Tokens
-from contacts_api.database import Database
+from contacts_api.database import Database, table_of
 from contacts_api.problems import Conflict, Problem, Unauthorized
+
+_USER = table_of(User)
+_BY_ID = sa.select(_USER).where(_USER.c.id == sa.bindparam("id"))
+_BY_EMAIL = sa.select(_USER).where(_USER.c.email == sa.bindparam("email"))
+# The contacts that an import is creating keep the key, for as long as it takes.
+_LOCK = sa.select(User).where(col(User.id) == sa.bindparam("id"), col(User.is_active)).with_for_update(key_share=True)
+_UPGRADE = (
+    sa.update(_USER)
+    .where(_USER.c.id == sa.bindparam("user_id"), _USER.c.hashed_password == sa.bindparam("current"))
+    .values(hashed_password=sa.bindparam("upgraded"))
+)
 
 
 class BadCredentials(Unauthorized):
@@ -44,27 +54,35 @@ class RegistrationClosed(Problem):
 
 
 class UserDatabase(BaseUserDatabase[User, UUID]):
-    """The users, each call in a transaction of its own: no connection is held from one to the next."""
+    """The users, each call a statement or a transaction of its own: no connection is held from one to the next."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, id: UUID) -> User | None:  # noqa: A002 (its name in fastapi-users)
-        async with self._database.session() as session:
-            return await session.get(User, id)
+        return await self._find(_BY_ID, id=id)
 
     async def get_by_email(self, email: str) -> User | None:
         """Look the address up as it is stored: folding it in SQL would follow the database's locale."""
-        async with self._database.session() as session:
-            return (await session.execute(select(User).where(col(User.email) == email))).scalar_one_or_none()
+        return await self._find(_BY_EMAIL, email=email)
 
     async def create(self, create_dict: dict[str, Any]) -> User:
+        user = User(**create_dict)
         async with self._database.session() as session:
-            return await SQLAlchemyUserDatabase(session, User).create(create_dict)
+            session.add(user)
+        return user
+
+    async def _find(self, statement: sa.Select[Any], **parameters: Any) -> User | None:
+        rows = await self._database.read(statement, **parameters)
+        return User(**rows[0]) if rows else None
 
 
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
-    """Accounts. Holds no connection while a password is hashed."""
+    """Accounts. Holds no connection while a password is hashed.
+
+    What it has of fastapi-users is what resets passwords and verifies addresses. Registering, signing in and
+    changing are its own: there they race, check no current password, and hash on the event loop.
+    """
 
     def __init__(self, database: Database, hasher: PasswordHasher, attempts: Attempts) -> None:
         super().__init__(UserDatabase(database))
@@ -77,14 +95,12 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         refuse_weak(new.password, new.email)
         async with self._hasher.places.place():
             hashed_password = await self._hasher.hash(new.password)
-        try:
+        with _refused_where_taken():
             return await self.user_db.create({"email": new.email, "hashed_password": hashed_password})
-        except IntegrityError as error:
-            raise _taken_or(error) from None
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
         """Return the user. Raises BadCredentials, equal in words and time for every cause."""
-        key = self._sign_in_key(credentials.username)
+        key = _sign_in_key(credentials.username)
         async with self._hasher.places.place():
             await self._attempts.refuse_while_waiting(key)
             user = await self.find(credentials.username)
@@ -92,26 +108,25 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             if user is None or not is_right or not user.is_active:
                 await self._attempts.count_failure(key)
                 raise BadCredentials
-        await self._attempts.forget(key, self._confirmation_key(user))
+        await self._attempts.forget(key, _confirmation_key(user))
         if upgraded:
-            await self._upgrade(user, upgraded)
+            await self._database.write(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
+            user.hashed_password = upgraded
         return user
 
     async def change(self, user: User, changes: UserUpdate, session_id: UUID) -> User:
         """Change the address, the password or both, and end the sessions but `session_id`.
 
-        Raises WrongPassword and EmailTaken.
+        Raises WrongPassword, WeakPassword and EmailTaken.
         """
         if changes.password:
             refuse_weak(changes.password, changes.email or user.email)
-        try:
+        with _refused_where_taken():
             async with self._confirmed(user, changes.current_password, changes.password) as (session, account):
                 if changes.email:
                     account.email = changes.email
                 await session.flush()
                 await session.execute(END, {"owner_id": account.id, "only": None, "but": session_id})
-        except IntegrityError as error:
-            raise _taken_or(error) from None
         return account
 
     async def erase(self, user: User, current_password: str) -> None:
@@ -120,7 +135,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         Cleanup deletes its rows, in bites: a million take longer than a request may.
         """
         async with self._confirmed(user, current_password) as (session, account):
-            await session.execute(END, _all_of(account))
+            await session.execute(END, {"owner_id": account.id, "only": None, "but": None})
             # No address, so that nobody can sign in with it, and its own is free for the next account.
             account.email, account.hashed_password = f"erased {account.id}", ""
             account.is_active, account.erased_at = False, datetime.now(UTC)
@@ -128,10 +143,11 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def set_password(self, user: User, password: str) -> None:
         """Set the password on the operator's word, and end all sessions. Raises WeakPassword."""
         refuse_weak(password, user.email)
-        await self._attempts.forget(self._sign_in_key(user.email))
+        await self._attempts.forget(_sign_in_key(user.email))
         await self._set(user, hashed_password=await self._hasher.hash(password))
 
     async def set_active(self, user: User, is_active: bool) -> None:
+        """Activate the account, or deactivate it and end all its sessions."""
         await self._set(user, is_active=is_active)
 
     async def find(self, email: str) -> User | None:
@@ -142,21 +158,23 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def _set(self, user: User, **columns: Any) -> None:
         """Change the account, and end all its sessions unless it is activated."""
         async with self._database.session() as session:
-            await session.execute(update(User).where(col(User.id) == user.id).values(columns))
+            await session.execute(sa.update(User).where(col(User.id) == user.id).values(columns))
             if not columns.get("is_active"):
-                await session.execute(END, _all_of(user))
+                await session.execute(END, {"owner_id": user.id, "only": None, "but": None})
 
     @asynccontextmanager
     async def _confirmed(
-        self, user: User, current_password: str, new_password: str = ""
+        self, user: User, current_password: str, new_password: str | None = None
     ) -> AsyncIterator[tuple[AsyncSession, User]]:
-        """Yield the user whose password is `current_password`, locked and with the new one if there is one."""
+        """Open the transaction that changes an account, and commit it at the end of the `async with`.
+
+        Yields its session and the account, which is locked, has `current_password` and is given the new one.
+        Raises WrongPassword, and InvalidToken where the account has gone.
+        """
         while True:
             new_hash = await self._check(user, current_password, new_password)
             async with self._database.session() as session:
-                # The contacts that an import is creating keep the key, for as long as it takes.
-                query = select(User).where(col(User.id) == user.id, col(User.is_active)).with_for_update(key_share=True)
-                account = (await session.execute(query)).scalar_one_or_none()
+                account = await session.scalar(_LOCK, {"id": user.id})
                 if account is None:
                     raise InvalidToken
                 if account.hashed_password == user.hashed_password:
@@ -166,44 +184,28 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             # Another request has set a new hash meanwhile, perhaps of the same password.
             user = account
 
-    async def _check(self, user: User, current_password: str, new_password: str) -> str | None:
-        """Return the hash of the new password, if it is new. Raises WrongPassword."""
-        key = self._confirmation_key(user)
+    async def _check(self, user: User, current_password: str, new_password: str | None) -> str | None:
+        """Check the current password, and return the hash of the new one, if it is new. Raises WrongPassword."""
+        keys = _confirmation_key(user), _sign_in_key(user.email)
         async with self._hasher.places.place():
-            await self._attempts.refuse_while_waiting(key)
+            await self._attempts.refuse_while_waiting(keys[0])
             is_right, _ = await self._hasher.verify(current_password, user.hashed_password)
             if not is_right:
                 # It counts against signing in, too; but who fails to sign in does not lock out who is signed in.
-                await self._attempts.count_failure(key, self._sign_in_key(user.email))
+                await self._attempts.count_failure(*keys)
                 raise WrongPassword
-            await self._attempts.forget(key, self._sign_in_key(user.email))
-            if new_password in ("", current_password):
+            await self._attempts.forget(*keys)
+            if new_password in (None, current_password):
                 return None
             return await self._hasher.hash(new_password)
 
-    @staticmethod
-    def _sign_in_key(email: str) -> bytes:
-        return key_of("sign-in", _normalized(email) or email)
 
-    @staticmethod
-    def _confirmation_key(user: User) -> bytes:
-        return key_of("confirmation", str(user.id))
-
-    async def _upgrade(self, user: User, hashed_password: str) -> None:
-        unchanged = (col(User.id) == user.id, col(User.hashed_password) == user.hashed_password)
-        async with self._database.session() as session:
-            await session.execute(update(User).where(*unchanged).values(hashed_password=hashed_password))
-        user.hashed_password = hashed_password
+def _sign_in_key(email: str) -> bytes:
+    return key_of("sign-in", _normalized(email) or email)
 
 
-def _all_of(user: User) -> dict[str, Any]:
-    """Return the parameters that make END end all sessions."""
-    return {"owner_id": user.id, "only": None, "but": None}
-
-
-def _taken_or(error: IntegrityError) -> Exception:
-    """Return EmailTaken where the unique index says so, and else the error itself."""
-    return EmailTaken() if getattr(error.orig, "sqlstate", None) == "23505" else error
+def _confirmation_key(user: User) -> bytes:
+    return key_of("confirmation", str(user.id))
 
 
 def _normalized(email: str) -> str | None:
@@ -212,6 +214,17 @@ def _normalized(email: str) -> str | None:
         return normalize_email(email.strip())
     except PydanticCustomError:
         return None
+
+
+@contextmanager
+def _refused_where_taken() -> Iterator[None]:
+    """Raise EmailTaken where the unique index refuses an address."""
+    try:
+        yield
+    except IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) == "23505":
+            raise EmailTaken from None
+        raise
 
 
 async def get_users(request: Request) -> UserManager:

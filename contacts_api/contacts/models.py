@@ -11,10 +11,9 @@ from pydantic import Field as Rule
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Computed, DateTime, Index, SmallInteger, String, func, literal_column
 from sqlmodel import Field, SQLModel
-from sqlmodel._compat import SQLModelConfig
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
-from contacts_api.bodies import Body
+from contacts_api.bodies import Body, left_out, with_example
 from contacts_api.pagination import Page
 from contacts_api.text import Name, Note, OneLine, Timestamp, Trimmed, check_address, fold
 
@@ -141,7 +140,7 @@ class ContactTally(SQLModel, table=True):
 
 
 class ContactCreate(ContactBase, Body):
-    model_config = SQLModelConfig(json_schema_extra={"examples": [AN_EXAMPLE]})
+    model_config = with_example(**AN_EXAMPLE)
 
     first_name: Name
     last_name: Name
@@ -151,22 +150,17 @@ class ContactCreate(ContactBase, Body):
     additional_info: Note | None = None
 
 
-def _unchanged() -> Any:
-    # A default that is neither null, which would be a value, nor in the OpenAPI document.
-    return Field(default_factory=lambda: None)
-
-
 class ContactUpdate(Body):
     """The fields to change (a JSON merge patch, RFC 7396); only `additional_info` can be null."""
 
-    model_config = SQLModelConfig(json_schema_extra={"examples": [{"phone_number": "+1 202 555 0199"}]})
+    model_config = with_example(phone_number="+1 202 555 0199")
 
-    first_name: Name = _unchanged()
-    last_name: Name = _unchanged()
-    email: Email = _unchanged()
-    phone_number: PhoneNumber = _unchanged()
-    date_of_birth: DateOfBirth = _unchanged()
-    additional_info: Note | None = _unchanged()
+    first_name: Name = left_out()
+    last_name: Name = left_out()
+    email: Email = left_out()
+    phone_number: PhoneNumber = left_out()
+    date_of_birth: DateOfBirth = left_out()
+    additional_info: Note | None = left_out()
 
 
 class ContactPublic(ContactBase):
