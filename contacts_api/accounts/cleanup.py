@@ -7,23 +7,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    ColumnExpressionArgument,
-    Interval,
-    Select,
-    Table,
-    Uuid,
-    bindparam,
-    delete,
-    func,
-    literal,
-    select,
-    tuple_,
-)
+import sqlalchemy as sa
+from fastapi import Depends, Request
 from sqlmodel import SQLModel, col
 
 from contacts_api.accounts.models import AuthSession, EndedSession, FailedAttempt, User
@@ -39,33 +27,35 @@ ERASE_SECONDS = 1.0
 """How long the deletion of an account waits for its rows to go; the rest goes afterwards."""
 
 
-def _bite(table: Table, which: ColumnElement[bool], order: ColumnExpressionArgument[Any] | None = None) -> Select[Any]:
+def _bite(
+    table: sa.Table, which: sa.ColumnElement[bool], order: sa.ColumnExpressionArgument[Any] | None = None
+) -> sa.Select[Any]:
     """Return the statement that deletes a few of these rows, and says how many."""
-    keys = select(*table.primary_key).where(which).order_by(order).limit(literal(BITE_ROWS))
-    gone = delete(table).where(which, tuple_(*table.primary_key).in_(keys)).returning(literal(1)).cte("gone")
-    return select(func.count().label("deleted")).select_from(gone)
+    keys = sa.select(*table.primary_key).where(which).order_by(order).limit(sa.literal(BITE_ROWS))
+    gone = sa.delete(table).where(which, sa.tuple_(*table.primary_key).in_(keys)).returning(sa.literal(1)).cte("gone")
+    return sa.select(sa.func.count().label("deleted")).select_from(gone)
 
 
 @cache
-def _bites_of_owner() -> list[Select[Any]]:
+def _bites_of_owner() -> list[sa.Select[Any]]:
     """Return a bite of each table whose rows belong to the user `owner_id`: what refers to others first."""
     return [
-        _bite(table, key.parent == bindparam("owner_id", type_=Uuid))
+        _bite(table, key.parent == sa.bindparam("owner_id", type_=sa.Uuid))
         for table in reversed(SQLModel.metadata.sorted_tables)
         for key in table.foreign_keys
         if key.column is table_of(User).c.id
     ]
 
 
-_KEPT = bindparam("kept", type_=Interval)
-_SESSIONS = _bite(table_of(AuthSession), col(AuthSession.expires_at) < func.now(), col(AuthSession.expires_at))
-_ENDINGS = _bite(table_of(EndedSession), col(EndedSession.ended_at) < func.now() - _KEPT, col(EndedSession.ended_at))
+_KEPT = sa.bindparam("kept", type_=sa.Interval)
+_SESSIONS = _bite(table_of(AuthSession), col(AuthSession.expires_at) < sa.func.now(), col(AuthSession.expires_at))
+_ENDINGS = _bite(table_of(EndedSession), col(EndedSession.ended_at) < sa.func.now() - _KEPT, col(EndedSession.ended_at))
 # Accounts that nobody has failed to get into for a day.
 _ATTEMPTS = _bite(
-    table_of(FailedAttempt), col(FailedAttempt.failed_at) < func.now() - _KEPT, col(FailedAttempt.failed_at)
+    table_of(FailedAttempt), col(FailedAttempt.failed_at) < sa.func.now() - _KEPT, col(FailedAttempt.failed_at)
 )
-_ERASED = select(col(User.id)).where(col(User.erased_at).is_not(None)).limit(literal(100))
-_FORGET_USER = delete(User).where(col(User.id) == bindparam("owner_id"), col(User.erased_at).is_not(None))
+_ERASED = sa.select(col(User.id)).where(col(User.erased_at).is_not(None)).limit(sa.literal(100))
+_FORGET_USER = sa.delete(User).where(col(User.id) == sa.bindparam("owner_id"), col(User.erased_at).is_not(None))
 
 
 class Cleanup:
@@ -122,7 +112,7 @@ class Cleanup:
         await self._database.write(_FORGET_USER, owner_id=owner_id)
         return True
 
-    async def _delete(self, bite: Select[Any], until: float = float("inf"), **parameters: Any) -> bool:
+    async def _delete(self, bite: sa.Select[Any], until: float = float("inf"), **parameters: Any) -> bool:
         """Delete bite by bite, and let others work for as long after each; say whether it was done in time."""
         while (begun_at := time.monotonic()) < until:
             ((deleted,),) = await self._database.write(bite, **parameters)
@@ -139,3 +129,11 @@ class Cleanup:
             except Exception as error:
                 logger.warning("cannot delete what is past: %s", type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+async def get_cleanup(request: Request) -> Cleanup:
+    cleanup: Cleanup = request.app.state.cleanup
+    return cleanup
+
+
+AccountCleanup: TypeAlias = Annotated[Cleanup, Depends(get_cleanup)]

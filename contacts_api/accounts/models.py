@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import sqlalchemy as sa
 from pydantic import AfterValidator, StringConstraints
 from pydantic import Field as Rule
-from sqlalchemy import DateTime, Index, String, func, text
 from sqlmodel import Field, SQLModel
 from uuid_utils.compat import uuid7
 
@@ -16,23 +16,23 @@ from contacts_api.text import OneLine, Timestamp, Trimmed, is_plain_address, rea
 
 
 def _stamped(*, index: bool = False) -> Any:
-    return Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()}, index=index)
+    return Field(sa_type=sa.DateTime(timezone=True), sa_column_kwargs={"server_default": sa.func.now()}, index=index)
 
 
 class User(SQLModel, table=True):
     """An account. `is_superuser` and `is_verified` are there because fastapi-users asks for them."""
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
-    email: str = Field(sa_type=String(320), unique=True)
+    email: str = Field(sa_type=sa.String(320), unique=True)
     hashed_password: str
     is_active: bool = True
     is_superuser: bool = False
     is_verified: bool = False
     created_at: datetime = _stamped()
     # When it was deleted: the row goes when all that it owns has gone.
-    erased_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    erased_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
-    __table_args__ = (Index("ix_user_erased_at", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),)
+    __table_args__ = (sa.Index("ix_user_erased_at", "erased_at", postgresql_where=sa.text("erased_at IS NOT NULL")),)
 
 
 class AuthSession(SQLModel, table=True):
@@ -45,7 +45,7 @@ class AuthSession(SQLModel, table=True):
     seq: int = 0
     created_at: datetime = _stamped()
     refreshed_at: datetime = _stamped()
-    expires_at: datetime = Field(sa_type=DateTime(timezone=True), index=True)
+    expires_at: datetime = Field(sa_type=sa.DateTime(timezone=True), index=True)
     user_agent: str | None = None
 
 
@@ -66,7 +66,7 @@ class FailedAttempt(SQLModel, table=True):
     key: bytes = Field(primary_key=True)
     failures: int
     failed_at: datetime = _stamped(index=True)
-    blocked_until: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    blocked_until: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
 
 def normalize_email(text: str) -> str:

@@ -5,22 +5,11 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Integer,
-    Interval,
-    String,
-    Uuid,
-    bindparam,
-    delete,
-    func,
-    literal,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
+from fastapi import Depends, Request
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlmodel import col
@@ -40,26 +29,26 @@ FRESH_SECONDS = 1.0
 MAX_SESSIONS = 100
 
 _SESSION = table_of(AuthSession)
-_OWN = (_SESSION.c.user_id == bindparam("owner_id"), _SESSION.c.id == bindparam("session_id"))
-_LIVE = _SESSION.c.expires_at > func.now()
-_IDLE = bindparam("idle", type_=Interval)
-_LIFETIME = bindparam("lifetime", type_=Interval)
+_OWN = (_SESSION.c.user_id == sa.bindparam("owner_id"), _SESSION.c.id == sa.bindparam("session_id"))
+_LIVE = _SESSION.c.expires_at > sa.func.now()
+_IDLE = sa.bindparam("idle", type_=sa.Interval)
+_LIFETIME = sa.bindparam("lifetime", type_=sa.Interval)
 
 # The lock makes a change of the password wait for us, or us for it: no sign-in with the old one survives it.
 _OPEN = (
     insert(_SESSION)
     .from_select(
         ["user_id", "id", "seq", "expires_at", "user_agent"],
-        select(
+        sa.select(
             col(User.id),
-            bindparam("session_id", type_=Uuid),
-            literal(0),
-            func.now() + func.least(_IDLE, _LIFETIME),
-            bindparam("user_agent", type_=String),
+            sa.bindparam("session_id", type_=sa.Uuid),
+            sa.literal(0),
+            sa.func.now() + sa.func.least(_IDLE, _LIFETIME),
+            sa.bindparam("user_agent", type_=sa.String),
         )
         .where(
-            col(User.id) == bindparam("owner_id"),
-            col(User.hashed_password) == bindparam("hashed_password"),
+            col(User.id) == sa.bindparam("owner_id"),
+            col(User.hashed_password) == sa.bindparam("hashed_password"),
             col(User.is_active),
         )
         .with_for_update(read=True),
@@ -67,44 +56,44 @@ _OPEN = (
     .returning(_SESSION)
 )
 _ROTATE = (
-    update(_SESSION)
-    .where(*_OWN, _SESSION.c.seq == bindparam("presented"), _LIVE)
+    sa.update(_SESSION)
+    .where(*_OWN, _SESSION.c.seq == sa.bindparam("presented"), _LIVE)
     .values(
         seq=_SESSION.c.seq + 1,
-        refreshed_at=func.now(),
-        expires_at=func.least(func.now() + _IDLE, _SESSION.c.created_at + _LIFETIME),
+        refreshed_at=sa.func.now(),
+        expires_at=sa.func.least(sa.func.now() + _IDLE, _SESSION.c.created_at + _LIFETIME),
     )
     .returning(_SESSION)
 )
-_CURRENT = select(
-    _SESSION, (_SESSION.c.refreshed_at > func.now() - timedelta(seconds=GRACE_SECONDS)).label("in_grace")
+_CURRENT = sa.select(
+    _SESSION, (_SESSION.c.refreshed_at > sa.func.now() - timedelta(seconds=GRACE_SECONDS)).label("in_grace")
 ).where(*_OWN, _LIVE)
-_of_owner = _SESSION.c.user_id == bindparam("owner_id")
+_of_owner = _SESSION.c.user_id == sa.bindparam("owner_id")
 
 
-def _end(*conditions: ColumnElement[bool]) -> ReturningInsert[tuple[UUID]]:
+def _end(*conditions: sa.ColumnElement[bool]) -> ReturningInsert[tuple[UUID]]:
     """Return the statement that ends the sessions of `owner_id` that meet these conditions, and returns their ids."""
-    ended = delete(_SESSION).where(_of_owner, *conditions).returning(_SESSION.c.id).cte("ended")
+    ended = sa.delete(_SESSION).where(_of_owner, *conditions).returning(_SESSION.c.id).cte("ended")
     return (
         insert(table_of(EndedSession))
-        .from_select(["id"], select(ended.c.id), include_defaults=False)
+        .from_select(["id"], sa.select(ended.c.id), include_defaults=False)
         .on_conflict_do_nothing()
         .returning(col(EndedSession.id))
     )
 
 
 END = _end(
-    or_(bindparam("only", type_=Uuid).is_(None), _SESSION.c.id == bindparam("only", type_=Uuid)),
-    or_(bindparam("but", type_=Uuid).is_(None), _SESSION.c.id != bindparam("but", type_=Uuid)),
+    sa.or_(sa.bindparam("only", type_=sa.Uuid).is_(None), _SESSION.c.id == sa.bindparam("only", type_=sa.Uuid)),
+    sa.or_(sa.bindparam("but", type_=sa.Uuid).is_(None), _SESSION.c.id != sa.bindparam("but", type_=sa.Uuid)),
 )
 """End the sessions of `owner_id`: all, `only` one, or all `but` one. Returns the id of one that ended."""
 
-_newest_first = select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.created_at.desc(), _SESSION.c.id.desc())
-_END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(literal(MAX_SESSIONS, Integer))))
-_LIST = select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
-_IS_LIVE = select(literal(1)).where(*_OWN, _LIVE)
+_newest_first = sa.select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.created_at.desc(), _SESSION.c.id.desc())
+_END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSIONS, sa.Integer))))
+_LIST = sa.select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
+_IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
 # The one statement that names no owner: every worker has to know of every ending.
-_ENDED_IDS = select(func.array_agg(col(EndedSession.id)))
+_ENDED_IDS = sa.select(sa.func.array_agg(col(EndedSession.id)))
 
 
 class InvalidRefreshToken(Unauthorized):
@@ -204,3 +193,11 @@ class EndedSessions:
         ((ids,),) = await self._database.read(_ENDED_IDS)
         self._ids = frozenset(ids or ())
         self._read_at = asked_at
+
+
+async def get_sessions(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
+
+
+OpenSessions: TypeAlias = Annotated[Sessions, Depends(get_sessions)]

@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from contacts_api.accounts.attempts import Attempts, key_of
-from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
 from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
 from contacts_api.accounts.sessions import END, Sessions
@@ -275,22 +274,9 @@ async def get_token_issuer(request: Request, response: Response, users: Users) -
 Issuer: TypeAlias = Annotated[TokenIssuer, Depends(get_token_issuer)]
 
 
-async def get_sessions(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
-
-
-OpenSessions: TypeAlias = Annotated[Sessions, Depends(get_sessions)]
-
-
-async def get_cleanup(request: Request) -> Cleanup:
-    cleanup: Cleanup = request.app.state.cleanup
-    return cleanup
-
-
-AccountCleanup: TypeAlias = Annotated[Cleanup, Depends(get_cleanup)]
-
-
 async def require_open_registration(request: Request) -> None:
     if not request.app.state.settings.registration_open:
         raise RegistrationClosed
+
+
+IfRegistrationIsOpen = Depends(require_open_registration)
