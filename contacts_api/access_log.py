@@ -1,4 +1,4 @@
-"""Around every answer: an id, the body of HEAD left out, and one line in the log."""
+"""Request ids, HEAD, and one line in the log for each request."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class AccessLog:
     """Gives every request an id, answers HEAD where GET is answered, and writes one line to the log.
 
-    The line has the path without its query, which may hold names, addresses and keys.
+    The line leaves out the query string, which may hold names, addresses and keys.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -41,7 +41,7 @@ class AccessLog:
                 message = {**message, "body": b""}
             await send(message)
 
-        # A copy: where the scope itself said GET, the server would send the body.
+        # A copy: uvicorn looks at the scope itself to see whether to send a body.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         app = self.app
         if not is_utf8(scope["query_string"]):

@@ -44,7 +44,7 @@ TAGS = [
     {"name": "users", "description": "Your account."},
     {"name": "health", "description": "For whoever watches over the server."},
 ]
-# Each is read in a fraction of a second.
+# They are read one at a time, each in a fraction of a second.
 LARGE_BODIES_WAITING = 24
 
 
@@ -52,7 +52,7 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document["components"]["schemas"] |= problem_schemas()
-        # What an operation needs, it says itself.
+        # Each operation says itself whether it needs a token.
         document["security"] = []
         return document
 
@@ -62,7 +62,7 @@ def utc_now() -> datetime:
 
 
 def create_app(settings: Settings | None = None, clock: Callable[[], datetime] = utc_now) -> FastAPI:
-    """Return the application. `clock` says what time it is: when tokens end, and what today is."""
+    """Return the application. `clock` returns the current time: it decides when tokens expire and what "today" is."""
     settings = settings or Settings()
     app = Application(
         title="Contacts API",
@@ -95,13 +95,13 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Connect what serves requests, and keep an eye on the sessions that end."""
+    """Connect to the database, and run the background tasks until the server stops."""
     settings: Settings = app.state.settings
     if settings.database_url is None or settings.jwt_secret is None:
         raise RuntimeError("DATABASE_URL and JWT_SECRET are not set; `python -m contacts_api` does without them.")
     url, secret = settings.database_url.get_secret_value(), settings.jwt_secret.get_secret_value()
-    # The watch has a connection of its own: what it learns must not wait for requests. So have imports: no request
-    # must wait for them.
+    # The watch of ended sessions has a connection of its own, so that it never waits for requests. Imports have
+    # theirs, so that requests never wait for imports.
     engines = [create_engine(url, size) for size in (settings.pool_size, 1, IMPORTS)]
     app.state.database = Database(engines[0])
     watch = Database(engines[1])

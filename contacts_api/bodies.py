@@ -1,4 +1,4 @@
-"""Bodies: how large they may be, what counts as JSON, and how much of one is looked at before it is refused."""
+"""Request bodies: size limits, JSON parsing, and a bound on the work that an invalid one causes."""
 
 import asyncio
 import re
@@ -26,13 +26,13 @@ from contacts_api.settings import Settings
 from contacts_api.waiting import Places
 
 BODY_BYTES = 64 * 1024
-# Members and elements of a body: reading these takes some 20 ms, in which nothing else runs. 500 contacts have 3,500.
+# Members and elements of one body. Parsing this many blocks the worker for some 20 ms; 500 contacts have 3,500.
 MAX_VALUES = 50_000
-# Pieces of a file, small enough for what a parser makes of one.
+# An upload is handed to its parser in pieces of this size, so that one step of it is short.
 _PIECE_BYTES = 16 * 1024
 _BITE_ITEMS = 10
 MAX_ITEMS = 500
-"""What one call may create at most."""
+"""How many contacts one call may create."""
 
 # Up to the next value, with strings as a whole; or past 999 pieces, so that other threads have their turn.
 _VALUE = re.compile(rb"""(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)){0,999}+(?:[\[{,]|\Z|)""", re.DOTALL)
@@ -40,19 +40,17 @@ _VALUE = re.compile(rb"""(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)){0,999}+(?
 
 @dataclass(frozen=True)
 class BodyLimit:
-    """Says in the annotation of a body how many bytes it may have."""
+    """Marks the annotation of a body with the number of bytes that it may have."""
 
     of: Callable[[Settings], int]
 
 
 class Body(SQLModel):
-    """What a request brings: members that it does not know are refused, and no more of them looked at than are named.
-
-    It is not made by SQLModel's own constructor, for which a member `self` or `cls` is an argument of its own.
-    """
+    """The base of all request bodies. Unknown members are refused; only the first MAX_ERRORS are looked at."""
 
     model_config = {"extra": "forbid"}
 
+    # Not SQLModel's constructor: a member called `self` or `cls` would collide with its own parameters.
     __init__ = BaseModel.__init__
 
     @model_validator(mode="before")
@@ -67,15 +65,15 @@ def with_example(**members: JsonValue) -> Any:
 
 
 def left_out(value: object = None) -> Any:
-    """Return the default of a member that may be left out, and has this value then. A null is validated all the same.
+    """Return the default of a member that may be left out. A null is still refused where the type does not allow it.
 
-    A factory, since a plain default would stand in the OpenAPI document: typed clients would send it.
+    A factory, since a plain default would be in the OpenAPI document, and typed clients would send it.
     """
     return Field(default_factory=lambda: value)
 
 
 def name_few(model: type[BaseModel], data: Any) -> Any:
-    """Return the data with no more unknown members than are named in an answer."""
+    """Return the data with at most MAX_ERRORS unknown members."""
     if not isinstance(data, dict) or len(data) <= MAX_ERRORS:
         return data
     fields = model.model_fields
@@ -84,9 +82,9 @@ def name_few(model: type[BaseModel], data: Any) -> Any:
 
 
 def a_few_at_a_time(items: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Validate a list of at most MAX_ITEMS in bites, until more is wrong than is named in an answer.
+    """Validate a list of at most MAX_ITEMS a few items at a time, and stop after MAX_ERRORS errors.
 
-    Pydantic by itself goes through all of a list in one go, in which nothing else runs.
+    Pydantic itself validates a whole list in one call, during which nothing else runs.
     """
     if not isinstance(items, list) or not _BITE_ITEMS < len(items) <= MAX_ITEMS:
         return validate(items)
@@ -105,7 +103,7 @@ def a_few_at_a_time(items: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _moved(details: Any, start: int) -> InitErrorDetails:
-    """Return an error in a bite as one in the list."""
+    """Return an error of a few items as one of the whole list."""
     index, *rest = details["loc"]
     code = PydanticCustomError(details["type"], "{message}", {"message": detail_of(details)})
     return InitErrorDetails(type=code, loc=(start + index, *rest), input=details["input"])
@@ -117,7 +115,7 @@ class Request(FastAPIRequest):
     max_bytes = BODY_BYTES
     body_field: Any = None
     refused: tuple[Any, ...] | list[Any] = ()
-    """What is wrong with a large body, which was validated as it was read."""
+    """The errors of a large body, which is validated when it is parsed."""
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         size = 0
@@ -126,7 +124,7 @@ class Request(FastAPIRequest):
             self.refuse_more(size)
             for start in range(0, len(chunk), _PIECE_BYTES):
                 if start:
-                    # Others go on, between what is made of one piece and of the next.
+                    # Other requests go on between the pieces.
                     await asyncio.sleep(0)
                 yield chunk[start : start + _PIECE_BYTES]
 
@@ -141,7 +139,7 @@ class Request(FastAPIRequest):
             self.refuse_more(int(announced) if len(announced) < 20 else self.max_bytes + 1)
 
     async def has_body(self) -> bool:
-        """Say whether there is a body, of which no more than a first piece is read."""
+        """Say whether there is a body, reading no more than its first piece."""
         async for chunk in self.stream():
             if chunk:
                 return True
@@ -155,9 +153,9 @@ class Request(FastAPIRequest):
         return self._json
 
     async def _read_large(self, body: bytes) -> Any:
-        """Return what the body is validated to; None where it is refused.
+        """Return the validated body, or None where it is refused.
 
-        In a thread, so that nothing else waits for it, and one at a time, since threads keep each other waiting.
+        In a thread, so that nothing else waits for it; one at a time, since such threads slow each other down.
         """
         places: Places = self.app.state.large_bodies
         async with places.place():

@@ -1,4 +1,4 @@
-"""Exceptions into problems: the framework's, Pydantic's and PostgreSQL's."""
+"""Turns exceptions (FastAPI's, Pydantic's and PostgreSQL's) into problems, and answers with them."""
 
 import logging
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ DATABASE_ERRORS = (
 
 
 class UnexpectedDatabaseError(Exception):
-    """A fault of ours, without what PostgreSQL adds in DETAIL: the row, a password's hash included."""
+    """A fault of ours, logged without PostgreSQL's DETAIL: that may hold a row with a password's hash."""
 
     def __init__(self, error: BaseException) -> None:
         original = getattr(error, "orig", None) or error
@@ -71,7 +71,7 @@ def _allowed_methods(request: Request) -> str:
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return what a client is told about an exception of a route."""
+    """Return the problem that answers an exception raised by a route."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
@@ -80,7 +80,7 @@ def problem_of(error: Exception) -> Problem:
         return problem_of_database_error(error)
     if error.status_code == 404:
         return problems.NotFound()
-    # What is left comes from the framework's parsers of bodies.
+    # All others come from the framework's parsers of bodies.
     return problems.Invalid.field("body", detail=f"The body could not be read: {error.detail}")
 
 
@@ -90,16 +90,13 @@ def _field_error(details: Mapping[str, Any]) -> FieldError:
 
 
 def detail_of(details: Mapping[str, Any]) -> str:
-    """Return Pydantic's message about a value, where it does not quote the value."""
-    # Where Pydantic gives a cause, its message quotes what was sent.
+    """Return Pydantic's message about a value, unless it may quote the value."""
+    # When Pydantic gives a cause, its message quotes what was sent.
     return "This is not a valid value." if "error" in details.get("ctx", {}) else str(details["msg"])
 
 
 def problem_of_database_error(error: BaseException) -> Problem:
-    """Return what a client is told about an error of the database, by its SQLSTATE.
-
-    The classes are those of PostgreSQL's documentation, appendix A.
-    """
+    """Return the problem that answers an error of the database, by its SQLSTATE (PostgreSQL, appendix A)."""
     original = error.orig if isinstance(error, exc.DBAPIError) else error
     state = getattr(original, "sqlstate", None) or ""
     if state == "23505":
@@ -107,7 +104,7 @@ def problem_of_database_error(error: BaseException) -> Problem:
     if state == "42P01":
         return problems.SchemaOutdated()
     if state == "23503" and _is_of_owner(original):
-        # The owner of a new row is gone: its account was deleted a moment ago.
+        # The account of the caller was deleted a moment ago.
         return problems.Unauthorized()
     if state.startswith("22") or state == "23502":
         return problems.Invalid("A value does not fit where it is to be stored.")

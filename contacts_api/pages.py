@@ -1,4 +1,4 @@
-"""What is beside the API itself: the docs pages, and health."""
+"""The docs pages and the health checks."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from contacts_api.routing import Route
 from contacts_api.schema import NEWEST
 
 STATIC = Path(__file__).parent / "static"
-# What the pages load comes from here; ReDoc would fetch its logo from a CDN.
+# The pages load nothing from elsewhere; without this, ReDoc would fetch its logo from a CDN.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "worker-src blob:; frame-ancestors 'none'",
@@ -28,13 +28,13 @@ health = APIRouter(prefix="/health", tags=["health"], route_class=Route)
 
 @health.get("/live")
 async def check_live() -> dict[str, str]:
-    """Answer while the process runs, database or no database."""
+    """Answer 200 while the process runs, with or without a database."""
     return {"status": "ok"}
 
 
 @health.get("/ready", responses=documented(DatabaseUnavailable, SchemaOutdated))
 async def check_ready(database: Autocommit) -> dict[str, str]:
-    """Answer with 200 when the database answers and its schema is current."""
+    """Answer 200 when the database answers and its schema is current."""
     revisions = await database.read(_REVISIONS)
     if [row.version_num for row in revisions] != [NEWEST]:
         raise SchemaOutdated

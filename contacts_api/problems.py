@@ -1,6 +1,6 @@
-"""Every answer that reports an error, as problem+json (RFC 9457).
+"""Problems: the errors that the API answers with, as problem+json (RFC 9457).
 
-Those of all features stand here; a feature keeps its own beside what raises them.
+These are for all features. A feature keeps its own problems beside the code that raises them.
 
 Problem
   * 401 Unauthorized
@@ -56,10 +56,10 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(HTTPException):
-    """An answer other than success.
+    """The base of all problems. Raise one to answer with it.
 
-    A subclass says its status, code and title; a detail, where the title does not say it all;
-    the headers that it always has; and the one field that it is about, if there is one.
+    A subclass has a status, a code and a title and, where needed, a detail that says more than the title,
+    the headers that it is always sent with, and the place (`loc`) of the one field that causes it.
     """
 
     status: ClassVar[int]

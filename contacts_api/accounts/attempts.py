@@ -1,4 +1,4 @@
-"""Wrong passwords, counted by account in PostgreSQL, so that guessing is slow whichever worker is asked."""
+"""Throttling of wrong passwords. They are counted in PostgreSQL, so that all workers share the count."""
 
 import hashlib
 from datetime import timedelta
@@ -18,7 +18,7 @@ LONGEST_WAIT = timedelta(minutes=15)
 _ATTEMPT = table_of(FailedAttempt)
 _KEYS = sa.bindparam("keys", type_=ARRAY(sa.LargeBinary))
 _failures = _ATTEMPT.c.failures + 1
-# The exponent has a bound, too: an interval has.
+# The exponent is bounded, since an interval would overflow.
 _wait = sa.func.least(SHORTEST_WAIT * sa.func.power(2, sa.func.least(_failures - FREE_FAILURES, 10)), LONGEST_WAIT)
 
 _WAIT = sa.select(sa.extract("epoch", _ATTEMPT.c.blocked_until - sa.func.now())).where(
@@ -49,12 +49,12 @@ class TooManyAttempts(Problem):
 
 
 def key_of(kind: str, account: str) -> bytes:
-    """Return what failures are counted by: a hash, since people type passwords into the field for the address."""
+    """Return the key that failures are counted by. A hash, since people type passwords into the e-mail field."""
     return hashlib.sha256(f"{kind}:{account}".encode(errors="surrogatepass")).digest()
 
 
 class Attempts:
-    """After ten failures in a row an account waits, from 30 seconds, twice as long each time, to 15 minutes."""
+    """After ten failures in a row an account waits: 30 seconds, then twice as long each time, at most 15 minutes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Users and their sessions: the tables, and what goes in and out over HTTP."""
+"""Users and their sessions: the tables, and the bodies of requests and answers."""
 
 import unicodedata
 from datetime import datetime
@@ -29,14 +29,14 @@ class User(SQLModel, table=True):
     is_superuser: bool = False
     is_verified: bool = False
     created_at: datetime = _stamped()
-    # When it was deleted: the row goes when all that it owns has gone.
+    # When the user deleted the account. Its row is deleted last, after all that it owns.
     erased_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
     __table_args__ = (sa.Index("ix_user_erased_at", "erased_at", postgresql_where=sa.text("erased_at IS NOT NULL")),)
 
 
 class AuthSession(SQLModel, table=True):
-    """What a sign-in opens. Its tokens are not stored: `seq` says which refresh token is the newest."""
+    """A session, opened by a sign-in. Its tokens are not stored; `seq` is the number of the newest refresh token."""
 
     __tablename__ = "auth_session"
 
@@ -50,7 +50,7 @@ class AuthSession(SQLModel, table=True):
 
 
 class EndedSession(SQLModel, table=True):
-    """A session that ended while its access token may still live. No foreign key: it outlives its account."""
+    """A session that has ended while its access token may still be valid. No foreign key: it outlives its account."""
 
     __tablename__ = "ended_session"
 
@@ -59,7 +59,7 @@ class EndedSession(SQLModel, table=True):
 
 
 class FailedAttempt(SQLModel, table=True):
-    """How many wrong passwords an account has been tried with in a row, and until when it waits."""
+    """How many wrong passwords in a row were tried for an account, and until when it is blocked."""
 
     __tablename__ = "failed_attempt"
 
@@ -89,7 +89,7 @@ Password = Annotated[
     OneLine,
     Rule(json_schema_extra={"format": "password"}),
 ]
-# What proves who someone is keeps no rule of its own: breaking one would tell it from a wrong password.
+# No rules here: a password that breaks one must get the same answer as a wrong one.
 Secret = Annotated[str, Rule(json_schema_extra={"format": "password"})]
 
 _AN_EMAIL = "ada@example.com"
@@ -104,7 +104,7 @@ class UserCreate(Body):
 
 
 class UserUpdate(Body):
-    """What is to change, and the password of today."""
+    """The changes, and the current password."""
 
     model_config = with_example(current_password=_A_PASSWORD, email="ada.lovelace@example.com")
 
@@ -133,12 +133,12 @@ class RefreshRequest(Body):
 
 
 class TokenRequest(Body):
-    """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6); what names a client is ignored."""
+    """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6). The name and secret of a client are ignored."""
 
     model_config = with_example(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)
 
     grant_type: Literal["password", "refresh_token"]
-    # The docs page fills a form in from the examples of its fields, unless they have defaults.
+    # The docs page fills in the examples of fields that have no default.
     username: Annotated[
         str, Rule(description="Your e-mail address, with `grant_type=password`.", examples=[_AN_EMAIL])
     ] = left_out("")
@@ -157,7 +157,7 @@ class UserPublic(SQLModel):
 
 
 class TokenPair(SQLModel):
-    """Two JWTs: one that opens the API for `expires_in` seconds, and one to get the next pair with."""
+    """An access token, valid for `expires_in` seconds, and a refresh token to get the next pair with. Both are JWTs."""
 
     access_token: str
     refresh_token: str

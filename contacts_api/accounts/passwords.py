@@ -12,7 +12,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from contacts_api.problems import Invalid
 from contacts_api.waiting import Places
 
-# A hash takes a core some 25 ms: who comes last into a full queue has a turn in time.
+# A hash takes some 25 ms of a core: the last of a full queue still gets its turn within the deadline.
 HASHES_WAITING = 64
 HASHING_SECONDS = 4.0
 
@@ -44,8 +44,8 @@ class PasswordHasher:
 
     def __init__(self, threads: int) -> None:
         argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        # Whoever checks a password holds a place from looking up the failures so far to counting
-        # its own: of a thousand guesses at once, no more than there are places go uncounted.
+        # A check of a password holds its place from reading the failures so far to counting its own: of a
+        # thousand guesses sent at once, no more go uncounted than there are places.
         self.places = Places(threads, waiting=HASHES_WAITING * threads, seconds=HASHING_SECONDS)
         self._helper = PasswordHelper(PasswordHash((argon2id,)))
         self._threads = ThreadPoolExecutor(threads, "hashing")
@@ -55,9 +55,9 @@ class PasswordHasher:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._helper.hash, password)
 
     async def verify(self, password: str, hashed_password: str | None) -> tuple[bool, str | None]:
-        """Say whether the password is right, and give its stronger hash where the stored one is weak.
+        """Say whether the password is right, and return a stronger hash if the stored one is weak.
 
-        With no hash to compare to, it takes as long, and is wrong.
+        Without a hash to compare with it takes as long, so that the time does not tell which accounts exist.
         """
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, self._helper.verify_and_update, password, hashed_password or self._nobodys

@@ -1,4 +1,4 @@
-"""Registration, signing in and out, and one's own account."""
+"""Registration, signing in and out, and your own account."""
 
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
@@ -42,7 +42,7 @@ class SessionNotFound(NotFound):
 
 
 class TokenRoute(Route):
-    """A route whose problems are OAuth 2.0 error responses, too (RFC 6749, 5.2)."""
+    """A route whose problems are OAuth 2.0 error responses as well (RFC 6749, 5.2)."""
 
     ERRORS: ClassVar = {401: "invalid_grant", 429: "temporarily_unavailable", 503: "temporarily_unavailable"}
 
@@ -79,7 +79,7 @@ users = APIRouter(prefix="/users", tags=["users"], route_class=Route, responses=
     dependencies=[IfRegistrationIsOpen],
 )
 async def register(new: models.UserCreate, users: Users) -> User:
-    """Create an account, with an e-mail address that has none and a password of 8 to 128 characters."""
+    """Create an account. Its password has 8 to 128 characters."""
     return await users.register(new)
 
 
@@ -91,7 +91,7 @@ async def login(credentials: models.Credentials, issuer: Issuer) -> TokenPair:
 
 @token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken, TooManyAttempts))
 async def issue_token(form: Annotated[models.TokenRequest, Form()], issuer: Issuer) -> TokenPair:
-    """Sign in, or refresh, as OAuth 2.0 clients do: with a form. The Authorize button of this page uses it."""
+    """Sign in or refresh with an OAuth 2.0 form. The Authorize button of this page does so."""
     if form.grant_type == "refresh_token":
         return await issuer.refresh(form.refresh_token)
     return await issuer.sign_in(form.username, form.password)
@@ -101,21 +101,21 @@ async def issue_token(form: Annotated[models.TokenRequest, Form()], issuer: Issu
 async def refresh(body: models.RefreshRequest, issuer: Issuer) -> TokenPair:
     """Get the next pair of tokens.
 
-    A refresh token is for one use. Used again within ten seconds it gives the same pair again, for a retry;
-    later it ends the session, since someone else may have it.
+    A refresh token works once. Within ten seconds a second use returns the same pair, so that a retry is safe.
+    After that it ends the session, because the token may have been stolen.
     """
     return await issuer.refresh(body.refresh_token)
 
 
 @auth.post("/logout", status_code=204, response_class=Response, responses=_SIGNED_IN)
 async def logout(owner: Owner, sessions: OpenSessions) -> None:
-    """Sign out: the tokens of this session stop working."""
+    """Sign out. The tokens of this session stop working."""
     await sessions.end(owner.user_id, only=owner.session_id)
 
 
 @auth.get("/sessions", response_model=models.SessionList, responses=_SIGNED_IN)
 async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
-    """List where you are signed in, the oldest sign-in first."""
+    """List your sessions, the oldest first."""
     rows = await sessions.list(owner.user_id)
     return {"items": [{**row, "current": row.id == owner.session_id} for row in rows]}
 
@@ -127,14 +127,14 @@ async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
     responses=documented(SessionNotFound, onto=_SIGNED_IN),
 )
 async def end_session(session_id: UUID, owner: Owner, sessions: OpenSessions) -> None:
-    """Sign out of one of your sessions."""
+    """End one of your sessions."""
     if not await sessions.end(owner.user_id, only=session_id):
         raise SessionNotFound
 
 
 @auth.delete("/sessions", status_code=204, response_class=Response, responses=_SIGNED_IN)
 async def end_all_sessions(owner: Owner, sessions: OpenSessions) -> None:
-    """Sign out everywhere, here too."""
+    """Sign out everywhere, this session included."""
     await sessions.end(owner.user_id)
 
 
@@ -150,7 +150,7 @@ async def get_me(user: CurrentUser) -> User:
     responses=documented(WrongPassword, EmailTaken, WeakPassword, TooManyAttempts),
 )
 async def update_me(changes: models.UserUpdate, user: CurrentUser, owner: Owner, users: Users) -> User:
-    """Change your e-mail address, your password or both; all your other sessions end."""
+    """Change your e-mail address, your password or both. All your other sessions end."""
     if not (changes.email or changes.password):
         raise Invalid.field("body", code="nothing_to_change", detail="Give a new email, a new password or both.")
     return await users.change(user, changes, owner.session_id)
@@ -165,6 +165,6 @@ async def update_me(changes: models.UserUpdate, user: CurrentUser, owner: Owner,
 async def delete_me(
     confirmation: models.PasswordCheck, user: CurrentUser, users: Users, cleanup: AccountCleanup
 ) -> None:
-    """Delete your account, with all your contacts."""
+    """Delete your account and all your contacts."""
     await users.erase(user, confirmation.current_password)
     await cleanup.erase(user.id)

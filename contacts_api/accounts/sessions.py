@@ -1,4 +1,4 @@
-"""Sessions in the database: opened by a sign-in, rotated by a refresh, ended for every worker."""
+"""Sessions: a sign-in opens one, a refresh rotates its tokens, and its end reaches every worker within a second."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ _LIVE = _SESSION.c.expires_at > sa.func.now()
 _IDLE = sa.bindparam("idle", type_=sa.Interval)
 _LIFETIME = sa.bindparam("lifetime", type_=sa.Interval)
 
-# The lock makes a change of the password wait for us, or us for it: no sign-in with the old one survives it.
+# The lock orders sign-ins and changes of the password: no session opened with the old one survives the change.
 _OPEN = (
     insert(_SESSION)
     .from_select(
@@ -92,7 +92,7 @@ _newest_first = sa.select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.cr
 _END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSIONS, sa.Integer))))
 _LIST = sa.select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
 _IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
-# The one statement that names no owner: every worker has to know of every ending.
+# The one statement that names no owner: every worker needs the ended sessions of all users.
 _ENDED_IDS = sa.select(sa.func.array_agg(col(EndedSession.id)))
 
 
@@ -102,7 +102,7 @@ class InvalidRefreshToken(Unauthorized):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token says: whose session it belongs to and, for a refresh token, its place in the sequence."""
+    """The claims of a token: its session and, for a refresh token, its place in the sequence (`seq`)."""
 
     user_id: UUID
     session_id: UUID
@@ -111,7 +111,7 @@ class Claims:
 
 
 class Sessions:
-    """The sessions of all users: rows that only single statements change."""
+    """The sessions of all users. Each change is a single statement."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -123,7 +123,7 @@ class Sessions:
     async def open(self, user: User, user_agent: str | None) -> Row | None:
         """Return the row of a new session; None if the account has changed since `user` was read.
 
-        Of more than MAX_SESSIONS the oldest ends.
+        Ends the oldest session if there are more than MAX_SESSIONS.
         """
         rows = await self._database.write(
             _OPEN,
@@ -133,15 +133,15 @@ class Sessions:
             user_agent=user_agent,
             **self._lifetimes,
         )
-        # Only now, so that of several that are opened at once, the last one sees all others.
+        # Afterwards, so that of several sign-ins at once the last one counts all sessions.
         await self._database.write(_END_OLDEST, owner_id=user.id)
         return rows[0] if rows else None
 
     async def rotate(self, claims: Claims) -> Row:
-        """Return the row after the refresh that `claims` ask for.
+        """Return the row of the session after a refresh with the token of these claims.
 
-        The newest token moves the sequence on; its parent, within the grace, finds it moved already.
-        Anything older has been stolen, from us or by us: the session ends before InvalidRefreshToken is raised.
+        The newest token raises `seq`. Its parent, within GRACE_SECONDS, returns the row as it is (a retry).
+        Anything older has been stolen: the session ends, and InvalidRefreshToken is raised after that is committed.
         """
         own = {"owner_id": claims.user_id, "session_id": claims.session_id}
         rotated = await self._database.write(_ROTATE, presented=claims.seq, **own, **self._lifetimes)
@@ -165,7 +165,7 @@ class Sessions:
 
 
 class EndedSessions:
-    """One worker's copy of the sessions that ended within an access token's lifetime."""
+    """A worker's copy of the sessions that ended while their access tokens are still valid."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -173,7 +173,7 @@ class EndedSessions:
         self._read_at = float("-inf")
 
     async def has_ended(self, claims: Claims) -> bool:
-        """Say whether the session has ended. Asks the database only where the copy has grown old."""
+        """Say whether the session has ended. Asks the database only if the copy is older than FRESH_SECONDS."""
         if time.monotonic() - self._read_at <= FRESH_SECONDS:
             return claims.session_id in self._ids
         return not await self._database.read(_IS_LIVE, owner_id=claims.user_id, session_id=claims.session_id)
@@ -184,7 +184,7 @@ class EndedSessions:
             try:
                 await self.refresh()
             except Exception as error:
-                # Whatever it is, the next look may succeed; without one, every request looks its session up.
+                # The next attempt may succeed. Until then every request looks up its own session.
                 logger.warning("cannot read the ended sessions: %s", type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
 

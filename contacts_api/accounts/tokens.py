@@ -28,8 +28,8 @@ class InvalidToken(Unauthorized):
 class TokenKind:
     """Signs and verifies the tokens of one audience (HS256).
 
-    fastapi-users' own JWTStrategy knows of no sessions: its tokens name none and cannot be revoked, and what it
-    reads may lack an end and gets no leeway. Of it we use what signs a token.
+    Of fastapi-users only `generate_jwt` is used. Its JWTStrategy knows no sessions, so that its tokens cannot be
+    revoked, and it accepts tokens without `exp`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TokenKind:
         self._seconds = seconds
         self._clock = clock
         self._refusal = refusal
-        # Checking a signature takes fifty times as long as finding out that it was checked.
+        # Verifying a signature takes fifty times as long as looking up one that was verified before.
         self._decode_once = lru_cache(maxsize=8192)(self._decode)
 
     def sign(self, session: Row, expires_at: int, **claims: int) -> str:
@@ -69,7 +69,7 @@ class TokenKind:
             # The time is checked at each use, not only at the first.
             options={"require": ["sub", "sid", "aud", "iat", "exp"], "verify_exp": False, "verify_iat": False},
         )
-        # A setting that was lowered holds for the tokens of before, too: how a session ended is not kept for longer.
+        # When the setting is lowered, older tokens end earlier, too: ended sessions are not remembered for longer.
         expires_at = min(_whole(payload["exp"]), _whole(payload["iat"]) + self._seconds)
         seq = _whole(payload["seq"], bits=31) if "seq" in payload else None
         return Claims(UUID(payload["sub"]), UUID(payload["sid"]), expires_at, seq)
@@ -83,7 +83,7 @@ def _whole(claim: object, bits: int = 53) -> int:
 
 
 class Tokens:
-    """The pair of tokens of a session: a function of its row alone, so that a retry gets the same pair."""
+    """Makes the tokens of a session from its row alone, so that a retry gets the same pair."""
 
     def __init__(self, settings: Settings, secret: str, clock: Callable[[], datetime]) -> None:
         self._access_seconds = settings.access_token_seconds
@@ -101,7 +101,7 @@ class Tokens:
 
 
 class BearerSession(SecurityBase):
-    """The session of the access token that a request bears (RFC 6750)."""
+    """The security scheme: returns the claims of the access token that a request bears (RFC 6750)."""
 
     def __init__(self) -> None:
         flow = OAuthFlowPassword(tokenUrl="auth/token", refreshUrl="auth/token")
@@ -122,4 +122,4 @@ class BearerSession(SecurityBase):
 
 identify = BearerSession()
 Owner: TypeAlias = Annotated[Claims, Depends(identify)]
-"""Whoever signed in: `owner.user_id` belongs into every statement."""
+"""Whoever is signed in. Every statement names `owner.user_id`."""

@@ -27,7 +27,7 @@ from contacts_api.problems import Conflict, Problem, Unauthorized
 _USER = table_of(User)
 _BY_ID = sa.select(_USER).where(_USER.c.id == sa.bindparam("id"))
 _BY_EMAIL = sa.select(_USER).where(_USER.c.email == sa.bindparam("email"))
-# The contacts that an import is creating keep the key, for as long as it takes.
+# Not FOR UPDATE: that would wait for a running import, whose contacts hold a lock on the key of their owner.
 _LOCK = sa.select(User).where(col(User.id) == sa.bindparam("id"), col(User.is_active)).with_for_update(key_share=True)
 _UPGRADE = (
     sa.update(_USER)
@@ -53,7 +53,7 @@ class RegistrationClosed(Problem):
 
 
 class UserDatabase(BaseUserDatabase[User, UUID]):
-    """The users, each call a statement or a transaction of its own: no connection is held from one to the next."""
+    """The users. Each call is a statement or a transaction of its own: no connection is held between calls."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -79,8 +79,8 @@ class UserDatabase(BaseUserDatabase[User, UUID]):
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     """Accounts. Holds no connection while a password is hashed.
 
-    What it has of fastapi-users is what resets passwords and verifies addresses. Registering, signing in and
-    changing are its own: there they race, check no current password, and hash on the event loop.
+    Registering, signing in and changing are ours: fastapi-users hashes on the event loop, lets two registrations
+    race, and changes a password without asking for the old one.
     """
 
     def __init__(self, database: Database, hasher: PasswordHasher, attempts: Attempts) -> None:
@@ -90,7 +90,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         self._attempts = attempts
 
     async def register(self, new: UserCreate) -> User:
-        """Create an account. Raises WeakPassword, and EmailTaken: of two that race for an address, one gets it."""
+        """Create an account. Raises WeakPassword and EmailTaken."""
         refuse_weak(new.password, new.email)
         async with self._hasher.places.place():
             hashed_password = await self._hasher.hash(new.password)
@@ -98,7 +98,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             return await self.user_db.create({"email": new.email, "hashed_password": hashed_password})
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
-        """Return the user. Raises BadCredentials, equal in words and time for every cause."""
+        """Return the user. Raises BadCredentials, with the same words and after the same time for every cause."""
         key = _sign_in_key(credentials.username)
         async with self._hasher.places.place():
             await self._attempts.refuse_while_waiting(key)
@@ -129,18 +129,18 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return account
 
     async def erase(self, user: User, current_password: str) -> None:
-        """Mark the account as deleted: to everybody it is gone. Raises WrongPassword.
+        """Mark the account as deleted: from now on nobody can use or see it. Raises WrongPassword.
 
-        Cleanup deletes its rows, in bites: a million take longer than a request may.
+        Cleanup deletes the rows afterwards, a few thousand at a time: a million take longer than a request may.
         """
         async with self._confirmed(user, current_password) as (session, account):
             await session.execute(END, {"owner_id": account.id, "only": None, "but": None})
-            # No address, so that nobody can sign in with it, and its own is free for the next account.
+            # No valid address, so that nobody can sign in, and the old one is free for a new account.
             account.email, account.hashed_password = f"erased {account.id}", ""
             account.is_active, account.erased_at = False, datetime.now(UTC)
 
     async def set_password(self, user: User, password: str) -> None:
-        """Set the password on the operator's word, and end all sessions. Raises WeakPassword."""
+        """Set the password without asking for the old one, and end all sessions. Raises WeakPassword."""
         refuse_weak(password, user.email)
         await self._attempts.forget(_sign_in_key(user.email))
         await self._set(user, hashed_password=await self._hasher.hash(password))
@@ -180,7 +180,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                     account.hashed_password = new_hash or account.hashed_password
                     yield session, account
                     return
-            # Another request has set a new hash meanwhile, perhaps of the same password.
+            # Another request has changed the hash meanwhile: check the password against the new one.
             user = account
 
     async def _check(self, user: User, current_password: str, new_password: str | None) -> str | None:
@@ -190,7 +190,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             await self._attempts.refuse_while_waiting(keys[0])
             is_right, _ = await self._hasher.verify(current_password, user.hashed_password)
             if not is_right:
-                # It counts against signing in, too; but who fails to sign in does not lock out who is signed in.
+                # It counts against signing in, too. The reverse would let strangers lock out who is signed in.
                 await self._attempts.count_failure(*keys)
                 raise WrongPassword
             await self._attempts.forget(*keys)
@@ -256,7 +256,7 @@ class TokenIssuer:
     async def sign_in(self, email: str, password: str) -> TokenPair:
         """Open a session. Raises BadCredentials."""
         session = None
-        # Where the account has changed since its password was checked, it is checked anew.
+        # None: the account has changed since its password was checked, so it is checked again.
         while session is None:
             user = await self._users.authenticate(OAuth2PasswordRequestForm(username=email, password=password))
             session = await self.sessions.open(user, self._user_agent)
