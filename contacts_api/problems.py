@@ -99,19 +99,19 @@ class Unauthorized(Problem):
 
 
 class OriginRefused(Problem):
-    status, code, title = 403, "origin_refused", "No page of this origin may make such a request"
+    status, code, title = 403, "origin_refused", "Pages of this origin may not call this API"
 
 
 class NotFound(Problem):
-    status, code, title = 404, "not_found", "Nothing is at this address"
+    status, code, title = 404, "not_found", "There is nothing at this address"
 
 
 class MethodNotAllowed(Problem):
-    status, code, title = 405, "method_not_allowed", "This address does not take this method"
+    status, code, title = 405, "method_not_allowed", "This address does not accept this method"
 
 
 class Conflict(Problem):
-    status, code, title = 409, "conflict", "This is in conflict with what is stored"
+    status, code, title = 409, "conflict", "This conflicts with what is stored"
 
 
 class BodyTooLarge(Problem):
@@ -119,7 +119,7 @@ class BodyTooLarge(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    status, code, title = 415, "unsupported_media_type", "The body is of a type that is not taken here"
+    status, code, title = 415, "unsupported_media_type", "The body has a type that is not accepted here"
 
 
 class Invalid(Problem):
@@ -136,11 +136,11 @@ class InvalidJSON(Invalid):
 
 
 class TooMany(Invalid):
-    code, title = "too_many", "There may be no more of these"
+    code, title = "too_many", "There are too many of these"
 
 
 class InternalError(Problem):
-    status, code, title = 500, "internal_error", "This is our fault, and it has been logged"
+    status, code, title = 500, "internal_error", "Something went wrong on the server, and it has been logged"
 
 
 class DatabaseUnavailable(Problem):
@@ -149,7 +149,7 @@ class DatabaseUnavailable(Problem):
 
 
 class SchemaOutdated(DatabaseUnavailable):
-    code, title = "schema_outdated", "The database is to be migrated: python -m contacts_api migrate"
+    code, title = "schema_outdated", "The database must be migrated: python -m contacts_api migrate"
 
 
 class Busy(Problem):

@@ -97,7 +97,7 @@ _ENDED_IDS = sa.select(sa.func.array_agg(col(EndedSession.id)))
 
 
 class InvalidRefreshToken(Unauthorized):
-    code, title = "invalid_refresh_token", "The refresh token is not valid (any more); sign in again"
+    code, title = "invalid_refresh_token", "The refresh token is invalid or no longer valid; sign in again"
 
 
 @dataclass(frozen=True, slots=True)

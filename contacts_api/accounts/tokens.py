@@ -22,7 +22,7 @@ MAX_TOKEN_LENGTH = 2048
 
 
 class InvalidToken(Unauthorized):
-    code, title = "invalid_token", "The access token is not valid (any more)"
+    code, title = "invalid_token", "The access token is invalid or no longer valid"
 
 
 class TokenKind:

@@ -45,11 +45,11 @@ class WrongPassword(Problem):
 
 
 class EmailTaken(Conflict):
-    code, title = "email_taken", "There is an account with this e-mail address"
+    code, title = "email_taken", "There is already an account with this e-mail address"
 
 
 class RegistrationClosed(Problem):
-    status, code, title = 403, "registration_closed", "This server takes no new accounts"
+    status, code, title = 403, "registration_closed", "This server does not accept new accounts"
 
 
 class UserDatabase(BaseUserDatabase[User, UUID]):
