@@ -44,7 +44,7 @@ class QueryParameters(Generic[Model]):
             }
             for name, member in schema["properties"].items()
         ]
-        return {"parameters": parameters} if parameters else {}
+        return {"parameters": parameters}
 
 
 class NoParameters(BaseModel):

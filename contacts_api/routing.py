@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from fastapi import Request as FastAPIRequest
 from fastapi import params
+from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -27,24 +28,23 @@ class Route(APIRoute):
     """A route that refuses other media types than its own, and query parameters that it does not declare."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **{**options, "operation_id": endpoint.__name__})
         annotations = [parameter.annotation for parameter in inspect.signature(endpoint).parameters.values()]
         marks = [mark for annotation in annotations for mark in getattr(annotation, "__metadata__", ())]
-        dependencies = [mark.dependency for mark in marks if isinstance(mark, params.Depends)]
         self.body_limit = next((mark for mark in marks if isinstance(mark, BodyLimit)), None)
-        self.query = next((one for one in dependencies if isinstance(one, QueryParameters)), NO_PARAMETERS)
-        extra = {**(options.get("openapi_extra") or {}), **self.query.document()}
-        super().__init__(path, endpoint, **{**options, "openapi_extra": extra, "operation_id": endpoint.__name__})
+        self.openapi_extra = {**(self.openapi_extra or {}), **(self.query.document() if self.query else {})}
         body_problems = (InvalidJSON, BodyTooLarge, UnsupportedMediaType) if self.body_field else ()
         self.responses = documented(Invalid, *body_problems, onto=self.responses)
 
     def get_route_handler(self) -> Handler:
+        self.query = _find_query(self.dependant)
         # The query is read last: a 401 and a 404 come before its 422.
-        self.dependant.dependencies.sort(key=lambda dependant: dependant.call is self.query)
+        self.dependant.dependencies.sort(key=lambda dependant: _find_query(dependant) is not None)
         handle = handle_query = super().get_route_handler()
-        if self.query is NO_PARAMETERS:
+        if self.query is None:
             # Only for requests with a query string: a dependency costs 25 µs of CPU.
-            query = get_dependant(path=self.path_format, call=NO_PARAMETERS)
-            self.dependant = replace(self.dependant, dependencies=[*self.dependant.dependencies, query])
+            none_taken = get_dependant(path=self.path_format, call=NO_PARAMETERS)
+            self.dependant = replace(self.dependant, dependencies=[*self.dependant.dependencies, none_taken])
             handle_query = super().get_route_handler()
         taken = self._media_types()
 
@@ -98,3 +98,10 @@ class Route(APIRoute):
         if self.methods == {"PATCH"}:
             return ("application/json", "application/merge-patch+json")
         return ("application/json",)
+
+
+def _find_query(dependant: Dependant) -> QueryParameters[Any] | None:
+    """Return what reads the query string for an endpoint, or for what it depends on."""
+    if isinstance(dependant.call, QueryParameters):
+        return dependant.call
+    return next(filter(None, map(_find_query, dependant.dependencies)), None)
