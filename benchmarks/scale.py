@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks import data, machine
 from benchmarks.compare import MEBIBYTES
 from benchmarks.machine import BenchmarkError, Server, read_wrk
-from contacts_api.accounts.users import PasswordHasher
+from contacts_api.accounts.passwords import PasswordHasher
 
 WATCHED = ("-m", "uvicorn", "benchmarks.watched:app", "--no-access-log", "--log-level", "warning")
 MANY, FEW, OTHERS = 100_000, 100, 8_998

@@ -1,4 +1,4 @@
-"""Bodies: how large they may be, what counts as JSON, and how much of one is looked at before it is refused."""
+"""Request bodies: size limits, JSON parsing, and a bound on the work that an invalid one causes."""
 
 import asyncio
 import re
@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     GetJsonSchemaHandler,
+    JsonValue,
     ValidationError,
     ValidatorFunctionWrapHandler,
     model_validator,
@@ -20,18 +21,19 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, from_json
 from sqlmodel import SQLModel
 
-from contacts_api.errors import MAX_ERRORS, BodyTooLarge, InvalidJSON, detail_of
+from contacts_api.handlers import detail_of
+from contacts_api.problems import MAX_ERRORS, BodyTooLarge, InvalidJSON
 from contacts_api.settings import Settings
 from contacts_api.waiting import Places
 
 BODY_BYTES = 64 * 1024
-# Members and elements of a body: reading these takes some 20 ms, in which nothing else runs. 500 contacts have 3,500.
+# Members and elements of one body. Parsing this many blocks the worker for some 20 ms; 500 contacts have 3,500.
 MAX_VALUES = 50_000
-# Pieces of a file, small enough for what a parser makes of one.
+# An upload is handed to its parser in pieces of this size, so that one step of it is short.
 _PIECE_BYTES = 16 * 1024
 _BITE_ITEMS = 10
 MAX_ITEMS = 500
-"""What one call may create at most."""
+"""How many contacts one call may create."""
 
 # Up to the next value, with strings as a whole; or past 999 pieces, so that other threads have their turn.
 _VALUE = re.compile(rb"""(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)){0,999}+(?:[\[{,]|\Z|)""", re.DOTALL)
@@ -39,24 +41,22 @@ _VALUE = re.compile(rb"""(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)){0,999}+(?
 
 @dataclass(frozen=True)
 class BodyLimit:
-    """Says in the annotation of a body how many bytes it may have."""
+    """Marks the annotation of a body with the number of bytes that it may have."""
 
     of: Callable[[Settings], int]
 
 
 class Body(SQLModel):
-    """What a request brings: members that it does not know are refused, and no more of them looked at than are named.
+    """The base of all request bodies. Unknown members are refused; only the first MAX_ERRORS are looked at."""
 
-    It is not made by SQLModel's own constructor, for which a member `self` or `cls` is an argument of its own.
-    """
+    model_config = {"extra": "forbid"}
 
-    model_config = ConfigDict(extra="forbid")  # type: ignore[assignment]  # SQLModel's own type of it is private
-
+    # Not SQLModel's constructor: a member called `self` or `cls` would collide with its own parameters.
     __init__ = BaseModel.__init__
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        # A member with the default None may be left out: to the document null would be a value like others.
+        # A member whose default is None may be left out. In the document a default of null would be a value to send.
         schema = handler(core_schema)
         for member in handler.resolve_ref_schema(schema)["properties"].values():
             if member.get("default", ...) is None:
@@ -69,8 +69,13 @@ class Body(SQLModel):
         return name_few(cls, data)
 
 
+def with_example(**members: JsonValue) -> Any:
+    """Return the `model_config` of a body that is documented with this example."""
+    return ConfigDict(json_schema_extra={"examples": [members]})
+
+
 def name_few(model: type[BaseModel], data: Any) -> Any:
-    """Return the data with no more unknown members than are named in an answer."""
+    """Return the data with at most MAX_ERRORS unknown members."""
     if not isinstance(data, dict) or len(data) <= MAX_ERRORS:
         return data
     fields = model.model_fields
@@ -79,9 +84,9 @@ def name_few(model: type[BaseModel], data: Any) -> Any:
 
 
 def a_few_at_a_time(items: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Validate a list of at most MAX_ITEMS in bites, until more is wrong than is named in an answer.
+    """Validate a list of at most MAX_ITEMS a few items at a time, and stop after MAX_ERRORS errors.
 
-    Pydantic by itself goes through all of a list in one go, in which nothing else runs.
+    Pydantic itself validates a whole list in one call, during which nothing else runs.
     """
     if not isinstance(items, list) or not _BITE_ITEMS < len(items) <= MAX_ITEMS:
         return validate(items)
@@ -100,7 +105,7 @@ def a_few_at_a_time(items: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _moved(details: Any, start: int) -> InitErrorDetails:
-    """Return an error in a bite as one in the list."""
+    """Return an error of a few items as one of the whole list."""
     index, *rest = details["loc"]
     code = PydanticCustomError(details["type"], "{message}", {"message": detail_of(details)})
     return InitErrorDetails(type=code, loc=(start + index, *rest), input=details["input"])
@@ -112,7 +117,7 @@ class Request(FastAPIRequest):
     max_bytes = BODY_BYTES
     body_field: Any = None
     refused: tuple[Any, ...] | list[Any] = ()
-    """What is wrong with a large body, which was validated as it was read."""
+    """The errors of a large body, which is validated when it is parsed."""
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         size = 0
@@ -121,7 +126,7 @@ class Request(FastAPIRequest):
             self.refuse_more(size)
             for start in range(0, len(chunk), _PIECE_BYTES):
                 if start:
-                    # Others go on, between what is made of one piece and of the next.
+                    # Other requests go on between the pieces.
                     await asyncio.sleep(0)
                 yield chunk[start : start + _PIECE_BYTES]
 
@@ -136,7 +141,7 @@ class Request(FastAPIRequest):
             self.refuse_more(int(announced) if len(announced) < 20 else self.max_bytes + 1)
 
     async def has_body(self) -> bool:
-        """Say whether there is a body, of which no more than a first piece is read."""
+        """Say whether there is a body, reading no more than its first piece."""
         async for chunk in self.stream():
             if chunk:
                 return True
@@ -150,9 +155,9 @@ class Request(FastAPIRequest):
         return self._json
 
     async def _read_large(self, body: bytes) -> Any:
-        """Return what the body is validated to; None where it is refused.
+        """Return the validated body, or None where it is refused.
 
-        In a thread, so that nothing else waits for it, and one at a time, since threads keep each other waiting.
+        In a thread, so that nothing else waits for it; one at a time, since such threads slow each other down.
         """
         places: Places = self.app.state.large_bodies
         async with places.place():

@@ -27,18 +27,20 @@ from uuid_utils.compat import uuid7
 from contacts_api import embedded, migrating, runtime
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.models import Password, User, UserCreate
-from contacts_api.accounts.users import PasswordHasher, UserManager
+from contacts_api.accounts.passwords import PasswordHasher
+from contacts_api.accounts.users import UserManager
 from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import Contact, columns_of
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import count_contacts
 from contacts_api.contacts.reindexing import reindex as fold_anew
 from contacts_api.database import Database, create_engine, table_of
-from contacts_api.errors import DATABASE_ERRORS, Problem, problem_of_database_error
 from contacts_api.exchange import exports
 from contacts_api.exchange.files import Format
 from contacts_api.exchange.imports import IMPORT_SECONDS, claim_import, import_file
 from contacts_api.exchange.models import ImportReport, OnDuplicate
+from contacts_api.handlers import DATABASE_ERRORS, problem_of_database_error
+from contacts_api.problems import Problem
 from contacts_api.protocol import Protocol
 from contacts_api.settings import Settings
 

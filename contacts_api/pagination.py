@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_
 
 from contacts_api.answers import PRIVATE, json_answer
 from contacts_api.database import Database, Row
-from contacts_api.errors import FieldError, Invalid
+from contacts_api.problems import Invalid
 from contacts_api.text import OneLine
 
 T = TypeVar("T")
@@ -59,10 +59,8 @@ class PageQuery(BaseModel):
 
 class InvalidCursor(Invalid):
     code, title = "invalid_cursor", "The cursor does not belong to this list"
-
-    def __init__(self) -> None:
-        detail = "Take it from next_cursor as it is, with the same sort and filters."
-        super().__init__(detail, errors=[FieldError(loc=["query", "cursor"], code=self.code, detail=detail)])
+    detail = "Take it from next_cursor as it is, with the same sort and filters."
+    loc = ("query", "cursor")
 
 
 class Listing:

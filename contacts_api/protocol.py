@@ -1,4 +1,4 @@
-"""The server's end of a connection: uvicorn's, with bounds on the memory and the time that one client can take."""
+"""uvicorn's HTTP protocol, with bounds on the memory and the time that one client can take."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ class HeadTooLargeError(Exception):
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with bounds: a larger head, or a client that sends nothing more, ends the connection.
+    """HTTP/1.1 that closes the connection of a client that sends too large a head, or stops sending.
 
     httptools itself collects heads without limit, and uvicorn waits for the rest of a request for ever.
     """
@@ -40,11 +40,11 @@ class Protocol(HttpToolsProtocol):
             self._heard_at = self.loop.time()
         self._has_reported = False
         super().data_received(data)
-        # The parser reports a header when it has all of it: what is not reported, it collects.
+        # The parser reports a header when it is complete. Until then it collects the bytes.
         self._unreported_bytes = 0 if self._has_reported else self._unreported_bytes + len(data)
         if self._unreported_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(str(HeadTooLargeError()))
-        # A line break between two requests ends uvicorn's own patience.
+        # A line break between two requests cancels uvicorn's own time-out.
         if not self._has_reported and self._is_between_requests():
             self._expects_head, self._heard_at = True, self.loop.time()
 
@@ -60,7 +60,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value) + len(": \r\n"))
-        # Trailers come after the application was called: they are not taken for headers.
+        # Trailers come after the application was called, and must not become headers.
         if self._expects_head:
             super().on_header(name, value)
 
@@ -86,9 +86,9 @@ class Protocol(HttpToolsProtocol):
         return not self._expects_head and not self._expects_body and self.cycle.response_complete
 
     def _check_patience(self) -> None:
-        """Close the connection of a client that is to send more of a request, and does not."""
+        """Close the connection of a client that has stopped in the middle of a request."""
         now = self.loop.time()
-        # Where we do not read, it cannot send.
+        # While reading is paused, the client cannot send.
         if self.flow.read_paused or not (self._expects_head or self._expects_body):
             self._heard_at = now
         left = self._heard_at + PATIENCE_SECONDS - now

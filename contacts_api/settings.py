@@ -1,4 +1,4 @@
-"""What an operator can set: environment variables or lines of `.env`."""
+"""The settings of an operator: environment variables or lines of `.env`."""
 
 import os
 from functools import cache
@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 SECRET_BYTES = 32
 
-# The place that macOS has for data has a space in it, and the embedded PostgreSQL takes none.
+# Unix paths on macOS, too: its own directory has a space in its name, which the embedded PostgreSQL cannot take.
 _DIRECTORIES = (Unix if os.name == "posix" else PlatformDirs)("contacts-api", appauthor=False)
 
 
@@ -40,7 +40,7 @@ def _long_secret(value: SecretStr) -> SecretStr:
 def known_time_zone(name: str | None) -> str | None:
     """Refuse what is not a time zone of the IANA database.
 
-    `ZoneInfo(name)` itself opens whatever file the name leads to.
+    `ZoneInfo(name)` does not check: it opens whatever file the name leads to.
     """
     if name is not None and name not in _time_zones():
         raise PydanticCustomError("time_zone", "Must be a time zone of the IANA database, such as Europe/Kyiv.")
@@ -49,7 +49,7 @@ def known_time_zone(name: str | None) -> str | None:
 
 @cache
 def _time_zones() -> frozenset[str]:
-    # zoneinfo.available_timezones() opens all files of the system's database as well, some six hundred.
+    # Not zoneinfo.available_timezones(), which opens some six hundred files.
     return frozenset((files("tzdata") / "zones").read_text().split())
 
 

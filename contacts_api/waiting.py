@@ -1,4 +1,4 @@
-"""Waiting with a bound: a place in a short queue, a deadline from when the request came, no work for who has gone."""
+"""Bounded waiting: short queues, a deadline for each request, and no work for clients that have gone."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,23 +7,16 @@ from contextvars import ContextVar
 
 from starlette.requests import Request
 
-from contacts_api.errors import RETRY_AFTER, Problem
+from contacts_api.problems import Busy
 
 REQUEST_SECONDS = 5.0
-"""How long a request may take from when it has come whole: what is not answered by then is a 503."""
+"""How long a request may take once its body has been read. After that it is answered with a 503."""
 
 _request: ContextVar[Request] = ContextVar("request")
 
 
-class Busy(Problem):
-    status, code, title = 503, "busy", "Too many requests are waiting; try again in a moment"
-
-    def __init__(self) -> None:
-        super().__init__(headers=RETRY_AFTER)
-
-
 def has_come(request: Request) -> None:
-    """Note that `request` has been read to its end: from now on, nobody works for it if its client has gone."""
+    """Note that `request` has been read to its end. From now on, queues drop it if its client has gone."""
     _request.set(request)
 
 
@@ -33,7 +26,7 @@ async def _client_has_gone() -> bool:
 
 
 class Places:
-    """So many may work at once, and so many more wait for `seconds` at most: first come, first served."""
+    """A queue: `count` callers work at once, `waiting` more wait for at most `seconds`, first come, first served."""
 
     def __init__(self, count: int, *, waiting: int, seconds: float) -> None:
         self._free = asyncio.Semaphore(count)
@@ -41,7 +34,7 @@ class Places:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Hold a place. Raises Busy where the queue is full, the time is up or the client has gone."""
+        """Hold a place. Raises Busy when the queue is full, the time is up or the client has gone."""
         await self.take()
         try:
             yield

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from contacts_api.waiting import Busy, Places, has_come
+from contacts_api.problems import Busy
+from contacts_api.waiting import Places, has_come
 
 
 def request(*, has_gone: bool) -> Request:

@@ -1,58 +1,60 @@
-"""Wrong passwords, counted by account in PostgreSQL, so that guessing is slow whichever worker is asked."""
+"""Throttling of wrong passwords. They are counted in PostgreSQL, so that all workers share the count."""
 
 import hashlib
 from datetime import timedelta
 from math import ceil
 
-from sqlalchemy import LargeBinary, bindparam, case, delete, extract, func, select
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from contacts_api.accounts.models import FailedAttempt
 from contacts_api.database import Database, table_of
-from contacts_api.errors import Problem
+from contacts_api.problems import RETRY_AFTER, Problem
 
 FREE_FAILURES = 10
 SHORTEST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=15)
 
 _ATTEMPT = table_of(FailedAttempt)
-_KEYS = bindparam("keys", type_=ARRAY(LargeBinary))
+_KEYS = sa.bindparam("keys", type_=ARRAY(sa.LargeBinary))
 _failures = _ATTEMPT.c.failures + 1
-# The exponent has a bound, too: an interval has.
-_wait = func.least(SHORTEST_WAIT * func.power(2, func.least(_failures - FREE_FAILURES, 10)), LONGEST_WAIT)
+# The exponent is bounded, since an interval would overflow.
+_wait = sa.func.least(SHORTEST_WAIT * sa.func.power(2, sa.func.least(_failures - FREE_FAILURES, 10)), LONGEST_WAIT)
 
-_WAIT = select(extract("epoch", _ATTEMPT.c.blocked_until - func.now())).where(
-    _ATTEMPT.c.key == bindparam("key"), _ATTEMPT.c.blocked_until > func.now()
+_WAIT = sa.select(sa.extract("epoch", _ATTEMPT.c.blocked_until - sa.func.now())).where(
+    _ATTEMPT.c.key == sa.bindparam("key"), _ATTEMPT.c.blocked_until > sa.func.now()
 )
 _COUNT = (
     insert(_ATTEMPT)
-    .from_select(["key", "failures"], select(func.unnest(_KEYS), 1))
+    .from_select(["key", "failures"], sa.select(sa.func.unnest(_KEYS), 1))
     .on_conflict_do_update(
         index_elements=["key"],
         set_={
             "failures": _failures,
-            "failed_at": func.now(),
-            "blocked_until": case((_failures >= FREE_FAILURES, func.now() + _wait)),
+            "failed_at": sa.func.now(),
+            "blocked_until": sa.case((_failures >= FREE_FAILURES, sa.func.now() + _wait)),
         },
     )
 )
-_FORGET = delete(_ATTEMPT).where(_ATTEMPT.c.key == func.any(_KEYS))
+_FORGET = sa.delete(_ATTEMPT).where(_ATTEMPT.c.key == sa.func.any(_KEYS))
 
 
 class TooManyAttempts(Problem):
     status, code, title = 429, "too_many_attempts", "Too many wrong passwords; wait before the next"
 
-    def __init__(self, seconds: float = 30) -> None:
+    headers = RETRY_AFTER
+
+    def __init__(self, seconds: float) -> None:
         super().__init__(headers={"Retry-After": str(ceil(seconds))})
 
 
 def key_of(kind: str, account: str) -> bytes:
-    """Return what failures are counted by: a hash, since people type passwords into the field for the address."""
+    """Return the key that failures are counted by. A hash, since people type passwords into the e-mail field."""
     return hashlib.sha256(f"{kind}:{account}".encode(errors="surrogatepass")).digest()
 
 
 class Attempts:
-    """After ten failures in a row an account waits, from 30 seconds, twice as long each time, to 15 minutes."""
+    """After ten failures in a row an account waits: 30 seconds, then twice as long each time, at most 15 minutes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""What is past is deleted in bites, so that nobody waits for it: old sessions, endings, counters and accounts."""
+"""Deletes old sessions, endings, counters and erased accounts, a few thousand rows at a time."""
 
 import asyncio
 import logging
@@ -7,23 +7,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    ColumnExpressionArgument,
-    Interval,
-    Select,
-    Table,
-    Uuid,
-    bindparam,
-    delete,
-    func,
-    literal,
-    select,
-    tuple_,
-)
+import sqlalchemy as sa
+from fastapi import Depends, Request
 from sqlmodel import SQLModel, col
 
 from contacts_api.accounts.models import AuthSession, EndedSession, FailedAttempt, User
@@ -36,40 +24,42 @@ SWEEP_SECONDS = 600.0
 RETRY_SECONDS = 10.0
 BITE_ROWS = 5000
 ERASE_SECONDS = 1.0
-"""How long the deletion of an account waits for its rows to go; the rest goes afterwards."""
+"""How long a request that deletes an account waits for its rows to be deleted. The rest is deleted afterwards."""
 
 
-def _bite(table: Table, which: ColumnElement[bool], order: ColumnExpressionArgument[Any] | None = None) -> Select[Any]:
-    """Return the statement that deletes a few of these rows, and says how many."""
-    keys = select(*table.primary_key).where(which).order_by(order).limit(literal(BITE_ROWS))
-    gone = delete(table).where(which, tuple_(*table.primary_key).in_(keys)).returning(literal(1)).cte("gone")
-    return select(func.count().label("deleted")).select_from(gone)
+def _bite(
+    table: sa.Table, which: sa.ColumnElement[bool], order: sa.ColumnExpressionArgument[Any] | None = None
+) -> sa.Select[Any]:
+    """Return the statement that deletes up to BITE_ROWS of these rows, and returns how many it deleted."""
+    keys = sa.select(*table.primary_key).where(which).order_by(order).limit(sa.literal(BITE_ROWS))
+    gone = sa.delete(table).where(which, sa.tuple_(*table.primary_key).in_(keys)).returning(sa.literal(1)).cte("gone")
+    return sa.select(sa.func.count().label("deleted")).select_from(gone)
 
 
 @cache
-def _bites_of_owner() -> list[Select[Any]]:
-    """Return a bite of each table whose rows belong to the user `owner_id`: what refers to others first."""
+def _bites_of_owner() -> list[sa.Select[Any]]:
+    """Return such a statement for each table of rows that belong to the user `owner_id`, referring tables first."""
     return [
-        _bite(table, key.parent == bindparam("owner_id", type_=Uuid))
+        _bite(table, key.parent == sa.bindparam("owner_id", type_=sa.Uuid))
         for table in reversed(SQLModel.metadata.sorted_tables)
         for key in table.foreign_keys
         if key.column is table_of(User).c.id
     ]
 
 
-_KEPT = bindparam("kept", type_=Interval)
-_SESSIONS = _bite(table_of(AuthSession), col(AuthSession.expires_at) < func.now(), col(AuthSession.expires_at))
-_ENDINGS = _bite(table_of(EndedSession), col(EndedSession.ended_at) < func.now() - _KEPT, col(EndedSession.ended_at))
-# Accounts that nobody has failed to get into for a day.
+_KEPT = sa.bindparam("kept", type_=sa.Interval)
+_SESSIONS = _bite(table_of(AuthSession), col(AuthSession.expires_at) < sa.func.now(), col(AuthSession.expires_at))
+_ENDINGS = _bite(table_of(EndedSession), col(EndedSession.ended_at) < sa.func.now() - _KEPT, col(EndedSession.ended_at))
+# Counters of accounts with no failed sign-in for a day.
 _ATTEMPTS = _bite(
-    table_of(FailedAttempt), col(FailedAttempt.failed_at) < func.now() - _KEPT, col(FailedAttempt.failed_at)
+    table_of(FailedAttempt), col(FailedAttempt.failed_at) < sa.func.now() - _KEPT, col(FailedAttempt.failed_at)
 )
-_ERASED = select(col(User.id)).where(col(User.erased_at).is_not(None)).limit(literal(100))
-_FORGET_USER = delete(User).where(col(User.id) == bindparam("owner_id"), col(User.erased_at).is_not(None))
+_ERASED = sa.select(col(User.id)).where(col(User.erased_at).is_not(None)).limit(sa.literal(100))
+_FORGET_USER = sa.delete(User).where(col(User.id) == sa.bindparam("owner_id"), col(User.erased_at).is_not(None))
 
 
 class Cleanup:
-    """Deletes what is past: each kind in a task of its own, so that one that fails or has much to do stops no other."""
+    """Deletes what is old. Each kind has a task of its own, so that a failing or slow one does not stop the others."""
 
     def __init__(self, database: Database, access_token_seconds: int) -> None:
         self._database = database
@@ -84,26 +74,26 @@ class Cleanup:
         self._finishing: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Delete what is past now, and from time to time, until cancelled."""
+        """Delete what is old every SWEEP_SECONDS, until cancelled."""
         await asyncio.gather(*(self._repeat(sweep) for sweep in self._sweeps))
 
     async def sweep(self) -> None:
-        """Delete all that is past. Raises what the first sweep that fails raises, after the others."""
+        """Delete all that is old. Raises the first error, after all sweeps have ended."""
         done = await asyncio.gather(*(sweep() for sweep in self._sweeps), return_exceptions=True)
         for error in done:
             if isinstance(error, BaseException):
                 raise error
 
     async def erase(self, owner_id: UUID) -> None:
-        """Delete what the erased account owns, and its row; what takes longer than ERASE_SECONDS, afterwards."""
+        """Delete the rows of an erased account; after ERASE_SECONDS this goes on in the background."""
         if not await self._erase(owner_id, until=time.monotonic() + ERASE_SECONDS):
-            # In a context of its own: it goes on when the client of this request has gone.
+            # In a context of its own, so that it goes on when the client of this request has gone.
             task = asyncio.create_task(self._finish(owner_id), context=Context())
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
 
     async def _finish(self, owner_id: UUID) -> None:
-        """Delete the rest of an erased account. Where it fails, a sweep does."""
+        """Delete the rest of an erased account. If this fails, the next sweep does it."""
         try:
             await self._erase(owner_id)
         except Exception as error:
@@ -122,8 +112,8 @@ class Cleanup:
         await self._database.write(_FORGET_USER, owner_id=owner_id)
         return True
 
-    async def _delete(self, bite: Select[Any], until: float = float("inf"), **parameters: Any) -> bool:
-        """Delete bite by bite, and let others work for as long after each; say whether it was done in time."""
+    async def _delete(self, bite: sa.Select[Any], until: float = float("inf"), **parameters: Any) -> bool:
+        """Delete until nothing is left, with a pause after each statement. Say whether it was done in time."""
         while (begun_at := time.monotonic()) < until:
             ((deleted,),) = await self._database.write(bite, **parameters)
             if deleted < BITE_ROWS:
@@ -139,3 +129,11 @@ class Cleanup:
             except Exception as error:
                 logger.warning("cannot delete what is past: %s", type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+async def get_cleanup(request: Request) -> Cleanup:
+    cleanup: Cleanup = request.app.state.cleanup
+    return cleanup
+
+
+AccountCleanup: TypeAlias = Annotated[Cleanup, Depends(get_cleanup)]

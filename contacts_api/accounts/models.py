@@ -1,43 +1,42 @@
-"""Users and their sessions: the tables, and what goes in and out over HTTP."""
+"""Users and their sessions: the tables, and the bodies of requests and answers."""
 
 import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, JsonValue, StringConstraints
+import sqlalchemy as sa
+from pydantic import AfterValidator, StringConstraints
 from pydantic import Field as Rule
-from sqlalchemy import DateTime, Index, String, func, text
 from sqlmodel import Field, SQLModel
-from sqlmodel._compat import SQLModelConfig
 from uuid_utils.compat import uuid7
 
-from contacts_api.bodies import Body
+from contacts_api.bodies import Body, with_example
 from contacts_api.text import OneLine, Timestamp, Trimmed, is_plain_address, read_address
 
 
 def _stamped(*, index: bool = False) -> Any:
-    return Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()}, index=index)
+    return Field(sa_type=sa.DateTime(timezone=True), sa_column_kwargs={"server_default": sa.func.now()}, index=index)
 
 
 class User(SQLModel, table=True):
     """An account. `is_superuser` and `is_verified` are there because fastapi-users asks for them."""
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
-    email: str = Field(sa_type=String(320), unique=True)
+    email: str = Field(sa_type=sa.String(320), unique=True)
     hashed_password: str
     is_active: bool = True
     is_superuser: bool = False
     is_verified: bool = False
     created_at: datetime = _stamped()
-    # When it was deleted: the row goes when all that it owns has gone.
-    erased_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    # When the user deleted the account. Its row is deleted last, after all that it owns.
+    erased_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
-    __table_args__ = (Index("ix_user_erased_at", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),)
+    __table_args__ = (sa.Index("ix_user_erased_at", "erased_at", postgresql_where=sa.text("erased_at IS NOT NULL")),)
 
 
 class AuthSession(SQLModel, table=True):
-    """What a sign-in opens. Its tokens are not stored: `seq` says which refresh token is the newest."""
+    """A session, opened by a sign-in. Its tokens are not stored; `seq` is the number of the newest refresh token."""
 
     __tablename__ = "auth_session"
 
@@ -46,12 +45,12 @@ class AuthSession(SQLModel, table=True):
     seq: int = 0
     created_at: datetime = _stamped()
     refreshed_at: datetime = _stamped()
-    expires_at: datetime = Field(sa_type=DateTime(timezone=True), index=True)
+    expires_at: datetime = Field(sa_type=sa.DateTime(timezone=True), index=True)
     user_agent: str | None = None
 
 
 class EndedSession(SQLModel, table=True):
-    """A session that ended while its access token may still live. No foreign key: it outlives its account."""
+    """A session that has ended while its access token may still be valid. No foreign key: it outlives its account."""
 
     __tablename__ = "ended_session"
 
@@ -60,14 +59,14 @@ class EndedSession(SQLModel, table=True):
 
 
 class FailedAttempt(SQLModel, table=True):
-    """How many wrong passwords an account has been tried with in a row, and until when it waits."""
+    """How many wrong passwords in a row were tried for an account, and until when it is blocked."""
 
     __tablename__ = "failed_attempt"
 
     key: bytes = Field(primary_key=True)
     failures: int
     failed_at: datetime = _stamped(index=True)
-    blocked_until: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    blocked_until: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
 
 def normalize_email(text: str) -> str:
@@ -90,66 +89,61 @@ Password = Annotated[
     OneLine,
     Rule(json_schema_extra={"format": "password"}),
 ]
-# What proves who someone is keeps no rule of its own: breaking one would tell it from a wrong password.
+# No rules here: a password that breaks one must get the same answer as a wrong one.
 Secret = Annotated[str, Rule(json_schema_extra={"format": "password"})]
 
 _AN_EMAIL = "ada@example.com"
 _A_PASSWORD = "correct horse battery staple"  # noqa: S105 (an example)
 
 
-def _body(**example: JsonValue) -> SQLModelConfig:
-    return SQLModelConfig(json_schema_extra={"examples": [example]})
-
-
 class UserCreate(Body):
-    model_config = _body(email=_AN_EMAIL, password=_A_PASSWORD)
+    model_config = with_example(email=_AN_EMAIL, password=_A_PASSWORD)
 
     email: EmailAddress
     password: Password
 
 
 class UserUpdate(Body):
-    """What is to change, and the password of today."""
+    """The changes, and the current password."""
 
-    model_config = _body(current_password=_A_PASSWORD, email="ada.lovelace@example.com")
+    model_config = with_example(current_password=_A_PASSWORD, email="ada.lovelace@example.com")
 
     current_password: Secret
-    email: EmailAddress = Field(default_factory=str)
-    password: Password = Field(default_factory=str)
+    # A null is refused: only who leaves a member out gets the default.
+    email: EmailAddress = Field(default=None)
+    password: Password = Field(default=None)
 
 
 class PasswordCheck(Body):
-    model_config = _body(current_password=_A_PASSWORD)
+    model_config = with_example(current_password=_A_PASSWORD)
 
     current_password: Secret
 
 
 class Credentials(Body):
-    model_config = _body(email=_AN_EMAIL, password=_A_PASSWORD)
+    model_config = with_example(email=_AN_EMAIL, password=_A_PASSWORD)
 
     email: str
     password: Secret
 
 
 class RefreshRequest(Body):
-    model_config = _body(refresh_token="the one you were given last")  # noqa: S106
+    model_config = with_example(refresh_token="the one you were given last")  # noqa: S106
 
     refresh_token: Secret
 
 
 class TokenRequest(Body):
-    """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6); what names a client is ignored."""
+    """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6). The name and secret of a client are ignored."""
 
-    model_config = _body(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)
+    model_config = with_example(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)
 
     grant_type: Literal["password", "refresh_token"]
-    # The docs page fills a form in from the examples of its fields, unless they have defaults.
-    username: str = Field(
-        default_factory=str,
-        description="Your e-mail address, with `grant_type=password`.",
-        schema_extra={"examples": [_AN_EMAIL]},
-    )
-    password: Secret = Field(default_factory=str, schema_extra={"examples": [_A_PASSWORD]})
+    # The docs page fills in the examples of fields that have no default in the document.
+    username: Annotated[
+        str, Rule(description="Your e-mail address, with `grant_type=password`.", examples=[_AN_EMAIL])
+    ] = Field(default=None)
+    password: Annotated[Secret, Rule(examples=[_A_PASSWORD])] = Field(default=None)
     refresh_token: Secret = ""
     scope: str = ""
     client_id: str = ""
@@ -164,7 +158,7 @@ class UserPublic(SQLModel):
 
 
 class TokenPair(SQLModel):
-    """Two JWTs: one that opens the API for `expires_in` seconds, and one to get the next pair with."""
+    """An access token, valid for `expires_in` seconds, and a refresh token to get the next pair with. Both are JWTs."""
 
     access_token: str
     refresh_token: str

@@ -1,43 +1,31 @@
-"""Registration, signing in and out, and one's own account."""
+"""Registration, signing in and out, and your own account."""
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.exceptions import RequestValidationError
 
+from contacts_api.accounts import models
 from contacts_api.accounts.attempts import TooManyAttempts
-from contacts_api.accounts.models import (
-    Credentials,
-    PasswordCheck,
-    RefreshRequest,
-    SessionList,
-    TokenPair,
-    TokenRequest,
-    User,
-    UserCreate,
-    UserPublic,
-    UserUpdate,
-)
-from contacts_api.accounts.sessions import InvalidRefreshToken
+from contacts_api.accounts.cleanup import AccountCleanup
+from contacts_api.accounts.models import TokenPair, User, UserPublic
+from contacts_api.accounts.passwords import WeakPassword
+from contacts_api.accounts.sessions import InvalidRefreshToken, OpenSessions
+from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.accounts.users import (
-    AccountCleanup,
     BadCredentials,
     CurrentUser,
     EmailTaken,
-    InvalidToken,
+    IfRegistrationIsOpen,
     Issuer,
-    OpenSessions,
-    Owner,
     RegistrationClosed,
     Users,
-    WeakPassword,
     WrongPassword,
-    require_open_registration,
 )
-from contacts_api.errors import (
-    DATABASE_ERRORS,
+from contacts_api.handlers import DATABASE_ERRORS, problem_of
+from contacts_api.problems import (
+    Busy,
     DatabaseUnavailable,
     InternalError,
     Invalid,
@@ -45,11 +33,8 @@ from contacts_api.errors import (
     Problem,
     Unauthorized,
     documented,
-    problem_of_database_error,
-    validation_problem,
 )
-from contacts_api.http import Route
-from contacts_api.waiting import Busy
+from contacts_api.routing import Handler, Route
 
 
 class SessionNotFound(NotFound):
@@ -57,36 +42,33 @@ class SessionNotFound(NotFound):
 
 
 class TokenRoute(Route):
-    """A route whose problems are OAuth 2.0 error responses, too (RFC 6749, 5.2)."""
+    """A route whose problems are OAuth 2.0 error responses as well (RFC 6749, 5.2)."""
 
     ERRORS: ClassVar = {401: "invalid_grant", 429: "temporarily_unavailable", 503: "temporarily_unavailable"}
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def handle_as_oauth(request: Request) -> Response:
             try:
                 return await handle(request)
-            except RequestValidationError as error:
-                problem: Problem = validation_problem(error)
-            except Problem as error:
-                problem = error
-            except DATABASE_ERRORS as error:
-                problem = problem_of_database_error(error)
+            except (Problem, RequestValidationError, *DATABASE_ERRORS) as error:
+                problem = problem_of(error)
                 if isinstance(problem, InternalError):
                     raise
-            problem.members["error"] = self.ERRORS.get(problem.status, "invalid_request")
-            problem.members["error_description"] = problem.detail
-            raise problem
+                problem.body["error"] = self.ERRORS.get(problem.status, "invalid_request")
+                problem.body["error_description"] = problem.detail
+                raise problem from None
 
         return handle_as_oauth
 
 
 _ALWAYS = documented(DatabaseUnavailable, Busy)
+_SIGNED_IN = documented(Unauthorized, InvalidToken)
 
 auth = APIRouter(prefix="/auth", tags=["auth"], route_class=Route, responses=_ALWAYS)
 token = APIRouter(prefix="/auth", tags=["auth"], route_class=TokenRoute, responses=_ALWAYS)
-users = APIRouter(prefix="/users", tags=["users"], route_class=Route, responses=_ALWAYS)
+users = APIRouter(prefix="/users", tags=["users"], route_class=Route, responses={**_ALWAYS, **_SIGNED_IN})
 
 
 @auth.post(
@@ -94,46 +76,46 @@ users = APIRouter(prefix="/users", tags=["users"], route_class=Route, responses=
     status_code=201,
     response_model=UserPublic,
     responses=documented(RegistrationClosed, EmailTaken, WeakPassword),
-    dependencies=[Depends(require_open_registration)],
+    dependencies=[IfRegistrationIsOpen],
 )
-async def register(new: UserCreate, users: Users) -> User:
-    """Create an account, with an e-mail address that has none and a password of 8 to 128 characters."""
+async def register(new: models.UserCreate, users: Users) -> User:
+    """Create an account. Its password has 8 to 128 characters."""
     return await users.register(new)
 
 
 @auth.post("/login", responses=documented(BadCredentials, TooManyAttempts))
-async def login(credentials: Credentials, issuer: Issuer) -> TokenPair:
+async def login(credentials: models.Credentials, issuer: Issuer) -> TokenPair:
     """Sign in with e-mail address and password."""
     return await issuer.sign_in(credentials.email, credentials.password)
 
 
 @token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken, TooManyAttempts))
-async def issue_token(form: Annotated[TokenRequest, Form()], issuer: Issuer) -> TokenPair:
-    """Sign in, or refresh, as OAuth 2.0 clients do: with a form. The Authorize button of this page uses it."""
+async def issue_token(form: Annotated[models.TokenRequest, Form()], issuer: Issuer) -> TokenPair:
+    """Sign in or refresh with an OAuth 2.0 form. The Authorize button of this page does so."""
     if form.grant_type == "refresh_token":
         return await issuer.refresh(form.refresh_token)
-    return await issuer.sign_in(form.username, form.password)
+    return await issuer.sign_in(form.username or "", form.password or "")
 
 
 @auth.post("/refresh", responses=documented(InvalidRefreshToken))
-async def refresh(body: RefreshRequest, issuer: Issuer) -> TokenPair:
+async def refresh(body: models.RefreshRequest, issuer: Issuer) -> TokenPair:
     """Get the next pair of tokens.
 
-    A refresh token is for one use. Used again within ten seconds it gives the same pair again, for a retry;
-    later it ends the session, since someone else may have it.
+    A refresh token works once. Within ten seconds a second use returns the same pair, so that a retry is safe.
+    After that it ends the session, because the token may have been stolen.
     """
     return await issuer.refresh(body.refresh_token)
 
 
-@auth.post("/logout", status_code=204, response_class=Response, responses=documented(Unauthorized, InvalidToken))
+@auth.post("/logout", status_code=204, response_class=Response, responses=_SIGNED_IN)
 async def logout(owner: Owner, sessions: OpenSessions) -> None:
-    """Sign out: the tokens of this session stop working."""
+    """Sign out. The tokens of this session stop working."""
     await sessions.end(owner.user_id, only=owner.session_id)
 
 
-@auth.get("/sessions", response_model=SessionList, responses=documented(Unauthorized, InvalidToken))
+@auth.get("/sessions", response_model=models.SessionList, responses=_SIGNED_IN)
 async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
-    """List where you are signed in, the oldest sign-in first."""
+    """List your sessions, the oldest first."""
     rows = await sessions.list(owner.user_id)
     return {"items": [{**row, "current": row.id == owner.session_id} for row in rows]}
 
@@ -142,21 +124,21 @@ async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
     "/sessions/{session_id:uuid}",
     status_code=204,
     response_class=Response,
-    responses=documented(Unauthorized, InvalidToken, SessionNotFound),
+    responses=documented(SessionNotFound, onto=_SIGNED_IN),
 )
 async def end_session(session_id: UUID, owner: Owner, sessions: OpenSessions) -> None:
-    """Sign out of one of your sessions."""
+    """End one of your sessions."""
     if not await sessions.end(owner.user_id, only=session_id):
         raise SessionNotFound
 
 
-@auth.delete("/sessions", status_code=204, response_class=Response, responses=documented(Unauthorized, InvalidToken))
+@auth.delete("/sessions", status_code=204, response_class=Response, responses=_SIGNED_IN)
 async def end_all_sessions(owner: Owner, sessions: OpenSessions) -> None:
-    """Sign out everywhere, here too."""
+    """Sign out everywhere, this session included."""
     await sessions.end(owner.user_id)
 
 
-@users.get("/me", response_model=UserPublic, responses=documented(Unauthorized, InvalidToken))
+@users.get("/me", response_model=UserPublic)
 async def get_me(user: CurrentUser) -> User:
     """Return your account."""
     return user
@@ -165,10 +147,10 @@ async def get_me(user: CurrentUser) -> User:
 @users.patch(
     "/me",
     response_model=UserPublic,
-    responses=documented(Unauthorized, InvalidToken, WrongPassword, EmailTaken, WeakPassword, TooManyAttempts),
+    responses=documented(WrongPassword, EmailTaken, WeakPassword, TooManyAttempts),
 )
-async def update_me(changes: UserUpdate, user: CurrentUser, owner: Owner, users: Users) -> User:
-    """Change your e-mail address, your password or both; all your other sessions end."""
+async def update_me(changes: models.UserUpdate, user: CurrentUser, owner: Owner, users: Users) -> User:
+    """Change your e-mail address, your password or both. All your other sessions end."""
     if not (changes.email or changes.password):
         raise Invalid.field("body", code="nothing_to_change", detail="Give a new email, a new password or both.")
     return await users.change(user, changes, owner.session_id)
@@ -178,9 +160,11 @@ async def update_me(changes: UserUpdate, user: CurrentUser, owner: Owner, users:
     "/me/delete",
     status_code=204,
     response_class=Response,
-    responses=documented(Unauthorized, InvalidToken, WrongPassword, TooManyAttempts),
+    responses=documented(WrongPassword, TooManyAttempts),
 )
-async def delete_me(confirmation: PasswordCheck, user: CurrentUser, users: Users, cleanup: AccountCleanup) -> None:
-    """Delete your account, with all your contacts."""
+async def delete_me(
+    confirmation: models.PasswordCheck, user: CurrentUser, users: Users, cleanup: AccountCleanup
+) -> None:
+    """Delete your account and all your contacts."""
     await users.erase(user, confirmation.current_password)
     await cleanup.erase(user.id)

@@ -1,26 +1,15 @@
-"""Sessions in the database: opened by a sign-in, rotated by a refresh, ended for every worker."""
+"""Sessions: a sign-in opens one, a refresh rotates its tokens, and its end reaches every worker within a second."""
 
 import asyncio
 import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Integer,
-    Interval,
-    String,
-    Uuid,
-    bindparam,
-    delete,
-    func,
-    literal,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
+from fastapi import Depends, Request
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlmodel import col
@@ -28,7 +17,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.models import AuthSession, EndedSession, User
 from contacts_api.database import Database, Row, table_of
-from contacts_api.errors import Unauthorized
+from contacts_api.problems import Unauthorized
 from contacts_api.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,26 +29,26 @@ FRESH_SECONDS = 1.0
 MAX_SESSIONS = 100
 
 _SESSION = table_of(AuthSession)
-_OWN = (_SESSION.c.user_id == bindparam("owner_id"), _SESSION.c.id == bindparam("session_id"))
-_LIVE = _SESSION.c.expires_at > func.now()
-_IDLE = bindparam("idle", type_=Interval)
-_LIFETIME = bindparam("lifetime", type_=Interval)
+_OWN = (_SESSION.c.user_id == sa.bindparam("owner_id"), _SESSION.c.id == sa.bindparam("session_id"))
+_LIVE = _SESSION.c.expires_at > sa.func.now()
+_IDLE = sa.bindparam("idle", type_=sa.Interval)
+_LIFETIME = sa.bindparam("lifetime", type_=sa.Interval)
 
-# The lock makes a change of the password wait for us, or us for it: no sign-in with the old one survives it.
+# The lock orders sign-ins and changes of the password: no session opened with the old one survives the change.
 _OPEN = (
     insert(_SESSION)
     .from_select(
         ["user_id", "id", "seq", "expires_at", "user_agent"],
-        select(
+        sa.select(
             col(User.id),
-            bindparam("session_id", type_=Uuid),
-            literal(0),
-            func.now() + func.least(_IDLE, _LIFETIME),
-            bindparam("user_agent", type_=String),
+            sa.bindparam("session_id", type_=sa.Uuid),
+            sa.literal(0),
+            sa.func.now() + sa.func.least(_IDLE, _LIFETIME),
+            sa.bindparam("user_agent", type_=sa.String),
         )
         .where(
-            col(User.id) == bindparam("owner_id"),
-            col(User.hashed_password) == bindparam("hashed_password"),
+            col(User.id) == sa.bindparam("owner_id"),
+            col(User.hashed_password) == sa.bindparam("hashed_password"),
             col(User.is_active),
         )
         .with_for_update(read=True),
@@ -67,53 +56,53 @@ _OPEN = (
     .returning(_SESSION)
 )
 _ROTATE = (
-    update(_SESSION)
-    .where(*_OWN, _SESSION.c.seq == bindparam("presented"), _LIVE)
+    sa.update(_SESSION)
+    .where(*_OWN, _SESSION.c.seq == sa.bindparam("presented"), _LIVE)
     .values(
         seq=_SESSION.c.seq + 1,
-        refreshed_at=func.now(),
-        expires_at=func.least(func.now() + _IDLE, _SESSION.c.created_at + _LIFETIME),
+        refreshed_at=sa.func.now(),
+        expires_at=sa.func.least(sa.func.now() + _IDLE, _SESSION.c.created_at + _LIFETIME),
     )
     .returning(_SESSION)
 )
-_CURRENT = select(
-    _SESSION, (_SESSION.c.refreshed_at > func.now() - timedelta(seconds=GRACE_SECONDS)).label("in_grace")
+_CURRENT = sa.select(
+    _SESSION, (_SESSION.c.refreshed_at > sa.func.now() - timedelta(seconds=GRACE_SECONDS)).label("in_grace")
 ).where(*_OWN, _LIVE)
-_of_owner = _SESSION.c.user_id == bindparam("owner_id")
+_of_owner = _SESSION.c.user_id == sa.bindparam("owner_id")
 
 
-def _end(*conditions: ColumnElement[bool]) -> ReturningInsert[tuple[UUID]]:
+def _end(*conditions: sa.ColumnElement[bool]) -> ReturningInsert[tuple[UUID]]:
     """Return the statement that ends the sessions of `owner_id` that meet these conditions, and returns their ids."""
-    ended = delete(_SESSION).where(_of_owner, *conditions).returning(_SESSION.c.id).cte("ended")
+    ended = sa.delete(_SESSION).where(_of_owner, *conditions).returning(_SESSION.c.id).cte("ended")
     return (
         insert(table_of(EndedSession))
-        .from_select(["id"], select(ended.c.id), include_defaults=False)
+        .from_select(["id"], sa.select(ended.c.id), include_defaults=False)
         .on_conflict_do_nothing()
         .returning(col(EndedSession.id))
     )
 
 
 END = _end(
-    or_(bindparam("only", type_=Uuid).is_(None), _SESSION.c.id == bindparam("only", type_=Uuid)),
-    or_(bindparam("but", type_=Uuid).is_(None), _SESSION.c.id != bindparam("but", type_=Uuid)),
+    sa.or_(sa.bindparam("only", type_=sa.Uuid).is_(None), _SESSION.c.id == sa.bindparam("only", type_=sa.Uuid)),
+    sa.or_(sa.bindparam("but", type_=sa.Uuid).is_(None), _SESSION.c.id != sa.bindparam("but", type_=sa.Uuid)),
 )
 """End the sessions of `owner_id`: all, `only` one, or all `but` one. Returns the id of one that ended."""
 
-_newest_first = select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.created_at.desc(), _SESSION.c.id.desc())
-_END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(literal(MAX_SESSIONS, Integer))))
-_LIST = select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
-_IS_LIVE = select(literal(1)).where(*_OWN, _LIVE)
-# The one statement that names no owner: every worker has to know of every ending.
-_ENDED_IDS = select(func.array_agg(col(EndedSession.id)))
+_newest_first = sa.select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.created_at.desc(), _SESSION.c.id.desc())
+_END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSIONS, sa.Integer))))
+_LIST = sa.select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
+_IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
+# The one statement that names no owner: every worker needs the ended sessions of all users.
+_ENDED_IDS = sa.select(sa.func.array_agg(col(EndedSession.id)))
 
 
 class InvalidRefreshToken(Unauthorized):
-    code, title = "invalid_refresh_token", "The refresh token is not valid (any more); sign in again"
+    code, title = "invalid_refresh_token", "The refresh token is invalid or no longer valid; sign in again"
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token says: whose session it belongs to and, for a refresh token, its place in the sequence."""
+    """The claims of a token: its session and, for a refresh token, its place in the sequence (`seq`)."""
 
     user_id: UUID
     session_id: UUID
@@ -122,7 +111,7 @@ class Claims:
 
 
 class Sessions:
-    """The sessions of all users: rows that only single statements change."""
+    """The sessions of all users. Each change is a single statement."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -134,7 +123,7 @@ class Sessions:
     async def open(self, user: User, user_agent: str | None) -> Row | None:
         """Return the row of a new session; None if the account has changed since `user` was read.
 
-        Of more than MAX_SESSIONS the oldest ends.
+        Ends the oldest session if there are more than MAX_SESSIONS.
         """
         rows = await self._database.write(
             _OPEN,
@@ -144,15 +133,15 @@ class Sessions:
             user_agent=user_agent,
             **self._lifetimes,
         )
-        # Only now, so that of several that are opened at once, the last one sees all others.
+        # Afterwards, so that of several sign-ins at once the last one counts all sessions.
         await self._database.write(_END_OLDEST, owner_id=user.id)
         return rows[0] if rows else None
 
     async def rotate(self, claims: Claims) -> Row:
-        """Return the row after the refresh that `claims` ask for.
+        """Return the row of the session after a refresh with the token of these claims.
 
-        The newest token moves the sequence on; its parent, within the grace, finds it moved already.
-        Anything older has been stolen, from us or by us: the session ends before InvalidRefreshToken is raised.
+        The newest token raises `seq`. Its parent, within GRACE_SECONDS, returns the row as it is (a retry).
+        Anything older has been stolen: the session ends, and InvalidRefreshToken is raised after that is committed.
         """
         own = {"owner_id": claims.user_id, "session_id": claims.session_id}
         rotated = await self._database.write(_ROTATE, presented=claims.seq, **own, **self._lifetimes)
@@ -176,7 +165,7 @@ class Sessions:
 
 
 class EndedSessions:
-    """One worker's copy of the sessions that ended within an access token's lifetime."""
+    """A worker's copy of the sessions that ended while their access tokens are still valid."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -184,7 +173,7 @@ class EndedSessions:
         self._read_at = float("-inf")
 
     async def has_ended(self, claims: Claims) -> bool:
-        """Say whether the session has ended. Asks the database only where the copy has grown old."""
+        """Say whether the session has ended. Asks the database only if the copy is older than FRESH_SECONDS."""
         if time.monotonic() - self._read_at <= FRESH_SECONDS:
             return claims.session_id in self._ids
         return not await self._database.read(_IS_LIVE, owner_id=claims.user_id, session_id=claims.session_id)
@@ -195,7 +184,7 @@ class EndedSessions:
             try:
                 await self.refresh()
             except Exception as error:
-                # Whatever it is, the next look may succeed; without one, every request looks its session up.
+                # The next attempt may succeed. Until then every request looks up its own session.
                 logger.warning("cannot read the ended sessions: %s", type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
 
@@ -204,3 +193,11 @@ class EndedSessions:
         ((ids,),) = await self._database.read(_ENDED_IDS)
         self._ids = frozenset(ids or ())
         self._read_at = asked_at
+
+
+async def get_sessions(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
+
+
+OpenSessions: TypeAlias = Annotated[Sessions, Depends(get_sessions)]

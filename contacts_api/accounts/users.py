@@ -1,47 +1,39 @@
-"""All that fastapi-users does for us: the user manager, the hashing of passwords, the JWT strategy."""
+"""Accounts: the user manager of fastapi-users, and its database."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from functools import cache, lru_cache
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
-import jwt
+import sqlalchemy as sa
 from fastapi import Depends, Request, Response
-from fastapi.openapi.models import OAuth2 as OAuth2Model
-from fastapi.openapi.models import OAuthFlowPassword, OAuthFlows
 from fastapi.security import OAuth2PasswordRequestForm
-from fastapi.security.base import SecurityBase
 from fastapi_users import BaseUserManager, UUIDIDMixin
-from fastapi_users.authentication import JWTStrategy
 from fastapi_users.db import BaseUserDatabase
-from fastapi_users.jwt import generate_jwt
-from fastapi_users.password import PasswordHelper
-from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic_core import PydanticCustomError
-from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from contacts_api.accounts.attempts import Attempts, key_of
-from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
-from contacts_api.accounts.sessions import END, LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken, Sessions
-from contacts_api.database import Database, Row
-from contacts_api.errors import Conflict, FieldError, Invalid, Problem, Unauthorized
-from contacts_api.settings import Settings
-from contacts_api.waiting import Places
+from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
+from contacts_api.accounts.sessions import END, Sessions
+from contacts_api.accounts.tokens import InvalidToken, Owner, Tokens
+from contacts_api.database import Database, table_of
+from contacts_api.problems import Conflict, Problem, Unauthorized
 
-
-class InvalidToken(Unauthorized):
-    code, title = "invalid_token", "The access token is not valid (any more)"
+_USER = table_of(User)
+_BY_ID = sa.select(_USER).where(_USER.c.id == sa.bindparam("id"))
+_BY_EMAIL = sa.select(_USER).where(_USER.c.email == sa.bindparam("email"))
+# Not FOR UPDATE: that would wait for a running import, whose contacts hold a lock on the key of their owner.
+_LOCK = sa.select(User).where(col(User.id) == sa.bindparam("id"), col(User.is_active)).with_for_update(key_share=True)
+_UPGRADE = (
+    sa.update(_USER)
+    .where(_USER.c.id == sa.bindparam("user_id"), _USER.c.hashed_password == sa.bindparam("current"))
+    .values(hashed_password=sa.bindparam("upgraded"))
+)
 
 
 class BadCredentials(Unauthorized):
@@ -53,82 +45,43 @@ class WrongPassword(Problem):
 
 
 class EmailTaken(Conflict):
-    code, title = "email_taken", "There is an account with this e-mail address"
-
-
-class WeakPassword(Invalid):
-    code, title = "weak_password", "The password is too easy to guess"
-
-    def __init__(self, detail: str | None = None) -> None:
-        detail = detail or f"{self.title}."
-        super().__init__(detail, errors=[FieldError(loc=["body", "password"], code=self.code, detail=detail)])
-
-
-# A hash takes a core some 25 ms: who comes last into a full queue has a turn in time.
-HASHES_WAITING = 64
-HASHING_SECONDS = 4.0
+    code, title = "email_taken", "There is already an account with this e-mail address"
 
 
 class RegistrationClosed(Problem):
-    status, code, title = 403, "registration_closed", "This server takes no new accounts"
-
-
-@cache
-def common_passwords() -> frozenset[str]:
-    lines = (Path(__file__).parent / "common_passwords.txt").read_text().splitlines()
-    return frozenset(line for line in lines if not line.startswith("#"))
-
-
-class PasswordHasher:
-    """Hashes passwords (argon2id, RFC 9106) in threads of its own, so that nothing else waits for it.
-
-    Its parameters are among those that OWASP's ASVS 5 lists: 19 MiB, two passes, one lane.
-    """
-
-    def __init__(self, threads: int) -> None:
-        argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        # Whoever checks a password holds a place from looking up the failures so far to counting
-        # its own: of a thousand guesses at once, no more than there are places go uncounted.
-        self.places = Places(threads, waiting=HASHES_WAITING * threads, seconds=HASHING_SECONDS)
-        self._helper = PasswordHelper(PasswordHash((argon2id,)))
-        self._threads = ThreadPoolExecutor(threads, "hashing")
-        self._nobodys = self._helper.hash(self._helper.generate())
-
-    async def hash(self, password: str) -> str:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._helper.hash, password)
-
-    async def verify(self, password: str, hashed_password: str | None) -> tuple[bool, str | None]:
-        """Say whether the password is right, and give its stronger hash where the stored one is weak.
-
-        With no hash to compare to, it takes as long, and is wrong.
-        """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._helper.verify_and_update, password, hashed_password or self._nobodys
-        )
+    status, code, title = 403, "registration_closed", "This server does not accept new accounts"
 
 
 class UserDatabase(BaseUserDatabase[User, UUID]):
-    """The users, each call in a transaction of its own: no connection is held from one to the next."""
+    """The users. Each call is a statement or a transaction of its own: no connection is held between calls."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, id: UUID) -> User | None:  # noqa: A002 (its name in fastapi-users)
-        async with self._database.session() as session:
-            return await session.get(User, id)
+        return await self._find(_BY_ID, id=id)
 
     async def get_by_email(self, email: str) -> User | None:
         """Look the address up as it is stored: folding it in SQL would follow the database's locale."""
-        async with self._database.session() as session:
-            return (await session.execute(select(User).where(col(User.email) == email))).scalar_one_or_none()
+        return await self._find(_BY_EMAIL, email=email)
 
     async def create(self, create_dict: dict[str, Any]) -> User:
+        user = User(**create_dict)
         async with self._database.session() as session:
-            return await SQLAlchemyUserDatabase(session, User).create(create_dict)
+            session.add(user)
+        return user
+
+    async def _find(self, statement: sa.Select[Any], **parameters: Any) -> User | None:
+        rows = await self._database.read(statement, **parameters)
+        return User(**rows[0]) if rows else None
 
 
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
-    """Accounts. Holds no connection while a password is hashed."""
+    """Accounts. Holds no connection while a password is hashed.
+
+    Registering, signing in and changing are ours: fastapi-users hashes on the event loop, lets two registrations
+    race, and changes a password without asking for the old one.
+    """
 
     def __init__(self, database: Database, hasher: PasswordHasher, attempts: Attempts) -> None:
         super().__init__(UserDatabase(database))
@@ -136,26 +89,17 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         self._hasher = hasher
         self._attempts = attempts
 
-    def refuse_weak(self, password: str, email: str) -> None:
-        """Raise WeakPassword for what is guessed first (NIST SP 800-63B, 3.1.1.2)."""
-        if password.casefold() in common_passwords():
-            raise WeakPassword("This password is one of the 3,000 commonest.")
-        if password.strip().casefold() == email.casefold():
-            raise WeakPassword("The password must not be the e-mail address.")
-
     async def register(self, new: UserCreate) -> User:
-        """Create an account. Raises WeakPassword, and EmailTaken: of two that race for an address, one gets it."""
-        self.refuse_weak(new.password, new.email)
+        """Create an account. Raises WeakPassword and EmailTaken."""
+        refuse_weak(new.password, new.email)
         async with self._hasher.places.place():
             hashed_password = await self._hasher.hash(new.password)
-        try:
+        with _refused_where_taken():
             return await self.user_db.create({"email": new.email, "hashed_password": hashed_password})
-        except IntegrityError as error:
-            raise _taken_or(error) from None
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
-        """Return the user. Raises BadCredentials, equal in words and time for every cause."""
-        key = self._sign_in_key(credentials.username)
+        """Return the user. Raises BadCredentials, with the same words and after the same time for every cause."""
+        key = _sign_in_key(credentials.username)
         async with self._hasher.places.place():
             await self._attempts.refuse_while_waiting(key)
             user = await self.find(credentials.username)
@@ -163,46 +107,46 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             if user is None or not is_right or not user.is_active:
                 await self._attempts.count_failure(key)
                 raise BadCredentials
-        await self._attempts.forget(key, self._confirmation_key(user))
+        await self._attempts.forget(key, _confirmation_key(user))
         if upgraded:
-            await self._upgrade(user, upgraded)
+            await self._database.write(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
+            user.hashed_password = upgraded
         return user
 
     async def change(self, user: User, changes: UserUpdate, session_id: UUID) -> User:
         """Change the address, the password or both, and end the sessions but `session_id`.
 
-        Raises WrongPassword and EmailTaken.
+        Raises WrongPassword, WeakPassword and EmailTaken.
         """
         if changes.password:
-            self.refuse_weak(changes.password, changes.email or user.email)
-        try:
+            refuse_weak(changes.password, changes.email or user.email)
+        with _refused_where_taken():
             async with self._confirmed(user, changes.current_password, changes.password) as (session, account):
                 if changes.email:
                     account.email = changes.email
                 await session.flush()
                 await session.execute(END, {"owner_id": account.id, "only": None, "but": session_id})
-        except IntegrityError as error:
-            raise _taken_or(error) from None
         return account
 
     async def erase(self, user: User, current_password: str) -> None:
-        """Mark the account as deleted: to everybody it is gone. Raises WrongPassword.
+        """Mark the account as deleted: from now on nobody can use or see it. Raises WrongPassword.
 
-        Cleanup deletes its rows, in bites: a million take longer than a request may.
+        Cleanup deletes the rows afterwards, a few thousand at a time: a million take longer than a request may.
         """
         async with self._confirmed(user, current_password) as (session, account):
-            await session.execute(END, _all_of(account))
-            # No address, so that nobody can sign in with it, and its own is free for the next account.
+            await session.execute(END, {"owner_id": account.id, "only": None, "but": None})
+            # No valid address, so that nobody can sign in, and the old one is free for a new account.
             account.email, account.hashed_password = f"erased {account.id}", ""
             account.is_active, account.erased_at = False, datetime.now(UTC)
 
     async def set_password(self, user: User, password: str) -> None:
-        """Set the password on the operator's word, and end all sessions. Raises WeakPassword."""
-        self.refuse_weak(password, user.email)
-        await self._attempts.forget(self._sign_in_key(user.email))
+        """Set the password without asking for the old one, and end all sessions. Raises WeakPassword."""
+        refuse_weak(password, user.email)
+        await self._attempts.forget(_sign_in_key(user.email))
         await self._set(user, hashed_password=await self._hasher.hash(password))
 
     async def set_active(self, user: User, is_active: bool) -> None:
+        """Activate the account, or deactivate it and end all its sessions."""
         await self._set(user, is_active=is_active)
 
     async def find(self, email: str) -> User | None:
@@ -213,68 +157,54 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def _set(self, user: User, **columns: Any) -> None:
         """Change the account, and end all its sessions unless it is activated."""
         async with self._database.session() as session:
-            await session.execute(update(User).where(col(User.id) == user.id).values(columns))
+            await session.execute(sa.update(User).where(col(User.id) == user.id).values(columns))
             if not columns.get("is_active"):
-                await session.execute(END, _all_of(user))
+                await session.execute(END, {"owner_id": user.id, "only": None, "but": None})
 
     @asynccontextmanager
     async def _confirmed(
-        self, user: User, current_password: str, new_password: str = ""
+        self, user: User, current_password: str, new_password: str | None = None
     ) -> AsyncIterator[tuple[AsyncSession, User]]:
-        """Yield the user whose password is `current_password`, locked and with the new one if there is one."""
+        """Open the transaction that changes an account, and commit it at the end of the `async with`.
+
+        Yields its session and the account, which is locked, has `current_password` and is given the new one.
+        Raises WrongPassword, and InvalidToken where the account has gone.
+        """
         while True:
             new_hash = await self._check(user, current_password, new_password)
             async with self._database.session() as session:
-                # The contacts that an import is creating keep the key, for as long as it takes.
-                query = select(User).where(col(User.id) == user.id, col(User.is_active)).with_for_update(key_share=True)
-                account = (await session.execute(query)).scalar_one_or_none()
+                account = await session.scalar(_LOCK, {"id": user.id})
                 if account is None:
                     raise InvalidToken
                 if account.hashed_password == user.hashed_password:
                     account.hashed_password = new_hash or account.hashed_password
                     yield session, account
                     return
-            # Another request has set a new hash meanwhile, perhaps of the same password.
+            # Another request has changed the hash meanwhile: check the password against the new one.
             user = account
 
-    async def _check(self, user: User, current_password: str, new_password: str) -> str | None:
-        """Return the hash of the new password, if it is new. Raises WrongPassword."""
-        key = self._confirmation_key(user)
+    async def _check(self, user: User, current_password: str, new_password: str | None) -> str | None:
+        """Check the current password, and return the hash of the new one, if it is new. Raises WrongPassword."""
+        keys = _confirmation_key(user), _sign_in_key(user.email)
         async with self._hasher.places.place():
-            await self._attempts.refuse_while_waiting(key)
+            await self._attempts.refuse_while_waiting(keys[0])
             is_right, _ = await self._hasher.verify(current_password, user.hashed_password)
             if not is_right:
-                # It counts against signing in, too; but who fails to sign in does not lock out who is signed in.
-                await self._attempts.count_failure(key, self._sign_in_key(user.email))
+                # It counts against signing in, too. The reverse would let strangers lock out who is signed in.
+                await self._attempts.count_failure(*keys)
                 raise WrongPassword
-            await self._attempts.forget(key, self._sign_in_key(user.email))
-            if new_password in ("", current_password):
+            await self._attempts.forget(*keys)
+            if new_password in (None, current_password):
                 return None
             return await self._hasher.hash(new_password)
 
-    @staticmethod
-    def _sign_in_key(email: str) -> bytes:
-        return key_of("sign-in", _normalized(email) or email)
 
-    @staticmethod
-    def _confirmation_key(user: User) -> bytes:
-        return key_of("confirmation", str(user.id))
-
-    async def _upgrade(self, user: User, hashed_password: str) -> None:
-        unchanged = (col(User.id) == user.id, col(User.hashed_password) == user.hashed_password)
-        async with self._database.session() as session:
-            await session.execute(update(User).where(*unchanged).values(hashed_password=hashed_password))
-        user.hashed_password = hashed_password
+def _sign_in_key(email: str) -> bytes:
+    return key_of("sign-in", _normalized(email) or email)
 
 
-def _all_of(user: User) -> dict[str, Any]:
-    """Return the parameters that make END end all sessions."""
-    return {"owner_id": user.id, "only": None, "but": None}
-
-
-def _taken_or(error: IntegrityError) -> Exception:
-    """Return EmailTaken where the unique index says so, and else the error itself."""
-    return EmailTaken() if getattr(error.orig, "sqlstate", None) == "23505" else error
+def _confirmation_key(user: User) -> bytes:
+    return key_of("confirmation", str(user.id))
 
 
 def _normalized(email: str) -> str | None:
@@ -285,108 +215,15 @@ def _normalized(email: str) -> str | None:
         return None
 
 
-class SessionStrategy(JWTStrategy[User, UUID]):
-    """fastapi-users' JWT strategy for one audience (HS256, RFC 7519), with a session behind each token."""
-
-    MAX_LENGTH = 2048
-
-    def __init__(
-        self,
-        secret: str,
-        audience: str,
-        seconds: int,
-        clock: Callable[[], datetime],
-        refusal: type[Unauthorized] = InvalidToken,
-    ) -> None:
-        super().__init__(secret, lifetime_seconds=seconds, token_audience=[audience])
-        self._seconds = seconds
-        self._clock = clock
-        self._refusal = refusal
-        # Checking a signature takes fifty times as long as finding out that it was checked.
-        self._decode_once = lru_cache(maxsize=8192)(self._decode)
-
-    def sign(self, session: Row, expires_at: int, **claims: int) -> str:
-        claims |= {"iat": int(session.refreshed_at.timestamp()), "exp": expires_at}
-        whose = {"sub": str(session.user_id), "sid": str(session.id), "aud": self.token_audience[0]}
-        return generate_jwt(whose | claims, self.encode_key, algorithm=self.algorithm)
-
-    def verify(self, token: str) -> Claims:
-        """Return what the token says. Raises a 401 unless it is ours, of this audience, and of today."""
-        if len(token) > self.MAX_LENGTH:
-            raise self._refusal
-        try:
-            claims = self._decode_once(token)
-        except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError):
-            raise self._refusal from None
-        if claims.expires_at + LEEWAY_SECONDS <= self._clock().timestamp():
-            raise self._refusal
-        return claims
-
-    def _decode(self, token: str) -> Claims:
-        payload = jwt.decode(
-            token,
-            str(self.decode_key),
-            algorithms=[self.algorithm],
-            audience=self.token_audience,
-            # The time is checked at each use, not only at the first.
-            options={"require": ["sub", "sid", "aud", "iat", "exp"], "verify_exp": False, "verify_iat": False},
-        )
-        # A setting that was lowered holds for the tokens of before, too: how a session ended is not kept for longer.
-        expires_at = min(_whole(payload["exp"]), _whole(payload["iat"]) + self._seconds)
-        seq = _whole(payload["seq"], bits=31) if "seq" in payload else None
-        return Claims(UUID(payload["sub"]), UUID(payload["sid"]), expires_at, seq)
-
-
-def _whole(claim: object, bits: int = 53) -> int:
-    """Return a claim that is a whole number of so many bits. Raises ValueError."""
-    if isinstance(claim, int) and not isinstance(claim, bool) and 0 <= claim < 2**bits:
-        return claim
-    raise ValueError("This is no whole number in range.")
-
-
-class Tokens:
-    """The pair of tokens of a session: a function of its row alone, so that a retry gets the same pair."""
-
-    def __init__(self, settings: Settings, secret: str, clock: Callable[[], datetime]) -> None:
-        self._access_seconds = settings.access_token_seconds
-        self.access = SessionStrategy(secret, "contacts:access", settings.access_token_seconds, clock)
-        self.refresh = SessionStrategy(
-            secret, "contacts:refresh", settings.refresh_token_seconds, clock, InvalidRefreshToken
-        )
-
-    def pair(self, session: Row) -> TokenPair:
-        issued_at, ends_at = int(session.refreshed_at.timestamp()), int(session.expires_at.timestamp())
-        expires_at = min(issued_at + self._access_seconds, ends_at)
-        return TokenPair(
-            access_token=self.access.sign(session, expires_at),
-            refresh_token=self.refresh.sign(session, ends_at, seq=session.seq),
-            expires_in=expires_at - issued_at,
-        )
-
-
-class BearerSession(SecurityBase):
-    """The session of the access token that a request bears (RFC 6750)."""
-
-    def __init__(self) -> None:
-        flow = OAuthFlowPassword(tokenUrl="auth/token", refreshUrl="auth/token")
-        self.model = OAuth2Model(flows=OAuthFlows(password=flow), description="Your e-mail address and password.")
-        self.scheme_name = "Account"
-
-    async def __call__(self, request: Request) -> Claims:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthorized
-        tokens: Tokens = request.app.state.tokens
-        ended: EndedSessions = request.app.state.ended_sessions
-        claims = tokens.access.verify(token.strip())
-        if await ended.has_ended(claims):
-            raise InvalidToken
-        return claims
-
-
-identify = BearerSession()
-Owner: TypeAlias = Annotated[Claims, Depends(identify)]
-"""Whoever signed in: `owner.user_id` belongs into every statement."""
+@contextmanager
+def _refused_where_taken() -> Iterator[None]:
+    """Raise EmailTaken where the unique index refuses an address."""
+    try:
+        yield
+    except IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) == "23505":
+            raise EmailTaken from None
+        raise
 
 
 async def get_users(request: Request) -> UserManager:
@@ -419,7 +256,7 @@ class TokenIssuer:
     async def sign_in(self, email: str, password: str) -> TokenPair:
         """Open a session. Raises BadCredentials."""
         session = None
-        # Where the account has changed since its password was checked, it is checked anew.
+        # None: the account has changed since its password was checked, so it is checked again.
         while session is None:
             user = await self._users.authenticate(OAuth2PasswordRequestForm(username=email, password=password))
             session = await self.sessions.open(user, self._user_agent)
@@ -437,22 +274,9 @@ async def get_token_issuer(request: Request, response: Response, users: Users) -
 Issuer: TypeAlias = Annotated[TokenIssuer, Depends(get_token_issuer)]
 
 
-async def get_sessions(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
-
-
-OpenSessions: TypeAlias = Annotated[Sessions, Depends(get_sessions)]
-
-
-async def get_cleanup(request: Request) -> Cleanup:
-    cleanup: Cleanup = request.app.state.cleanup
-    return cleanup
-
-
-AccountCleanup: TypeAlias = Annotated[Cleanup, Depends(get_cleanup)]
-
-
 async def require_open_registration(request: Request) -> None:
     if not request.app.state.settings.registration_open:
         raise RegistrationClosed
+
+
+IfRegistrationIsOpen = Depends(require_open_registration)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from contacts_api.calendar import queries
 from contacts_api.database import Database
-from contacts_api.errors import Unauthorized
+from contacts_api.problems import Unauthorized
 
 
 class InvalidFeedKey(Unauthorized):

@@ -3,26 +3,27 @@
 import asyncio
 from collections.abc import AsyncIterator
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from contacts_api import __version__
-from contacts_api.accounts.users import InvalidToken, Owner
+from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.answers import file_of, streamed, with_headers
 from contacts_api.calendar import icalendar, queries
 from contacts_api.calendar.feeds import InvalidFeedKey, find_feed, open_feed
 from contacts_api.calendar.models import FeedAddress, FeedQuery
-from contacts_api.contacts.routes import IfNoneMatch, names
 from contacts_api.database import Autocommit, Database
-from contacts_api.errors import DatabaseUnavailable, Unauthorized, documented
-from contacts_api.http import Route
+from contacts_api.etags import IfNoneMatch, etag_of, is_known
 from contacts_api.pagination import pages_of
-from contacts_api.waiting import Busy
+from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
+from contacts_api.query_parameters import QueryParameters
+from contacts_api.routing import Route
 
 FEED_SECONDS = 3600
+FeedKey: TypeAlias = Annotated[FeedQuery, Depends(QueryParameters(FeedQuery))]
 
 feeds = APIRouter(
     prefix="/contacts",
@@ -65,14 +66,12 @@ async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
         onto={**file_of("text/calendar; charset=utf-8", "ETag"), 304: with_headers("ETag")},
     ),
 )
-async def show_birthday_calendar(
-    query: Annotated[FeedQuery, Query()], database: Autocommit, if_none_match: IfNoneMatch = None
-) -> Response:
+async def show_birthday_calendar(query: FeedKey, database: Autocommit, if_none_match: IfNoneMatch = None) -> Response:
     """Return the calendar of birthdays. The key stands for a sign-in: calendars cannot sign in."""
     owner_id = await find_feed(database, query.key)
     (state,) = await database.read(queries.STATE, owner_id=owner_id)
     tag = sha256(f"{__version__} {tuple(state)}".encode()).hexdigest()[:32]
-    headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={FEED_SECONDS}"}
-    if if_none_match is not None and names(if_none_match.replace("W/", ""), tag):
+    headers = {"ETag": etag_of(tag), "Cache-Control": f"private, max-age={FEED_SECONDS}"}
+    if is_known(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     return await streamed(export_birthdays(database, owner_id), "text/calendar", headers)

@@ -5,12 +5,12 @@ from types import NoneType
 from typing import Annotated, Any, Union, get_args, get_type_hints
 from uuid import UUID
 
-from pydantic import ConfigDict, create_model
+from pydantic import create_model
 from sqlalchemy import Computed, DateTime, Index, SmallInteger, String, func, literal_column
 from sqlmodel import Field, SQLModel
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
-from contacts_api.bodies import Body
+from contacts_api.bodies import Body, with_example
 from contacts_api.contacts.fields import About, DateOfBirth, Email, PhoneNumber, as_typed, digits_of, with_digits
 from contacts_api.pagination import Page
 from contacts_api.text import Name, Note, Timestamp, fold
@@ -163,13 +163,13 @@ def _without_null(hint: Any) -> Any:
 
 
 class ContactCreate(_input(is_patch=False)):  # type: ignore[misc]  # its base is made of ContactFields
-    model_config = ConfigDict(json_schema_extra={"examples": [AN_EXAMPLE]})
+    model_config = with_example(**AN_EXAMPLE)
 
 
 class ContactUpdate(_input(is_patch=True)):  # type: ignore[misc]  # its base is made of ContactFields
     """The fields to change (a JSON merge patch, RFC 7396); only `additional_info` can be null."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"phone_number": "+1 202 555 0199"}]})
+    model_config = with_example(phone_number="+1 202 555 0199")
 
 
 class ContactPublic(ContactFields):

@@ -7,13 +7,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contacts_api.contacts import queries
 from contacts_api.database import Database, Row
-from contacts_api.errors import TooMany
+from contacts_api.problems import TooMany
 
 
 class TooManyContacts(TooMany):
     title = "You have as many contacts as an account may have"
+    detail = "An account may have at most 1,000,000 contacts."
 
-    def __init__(self, max_contacts: int = 1_000_000) -> None:
+    def __init__(self, max_contacts: int) -> None:
         super().__init__(f"An account may have at most {max_contacts:,} contacts.")
 
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, Field
 from uuid_utils.compat import uuid7
 
-from contacts_api.accounts.users import InvalidToken, Owner
+from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.answers import PRIVATE, json_answer, with_headers
 from contacts_api.contacts import queries, quota
 from contacts_api.contacts.birthdays import upcoming_birthdays
@@ -26,11 +26,12 @@ from contacts_api.contacts.models import (
 )
 from contacts_api.contacts.quota import TooManyContacts
 from contacts_api.database import Autocommit, Row, Session
-from contacts_api.errors import DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
-from contacts_api.http import Route
-from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pager
+from contacts_api.etags import IfMatch, IfNoneMatch, etag_of, is_known, matches_etag
+from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages
+from contacts_api.problems import Busy, DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
+from contacts_api.query_parameters import QueryParameters
+from contacts_api.routing import Route
 from contacts_api.settings import known_time_zone
-from contacts_api.waiting import Busy
 
 MERGE_PATCH = "application/merge-patch+json"
 _CONTACT_UPDATE = "#/components/schemas/ContactUpdate"
@@ -53,14 +54,12 @@ class BirthdayQuery(PageQuery):
     ] = None
 
 
-async def get_own_contact(
-    contact_id: UUID, owner: Owner, session: Session, if_match: Annotated[str | None, Header()] = None
-) -> Contact:
+async def get_own_contact(contact_id: UUID, owner: Owner, session: Session, if_match: IfMatch = None) -> Contact:
     """Return the contact, locked until the request is through."""
     contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
     if contact is None:
         raise ContactNotFound
-    if if_match is not None and not names(if_match, contact.version):
+    if if_match is not None and not matches_etag(if_match, contact.version):
         raise PreconditionFailed
     return contact
 
@@ -74,17 +73,15 @@ def today_in(tz: str | None, request: Request) -> date:
 
 OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
 """The contact in the path: the caller's own and, with If-Match, as the caller saw it last."""
-IfNoneMatch: TypeAlias = Annotated[str | None, Header()]
 
 
-def names(tags: str, version: object) -> bool:
-    """Say whether the entity tags of If-Match or If-None-Match have the version's (RFC 9110, 13.1)."""
-    return tags.strip() == "*" or f'"{version}"' in (tag.strip() for tag in tags.split(","))
+ListQuery: TypeAlias = Annotated[queries.ContactQuery, Depends(QueryParameters(queries.ContactQuery))]
+BirthdaysQuery: TypeAlias = Annotated[BirthdayQuery, Depends(QueryParameters(BirthdayQuery))]
 
 
 def answer(row: Mapping[str, Any], status: int = 200, **headers: str) -> Response:
     """Return one contact."""
-    return json_answer(queries.shown(row), {"ETag": f'"{row["version"]}"', **PRIVATE, **headers}, status)
+    return json_answer(queries.shown(row), {"ETag": etag_of(row["version"]), **PRIVATE, **headers}, status)
 
 
 async def save(contact: Contact, fields: Mapping[str, Any], session: Session) -> Response:
@@ -103,11 +100,9 @@ contacts = APIRouter(
 
 
 @contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
-async def list_contacts(
-    query: Annotated[queries.ContactQuery, Query()], request: Request, owner: Owner, database: Autocommit
-) -> Response:
+async def list_contacts(query: ListQuery, pages: Pages, owner: Owner, database: Autocommit) -> Response:
     """List and search your contacts; case and accents do not matter."""
-    pages, which = Pager(request), (query.sort, query.terms(), owner.user_id)
+    which = (query.sort, query.terms(), owner.user_id)
     position = pages.position(query, *which)
     rows = await queries.find(database, query, query.limit + 1, position, owner.user_id)
     total = await queries.count(database, query, owner.user_id) if query.with_total else None
@@ -120,10 +115,10 @@ async def list_contacts(
     responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
 async def list_birthdays(
-    query: Annotated[BirthdayQuery, Query()], request: Request, owner: Owner, database: Autocommit
+    query: BirthdaysQuery, request: Request, pages: Pages, owner: Owner, database: Autocommit
 ) -> Response:
     """List your contacts whose birthday is today or in the next days, the next one first."""
-    pages, which = Pager(request), (query.days, query.tz, owner.user_id)
+    which = (query.days, query.tz, owner.user_id)
     position = pages.position(query, *which)
     # A list that was begun yesterday goes on as of yesterday.
     today = date.fromisoformat(position["today"]) if position else today_in(query.tz, request)
@@ -167,8 +162,8 @@ async def get_contact(
     if not found:
         raise ContactNotFound
     (row,) = found
-    if if_none_match is not None and names(if_none_match.replace("W/", ""), row.version):
-        return Response(status_code=304, headers={"ETag": f'"{row.version}"', **PRIVATE})
+    if is_known(if_none_match, row.version):
+        return Response(status_code=304, headers={"ETag": etag_of(row.version), **PRIVATE})
     return answer(row)
 
 

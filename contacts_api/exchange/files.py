@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Literal
 
-from contacts_api.errors import FieldError, Invalid
+from contacts_api.problems import Invalid
 
 BOM = b"\xef\xbb\xbf"
 RECORD_BYTES = 64 * 1024
@@ -23,9 +23,7 @@ Format = Literal["csv", "vcard"]
 class UnusableFile(Invalid):
     """A file of which nothing is imported."""
 
-    def __init__(self) -> None:
-        detail = f"{self.title}."
-        super().__init__(detail, errors=[FieldError(loc=["body", "file"], code=self.code, detail=detail)])
+    loc = ("body", "file")
 
 
 class EmptyFile(UnusableFile):

@@ -18,13 +18,13 @@ from contacts_api.contacts.models import FIELDS, STORED, columns_of
 from contacts_api.contacts.quota import keep_within
 from contacts_api.contacts.reindexing import reindex_owner
 from contacts_api.database import Database, copy_into, table_of
-from contacts_api.errors import DATABASE_ERRORS, Conflict, Invalid
 from contacts_api.exchange import csv, matching, vcard
 from contacts_api.exchange.files import sniff
 from contacts_api.exchange.models import ImportReport, OnDuplicate, RowError, RunningImport
 from contacts_api.exchange.reader import IN_WORDS, BadRow, ImportedContact
+from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.problems import Busy, Conflict, Invalid
 from contacts_api.text import NOTE_CHARACTERS
-from contacts_api.waiting import Busy
 
 # So many at once in a worker, on connections of their own; so many more wait, for so long.
 IMPORTS, IMPORTS_WAITING, IMPORT_WAIT_SECONDS = 2, 24, 30.0

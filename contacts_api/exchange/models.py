@@ -9,7 +9,7 @@ from pydantic import Field as Rule
 from sqlalchemy import DateTime
 from sqlmodel import Field, SQLModel
 
-from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time
+from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time, with_example
 from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic
 from contacts_api.exchange.files import Format
 
@@ -17,7 +17,7 @@ OnDuplicate = Literal["skip", "update", "create"]
 
 
 class ContactBatch(Body):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [AN_EXAMPLE]}]})
+    model_config = with_example(items=[AN_EXAMPLE])
 
     items: Annotated[list[ContactCreate], Rule(min_length=1, max_length=MAX_ITEMS), WrapValidator(a_few_at_a_time)]
 

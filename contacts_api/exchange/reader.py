@@ -9,8 +9,8 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from contacts_api.contacts.models import FIELDS, ContactFields
-from contacts_api.errors import detail_of
 from contacts_api.exchange.files import RECORD_BYTES
+from contacts_api.handlers import detail_of
 from contacts_api.text import OneLine
 
 Source: TypeAlias = dict[str, str]

@@ -1,16 +1,14 @@
 """In and out: batches and files."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from operator import itemgetter
 from typing import Annotated, TypeAlias
 
-from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from uuid_utils.compat import uuid7
 
-from contacts_api.accounts.users import InvalidToken, Owner, identify
+from contacts_api.accounts.tokens import InvalidToken, Owner, identify
 from contacts_api.answers import PRIVATE, file_of, json_answer, streamed
 from contacts_api.bodies import BodyLimit
 from contacts_api.contacts import queries
@@ -19,17 +17,20 @@ from contacts_api.contacts.models import columns_of
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import TooManyContacts, keep_within
 from contacts_api.database import Autocommit, Session
-from contacts_api.errors import DatabaseUnavailable, Invalid, Unauthorized, documented
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.files import CutOff, EmptyFile, NotUTF8, TooManyLines, UnknownFormat
 from contacts_api.exchange.imports import ImportRunning, TooManyRows, claim_import, import_file
 from contacts_api.exchange.models import ContactBatch, ContactList, ImportQuery, ImportReport
-from contacts_api.http import Route
-from contacts_api.waiting import Busy, has_come
+from contacts_api.problems import Busy, DatabaseUnavailable, Invalid, Unauthorized, documented
+from contacts_api.query_parameters import QueryParameters
+from contacts_api.routing import Handler, Route
+from contacts_api.waiting import has_come
 
 BATCH_BYTES = 2 * 1024 * 1024
 
 Batch: TypeAlias = Annotated[ContactBatch, BodyLimit(lambda _: BATCH_BYTES)]
+Filter: TypeAlias = Annotated[ContactFilter, Depends(QueryParameters(ContactFilter))]
+ImportOptions: TypeAlias = Annotated[ImportQuery, Depends(QueryParameters(ImportQuery))]
 Upload: TypeAlias = Annotated[
     UploadFile, File(description="CSV or vCards."), BodyLimit(lambda settings: settings.import_max_bytes)
 ]
@@ -41,11 +42,10 @@ class UploadRoute(Route):
     FastAPI would read the file first, and ask then who it is.
     """
 
-    @asynccontextmanager
-    async def admitted(self, request: Request) -> AsyncIterator[None]:
+    async def run(self, handle: Handler, request: Request) -> Response:
         owner = await identify(request)
         async with claim_import(request.app.state.database, owner.user_id):
-            yield
+            return await handle(request)
 
 
 _ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
@@ -80,9 +80,7 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, session:
     # One file, and beside it no more than is told to be wrong.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1024},
 )
-async def import_contacts(
-    file: Upload, query: Annotated[ImportQuery, Query()], request: Request, owner: Owner
-) -> ImportReport:
+async def import_contacts(file: Upload, query: ImportOptions, request: Request, owner: Owner) -> ImportReport:
     """Import a CSV file or vCards, as Google, Outlook, iCloud, Android and Nextcloud export them.
 
     The good rows are imported, the bad ones reported. A contact that is there already (by the UID of its vCard, or by
@@ -108,7 +106,7 @@ async def import_contacts(
 @exchange.get(
     "/export.csv", response_class=StreamingResponse, responses=file_of("text/csv; charset=utf-8", "Content-Disposition")
 )
-async def export_csv(query: Annotated[ContactFilter, Query()], owner: Owner, database: Autocommit) -> Response:
+async def export_csv(query: Filter, owner: Owner, database: Autocommit) -> Response:
     """Export your contacts, or those of a search, as a CSV file for spreadsheets and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "csv")
     return await streamed(pieces, "text/csv", download("contacts.csv"))
@@ -119,7 +117,7 @@ async def export_csv(query: Annotated[ContactFilter, Query()], owner: Owner, dat
     response_class=StreamingResponse,
     responses=file_of("text/vcard; charset=utf-8", "Content-Disposition"),
 )
-async def export_vcards(query: Annotated[ContactFilter, Query()], owner: Owner, database: Autocommit) -> Response:
+async def export_vcards(query: Filter, owner: Owner, database: Autocommit) -> Response:
     """Export your contacts, or those of a search, as vCards for phones and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "vcard")
     return await streamed(pieces, "text/vcard", download("contacts.vcf"))

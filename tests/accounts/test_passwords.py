@@ -1,6 +1,6 @@
 import pytest
 
-from contacts_api.accounts.users import common_passwords
+from contacts_api.accounts.passwords import common_passwords
 from tests.client import A_PASSWORD, Client
 
 COMMONEST = ["12345678", "password", "Password1", "QWERTYUIOP", "1Q2W3E4R", "iloveyou"]

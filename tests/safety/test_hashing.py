@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from contacts_api.accounts.users import HASHES_WAITING
+from contacts_api.accounts.passwords import HASHES_WAITING
 from contacts_api.app import create_app
 from contacts_api.settings import Settings
 from tests.client import A_PASSWORD, Client

@@ -1,0 +1,71 @@
+"""Request ids, HEAD, and one line in the log for each request."""
+
+import logging
+import re
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
+
+from contacts_api.problems import InternalError, Invalid
+from contacts_api.query_parameters import is_utf8
+
+logger = logging.getLogger("contacts_api.access")
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class AccessLog:
+    """Gives every request an id, answers HEAD where GET is answered, and writes one line to the log.
+
+    The line leaves out the query string, which may hold names, addresses and keys.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started_at = time.perf_counter()
+        request_id = _request_id(scope)
+        status = 0
+
+        async def send_tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            elif scope["method"] == "HEAD":
+                message = {**message, "body": b""}
+            await send(message)
+
+        # A copy: uvicorn looks at the scope itself to see whether to send a body.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        app = self.app
+        if not is_utf8(scope["query_string"]):
+            app = Invalid.field("query", detail="The query string must be UTF-8.").response()
+        try:
+            await app(inner, receive, send_tagged)
+        except Exception:
+            logger.exception("request %s failed", request_id.decode())
+            if status:
+                raise
+            await InternalError().response()(inner, receive, send_tagged)
+        finally:
+            logger.info(
+                "%s %s %d %.1fms %s",
+                scope["method"],
+                scope["raw_path"].decode("ascii", "backslashreplace")[:200],
+                status,
+                (time.perf_counter() - started_at) * 1000,
+                request_id.decode(),
+            )
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return bytes(value)
+    return uuid7().hex.encode()

@@ -1,0 +1,64 @@
+"""Passwords: which are refused, and how they are hashed."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from fastapi_users.password import PasswordHelper
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+from contacts_api.problems import Invalid
+from contacts_api.waiting import Places
+
+# A hash takes some 25 ms of a core: the last of a full queue still gets its turn within the deadline.
+HASHES_WAITING = 64
+HASHING_SECONDS = 4.0
+
+
+class WeakPassword(Invalid):
+    code, title = "weak_password", "The password is too easy to guess"
+    loc = ("body", "password")
+
+
+@cache
+def common_passwords() -> frozenset[str]:
+    lines = (Path(__file__).parent / "common_passwords.txt").read_text().splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))
+
+
+def refuse_weak(password: str, email: str) -> None:
+    """Raise WeakPassword for what is guessed first (NIST SP 800-63B, 3.1.1.2)."""
+    if password.casefold() in common_passwords():
+        raise WeakPassword("This password is one of the 3,000 commonest.")
+    if password.strip().casefold() == email.casefold():
+        raise WeakPassword("The password must not be the e-mail address.")
+
+
+class PasswordHasher:
+    """Hashes passwords (argon2id, RFC 9106) in threads of its own, so that nothing else waits for it.
+
+    Its parameters are among those that OWASP's ASVS 5 lists: 19 MiB, two passes, one lane.
+    """
+
+    def __init__(self, threads: int) -> None:
+        argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        # A check of a password holds its place from reading the failures so far to counting its own: of a
+        # thousand guesses sent at once, no more go uncounted than there are places.
+        self.places = Places(threads, waiting=HASHES_WAITING * threads, seconds=HASHING_SECONDS)
+        self._helper = PasswordHelper(PasswordHash((argon2id,)))
+        self._threads = ThreadPoolExecutor(threads, "hashing")
+        self._nobodys = self._helper.hash(self._helper.generate())
+
+    async def hash(self, password: str) -> str:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._helper.hash, password)
+
+    async def verify(self, password: str, hashed_password: str | None) -> tuple[bool, str | None]:
+        """Say whether the password is right, and return a stronger hash if the stored one is weak.
+
+        Without a hash to compare with it takes as long, so that the time does not tell which accounts exist.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._helper.verify_and_update, password, hashed_password or self._nobodys
+        )

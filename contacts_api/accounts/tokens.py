@@ -1,0 +1,125 @@
+"""Access and refresh tokens (JWT, RFC 7519), and the session of the token that a request bears."""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated, TypeAlias
+from uuid import UUID
+
+import jwt
+from fastapi import Depends, Request
+from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
+from fastapi.security.base import SecurityBase
+from fastapi_users.jwt import JWT_ALGORITHM, generate_jwt
+
+from contacts_api.accounts.models import TokenPair
+from contacts_api.accounts.sessions import LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken
+from contacts_api.database import Row
+from contacts_api.problems import Unauthorized
+from contacts_api.settings import Settings
+
+MAX_TOKEN_LENGTH = 2048
+
+
+class InvalidToken(Unauthorized):
+    code, title = "invalid_token", "The access token is invalid or no longer valid"
+
+
+class TokenKind:
+    """Signs and verifies the tokens of one audience (HS256).
+
+    Of fastapi-users only `generate_jwt` is used. Its JWTStrategy knows no sessions, so that its tokens cannot be
+    revoked, and it accepts tokens without `exp`.
+    """
+
+    def __init__(
+        self, secret: str, audience: str, seconds: int, clock: Callable[[], datetime], refusal: type[Unauthorized]
+    ) -> None:
+        self._secret = secret
+        self._audience = audience
+        self._seconds = seconds
+        self._clock = clock
+        self._refusal = refusal
+        # Verifying a signature takes fifty times as long as looking up one that was verified before.
+        self._decode_once = lru_cache(maxsize=8192)(self._decode)
+
+    def sign(self, session: Row, expires_at: int, **claims: int) -> str:
+        whose = {"sub": str(session.user_id), "sid": str(session.id), "aud": self._audience}
+        times = {"iat": int(session.refreshed_at.timestamp()), "exp": expires_at}
+        return generate_jwt({**whose, **claims, **times}, self._secret)
+
+    def verify(self, token: str) -> Claims:
+        """Return what the token says. Raises a 401 unless it is ours, of this audience, and of today."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise self._refusal
+        try:
+            claims = self._decode_once(token)
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError):
+            raise self._refusal from None
+        if claims.expires_at + LEEWAY_SECONDS <= self._clock().timestamp():
+            raise self._refusal
+        return claims
+
+    def _decode(self, token: str) -> Claims:
+        payload = jwt.decode(
+            token,
+            self._secret,
+            algorithms=[JWT_ALGORITHM],
+            audience=self._audience,
+            # The time is checked at each use, not only at the first.
+            options={"require": ["sub", "sid", "aud", "iat", "exp"], "verify_exp": False, "verify_iat": False},
+        )
+        # When the setting is lowered, older tokens end earlier, too: ended sessions are not remembered for longer.
+        expires_at = min(_whole(payload["exp"]), _whole(payload["iat"]) + self._seconds)
+        seq = _whole(payload["seq"], bits=31) if "seq" in payload else None
+        return Claims(UUID(payload["sub"]), UUID(payload["sid"]), expires_at, seq)
+
+
+def _whole(claim: object, bits: int = 53) -> int:
+    """Return a claim that is a whole number of so many bits. Raises ValueError."""
+    if isinstance(claim, int) and not isinstance(claim, bool) and 0 <= claim < 2**bits:
+        return claim
+    raise ValueError("This is no whole number in range.")
+
+
+class Tokens:
+    """Makes the tokens of a session from its row alone, so that a retry gets the same pair."""
+
+    def __init__(self, settings: Settings, secret: str, clock: Callable[[], datetime]) -> None:
+        self._access_seconds = settings.access_token_seconds
+        self.access = TokenKind(secret, "contacts:access", settings.access_token_seconds, clock, InvalidToken)
+        self.refresh = TokenKind(secret, "contacts:refresh", settings.refresh_token_seconds, clock, InvalidRefreshToken)
+
+    def pair(self, session: Row) -> TokenPair:
+        issued_at, ends_at = int(session.refreshed_at.timestamp()), int(session.expires_at.timestamp())
+        expires_at = min(issued_at + self._access_seconds, ends_at)
+        return TokenPair(
+            access_token=self.access.sign(session, expires_at),
+            refresh_token=self.refresh.sign(session, ends_at, seq=session.seq),
+            expires_in=expires_at - issued_at,
+        )
+
+
+class BearerSession(SecurityBase):
+    """The security scheme: returns the claims of the access token that a request bears (RFC 6750)."""
+
+    def __init__(self) -> None:
+        flow = OAuthFlowPassword(tokenUrl="auth/token", refreshUrl="auth/token")
+        self.model = OAuth2(flows=OAuthFlows(password=flow), description="Your e-mail address and password.")
+        self.scheme_name = "Account"
+
+    async def __call__(self, request: Request) -> Claims:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized
+        tokens: Tokens = request.app.state.tokens
+        ended: EndedSessions = request.app.state.ended_sessions
+        claims = tokens.access.verify(token.strip())
+        if await ended.has_ended(claims):
+            raise InvalidToken
+        return claims
+
+
+identify = BearerSession()
+Owner: TypeAlias = Annotated[Claims, Depends(identify)]
+"""Whoever is signed in. Every statement names `owner.user_id`."""

@@ -1,0 +1,64 @@
+"""Query parameters, read by a model in one go.
+
+FastAPI's own way, field by field, took a sixth of the CPU of a search.
+"""
+
+from typing import Any, Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contacts_api.bodies import name_few
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class QueryParameters(Generic[Model]):
+    """A dependency that reads the query string by a model, for an alias of a route:
+
+    ListQuery: TypeAlias = Annotated[ContactQuery, Depends(QueryParameters(ContactQuery))]
+    """
+
+    def __init__(self, model: type[Model]) -> None:
+        self.model = model
+
+    async def __call__(self, request: Request) -> Model:
+        try:
+            return self.model.model_validate(name_few(self.model, dict(request.query_params)))
+        except ValidationError as error:
+            details = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
+            raise RequestValidationError(details) from None
+
+    def document(self) -> dict[str, Any]:
+        """Return the parameters as an operation of OpenAPI has them."""
+        schema = self.model.model_json_schema()
+        parameters = [
+            {
+                "name": name,
+                "in": "query",
+                "required": name in schema.get("required", ()),
+                "schema": member,
+                "description": member["description"],
+            }
+            for name, member in schema["properties"].items()
+        ]
+        return {"parameters": parameters}
+
+
+class NoParameters(BaseModel):
+    """The query string of a call that takes no parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+NO_PARAMETERS = QueryParameters(NoParameters)
+
+
+def is_utf8(query_string: bytes) -> bool:
+    try:
+        unquote_to_bytes(query_string).decode()
+    except UnicodeDecodeError:
+        return False
+    return True

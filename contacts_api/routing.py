@@ -1,0 +1,107 @@
+"""The route class of the API: it checks media types, query parameters and body limits, and sets a deadline."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from fastapi import Request as FastAPIRequest
+from fastapi import params
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from contacts_api.bodies import BodyLimit, Request
+from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.problems import BodyTooLarge, Busy, Invalid, InvalidJSON, UnsupportedMediaType, documented
+from contacts_api.query_parameters import NO_PARAMETERS, QueryParameters
+from contacts_api.waiting import REQUEST_SECONDS, has_come
+
+Handler: TypeAlias = Callable[[FastAPIRequest], Coroutine[Any, Any, Response]]
+
+
+class Route(APIRoute):
+    """A route that refuses other media types than its own, and query parameters that it does not declare."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **{**options, "operation_id": endpoint.__name__})
+        annotations = [parameter.annotation for parameter in inspect.signature(endpoint).parameters.values()]
+        marks = [mark for annotation in annotations for mark in getattr(annotation, "__metadata__", ())]
+        self.body_limit = next((mark for mark in marks if isinstance(mark, BodyLimit)), None)
+        self.openapi_extra = {**(self.openapi_extra or {}), **(self.query.document() if self.query else {})}
+        body_problems = (InvalidJSON, BodyTooLarge, UnsupportedMediaType) if self.body_field else ()
+        self.responses = documented(Invalid, *body_problems, onto=self.responses)
+
+    def get_route_handler(self) -> Handler:
+        self.query = _find_query(self.dependant)
+        # The query is read last: a 401 and a 404 come before its 422.
+        self.dependant.dependencies.sort(key=lambda dependant: _find_query(dependant) is not None)
+        handle = handle_query = super().get_route_handler()
+        if self.query is None:
+            # Only for requests with a query string: a dependency costs 25 µs of CPU.
+            none_taken = get_dependant(path=self.path_format, call=NO_PARAMETERS)
+            self.dependant = replace(self.dependant, dependencies=[*self.dependant.dependencies, none_taken])
+            handle_query = super().get_route_handler()
+        taken = self._media_types()
+
+        async def read_and_handle(request: FastAPIRequest) -> Response:
+            request = Request(request.scope, request.receive)
+            request.body_field = self.body_field
+            if self.body_limit:
+                request.max_bytes = self.body_limit.of(request.app.state.settings)
+            if self.body_field:
+                request.refuse_announced()
+                media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+                if media_type not in taken and await request.has_body():
+                    raise UnsupportedMediaType(f"Send it as {taken[0]}.")
+            try:
+                return await self.run(handle_query if request.scope["query_string"] else handle, request)
+            except ClientDisconnect:
+                raise Invalid.field("body", detail="The body did not come whole.") from None
+            except RequestValidationError:
+                if request.refused:
+                    raise RequestValidationError(request.refused) from None
+                raise
+            except (*DATABASE_ERRORS, Busy):
+                await self._refuse_invalid(request)
+                raise
+
+        return read_and_handle
+
+    async def run(self, handle: Handler, request: FastAPIRequest) -> Response:
+        """Read the body, and answer within REQUEST_SECONDS after that."""
+        if self.body_field:
+            await request.body()
+        has_come(request)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            return await handle(request)
+
+    async def _refuse_invalid(self, request: Request) -> None:
+        """Raise the errors of an invalid JSON body: it is a 422 whether or not the database answers."""
+        if self.body_field and not isinstance(self.body_field.field_info, params.Form):
+            body = await request.json()
+            errors = request.refused or self.body_field.validate(body, loc=("body",))[1]
+            if errors:
+                raise RequestValidationError(errors)
+
+    def _media_types(self) -> tuple[str, ...]:
+        if self.body_field is None:
+            return ()
+        if isinstance(self.body_field.field_info, params.File):
+            return ("multipart/form-data",)
+        if isinstance(self.body_field.field_info, params.Form):
+            return ("application/x-www-form-urlencoded",)
+        if self.methods == {"PATCH"}:
+            return ("application/json", "application/merge-patch+json")
+        return ("application/json",)
+
+
+def _find_query(dependant: Dependant) -> QueryParameters[Any] | None:
+    """Return what reads the query string for an endpoint, or for what it depends on."""
+    if isinstance(dependant.call, QueryParameters):
+        return dependant.call
+    return next(filter(None, map(_find_query, dependant.dependencies)), None)

@@ -1,0 +1,26 @@
+from collections.abc import Callable
+
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
+from tests.client import A_CONTACT
+from tests.conftest import Execute, client_of
+
+
+async def test_the_root_path_is_in_front_of_every_link(
+    make_settings: Callable[..., Settings], execute: Execute
+) -> None:
+    app = create_app(make_settings(root_path="/api"))
+
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        await client.sign_up("ada@example.com")
+        created = await client.post("/contacts", json=A_CONTACT)
+        await client.create_contact()
+        listed = await client.get("/contacts?limit=1")
+        start = await client.get("/")
+        unstripped = await client.get("/api/contacts")
+
+    assert created.headers["location"].startswith("/api/contacts/")
+    assert listed.headers["link"].startswith("</api/contacts?limit=1&cursor=")
+    assert start.headers["location"] == "/api/docs"
+    assert unstripped.status_code == 200
+    assert app.openapi()["servers"][0]["url"] == "/api"
