@@ -37,11 +37,12 @@ _SESSIONS = """
 """
 _CONTACTS = """
     INSERT INTO contact (owner_id, id, first_name, last_name, email, phone_number, date_of_birth, additional_info,
-                         created_at, search_text, sort_name)
+                         created_at, search_text, sort_name, identity, folding)
     SELECT owner_id, gen_random_uuid(), first, last, email, phone, date '1940-01-01' + (n * 7919 %% 25000)::int,
            CASE WHEN n %% 3 = 0 THEN 'Met at the conference, wrote twice.' END, now() - n * interval '1 second',
-           lower(concat_ws(E'\\n', first, last, email, phone, regexp_replace(phone, '[^0-9]', '', 'g'))),
-           lower(last || E'\\n' || first)
+           concat(E'\\nFIRSTNAME ', lower(first), E'\\nLASTNAME ', lower(last), E'\\nEMAIL ', email, E'\\nPHONENUMBER ',
+                  phone, ' ', regexp_replace(phone, '[^0-9]', '', 'g')),
+           lower(last || E'\\n' || first), lower(last || E'\\n' || first || E'\\n' || email), 2
     FROM unnest(%(ids)s::uuid[]) AS owner_id, generate_series(1, %(contacts)s) AS n,
          LATERAL (SELECT (%(first)s)[1 + n * 31 %% %(firsts)s] AS first, (%(last)s)[1 + n * 17 %% %(lasts)s] AS last,
                          'friend' || n || '@example.com' AS email,
@@ -74,6 +75,7 @@ def fill(url: str, prefix: str, owners: int, contacts: int, hashed_password: str
         sql.execute(_SESSIONS, {"ids": ids})
         sessions = dict(sql.fetchall())
         sql.execute(_CONTACTS, {"ids": ids, "contacts": contacts, **names})
+        sql.execute("INSERT INTO contact_tally SELECT unnest(%s::uuid[]), %s", (ids, contacts))
         settle(sql)
         made = []
         for n, owner_id in enumerate(ids, 1):

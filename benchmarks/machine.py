@@ -91,6 +91,18 @@ def _start_cluster(programs: Path, directory: Path) -> str:
     return f"postgresql://postgres@/contacts?host={data}"
 
 
+def postmaster(url: str) -> psutil.Process:
+    """Return the process of PostgreSQL whose children are its backends."""
+    with closing(psycopg2.connect(url)) as connection:
+        return psutil.Process(psutil.Process(connection.info.backend_pid).ppid())
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the CPU time of a process and its children, of those that have ended as well."""
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+
+
 def stolen_since(before: Any) -> float:
     """Return the share of the CPU time asked for since `before` that the host gave to other machines."""
     now = psutil.cpu_times()
@@ -100,13 +112,18 @@ def stolen_since(before: Any) -> float:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw, and what it cost the server. Times in ms, CPU in µs a request."""
+    """What wrk saw, and what it cost the server and PostgreSQL. Times in ms, CPU in µs a request."""
 
-    cpu: float
+    server: float
+    postgres: float
     rate: float
     p50: float
     p99: float
     longest: float
+
+    @property
+    def cpu(self) -> float:
+        return self.server + self.postgres
 
 
 class Server:
@@ -161,21 +178,23 @@ class Server:
         return self._log.read_text()[-2000:]
 
     def cpu_seconds(self) -> float:
-        processes = [self._process, *self._process.children(recursive=True)]
-        return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+        return cpu_seconds(self._process)
 
     def mebibytes(self) -> float:
         processes = [self._process, *self._process.children(recursive=True)]
         return sum(process.memory_info().rss for process in processes) / 2**20
 
-    def load(self, requests: Path, seconds: int, connections: int) -> Load:
+    def load(self, requests: Path, seconds: int, connections: int, postgres: psutil.Process | None = None) -> Load:
         """Have wrk send the requests of a file in turn. Raises BenchmarkError unless every answer is a success."""
-        before = self.cpu_seconds()
+        processes = [self._process, postgres] if postgres else [self._process]
+        before = [cpu_seconds(process) for process in processes]
         with self.wrk(requests, seconds, connections) as wrk:
             seen = read_wrk(wrk, self.name)
-        used = self.cpu_seconds() - before
-        cpu = used / seen["requests"] * 1e6
-        return Load(cpu, seen["requests"] / seen["seconds"], seen["p50"], seen["p99"], seen["longest"])
+        after = [cpu_seconds(process) for process in processes]
+        used = [(b - a) / seen["requests"] * 1e6 for a, b in zip(before, after, strict=True)]
+        return Load(
+            used[0], sum(used[1:]), seen["requests"] / seen["seconds"], seen["p50"], seen["p99"], seen["longest"]
+        )
 
     @contextmanager
     def wrk(self, requests: Path, seconds: int, connections: int) -> Iterator[subprocess.Popen[str]]:

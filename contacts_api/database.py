@@ -39,8 +39,6 @@ WAITING = 200
 SERVER_SETTINGS = {
     "application_name": "contacts_api",
     "lock_timeout": "2000",
-    # A plan made for any pattern and any owner does not use the trigram index.
-    "plan_cache_mode": "force_custom_plan",
 }
 
 _DIALECT = dialects.dialect()  # type: ignore[no-untyped-call]

@@ -2,10 +2,12 @@
 
 from typing import Annotated, TypeAlias
 
-from fastapi import Header
+from fastapi import Header, Request
 
 IfMatch: TypeAlias = Annotated[str | None, Header()]
-IfNoneMatch: TypeAlias = Annotated[str | None, Header()]
+# FastAPI takes an eighth of the CPU of a read to find one header: where reads are frequent, it only documents it.
+_IF_NONE_MATCH = {"name": "if-none-match", "in": "header", "required": False, "schema": {"type": "string"}}
+TAKES_IF_NONE_MATCH = {"parameters": [_IF_NONE_MATCH]}
 
 
 def etag_of(version: object) -> str:
@@ -17,6 +19,7 @@ def matches_etag(tags: str, version: object) -> bool:
     return tags.strip() == "*" or etag_of(version) in (tag.strip() for tag in tags.split(","))
 
 
-def is_known(if_none_match: str | None, version: object) -> bool:
-    """Say whether the client has this version already: weak tags count (RFC 9110, 8.8.3.2)."""
+def is_known(request: Request, version: object) -> bool:
+    """Say whether the client has this version already, by its If-None-Match. Weak tags count (RFC 9110, 8.8.3.2)."""
+    if_none_match = request.headers.get("if-none-match")
     return if_none_match is not None and matches_etag(if_none_match.replace("W/", ""), version)

@@ -17,6 +17,7 @@ from uuid import UUID
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from contacts_api.answers import PRIVATE, json_answer
 from contacts_api.database import Database, Row
@@ -72,10 +73,19 @@ class Listing:
 
     def __init__(self, rows: Select[Any], *keys: ColumnElement[Any], descending: bool = False) -> None:
         self._parsers = {str(key.key): _parser(key) for key in keys}
-        self.order = [key.desc() if descending else key.asc() for key in keys]
-        self.first = rows.order_by(*self.order).limit(bindparam("limit", type_=BigInteger))
+        self._keys, self._descending = keys, descending
+        self.first = rows.order_by(*self.order_of()).limit(bindparam("limit", type_=BigInteger))
         here, there = tuple_(*keys), tuple_(*(bindparam(f"after_{key.key}", type_=key.type) for key in keys))
         self.rest = self.first.where(here < there if descending else here > there)
+
+    def keys_of(self, columns: ReadOnlyColumnCollection[str, Any]) -> list[ColumnElement[Any]]:
+        """Return those of the columns of a subquery that are the keys."""
+        return [columns[str(key.key)] for key in self._keys]
+
+    def order_of(self, columns: ReadOnlyColumnCollection[str, Any] | None = None) -> list[ColumnElement[Any]]:
+        """Return the order of the list, for a subquery by its columns."""
+        keys = self._keys if columns is None else self.keys_of(columns)
+        return [key.desc() if self._descending else key.asc() for key in keys]
 
     async def read(self, database: Database, limit: int, position: Position, **parameters: Any) -> list[Row]:
         statement = self.rest if position else self.first

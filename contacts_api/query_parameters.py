@@ -31,10 +31,10 @@ class QueryParameters(Generic[Model]):
             details = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
             raise RequestValidationError(details) from None
 
-    def document(self) -> dict[str, Any]:
+    def parameters(self) -> list[dict[str, Any]]:
         """Return the parameters as an operation of OpenAPI has them."""
         schema = self.model.model_json_schema()
-        parameters = [
+        return [
             {
                 "name": name,
                 "in": "query",
@@ -44,7 +44,6 @@ class QueryParameters(Generic[Model]):
             }
             for name, member in schema["properties"].items()
         ]
-        return {"parameters": parameters}
 
 
 class NoParameters(BaseModel):

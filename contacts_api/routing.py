@@ -32,7 +32,11 @@ class Route(APIRoute):
         annotations = [parameter.annotation for parameter in inspect.signature(endpoint).parameters.values()]
         marks = [mark for annotation in annotations for mark in getattr(annotation, "__metadata__", ())]
         self.body_limit = next((mark for mark in marks if isinstance(mark, BodyLimit)), None)
-        self.openapi_extra = {**(self.openapi_extra or {}), **(self.query.document() if self.query else {})}
+        documented_parameters = [
+            *(self.openapi_extra or {}).get("parameters", ()),
+            *(self.query.parameters() if self.query else ()),
+        ]
+        self.openapi_extra = {**(self.openapi_extra or {}), "parameters": documented_parameters}
         body_problems = (InvalidJSON, BodyTooLarge, UnsupportedMediaType) if self.body_field else ()
         self.responses = documented(Invalid, *body_problems, onto=self.responses)
 

@@ -16,7 +16,7 @@ from contacts_api.calendar import icalendar, queries
 from contacts_api.calendar.feeds import InvalidFeedKey, find_feed, open_feed
 from contacts_api.calendar.models import FeedAddress, FeedQuery
 from contacts_api.database import Autocommit, Database
-from contacts_api.etags import IfNoneMatch, etag_of, is_known
+from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
 from contacts_api.pagination import pages_of
 from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
 from contacts_api.query_parameters import QueryParameters
@@ -65,13 +65,14 @@ async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
         DatabaseUnavailable,
         onto={**file_of("text/calendar; charset=utf-8", "ETag"), 304: with_headers("ETag")},
     ),
+    openapi_extra=TAKES_IF_NONE_MATCH,
 )
-async def show_birthday_calendar(query: FeedKey, database: Autocommit, if_none_match: IfNoneMatch = None) -> Response:
+async def show_birthday_calendar(query: FeedKey, request: Request, database: Autocommit) -> Response:
     """Return the calendar of birthdays. The key stands for a sign-in: calendars cannot sign in."""
     owner_id = await find_feed(database, query.key)
     (state,) = await database.read(queries.STATE, owner_id=owner_id)
     tag = sha256(f"{__version__} {tuple(state)}".encode()).hexdigest()[:32]
     headers = {"ETag": etag_of(tag), "Cache-Control": f"private, max-age={FEED_SECONDS}"}
-    if is_known(if_none_match, tag):
+    if is_known(request, tag):
         return Response(status_code=304, headers=headers)
     return await streamed(export_birthdays(database, owner_id), "text/calendar", headers)

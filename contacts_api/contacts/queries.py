@@ -21,14 +21,14 @@ from sqlalchemy import (
     column,
     func,
     insert,
-    or_,
     select,
     text,
     true,
 )
 
+from contacts_api.answers import as_json
 from contacts_api.contacts.fields import About
-from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, search_tag
+from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, ContactTally, search_tag
 from contacts_api.database import Database, Row, table_of
 from contacts_api.pagination import Listing, PageQuery, Position
 from contacts_api.text import SearchTerm, fold
@@ -47,13 +47,14 @@ _THIS = _contact.id == bindparam("contact_id")
 
 
 def shown(row: Any) -> dict[str, Any]:
-    """Return what clients see of a contact."""
-    return {name: row[name] for name in _SHOWN}
+    """Return what clients see of a contact, as JSON."""
+    return as_json(row, _SHOWN)
 
 
 GET = select(*(_contact[name] for name in _SHOWN), _contact.version).where(_OWNED, _THIS)
 LOCK = select(Contact).where(_OWNED, _THIS).with_for_update()
 
+_OWNER_OF_TALLY = table_of(ContactTally).c.owner_id == bindparam("owner_id")
 RAISE_TALLY = text(
     """
     UPDATE contact_tally SET at_most = at_most + :count
@@ -63,6 +64,7 @@ RAISE_TALLY = text(
 """Count `count` new contacts of an owner, if there may be so many. Returns no row where there may not."""
 START_TALLY = text("INSERT INTO contact_tally (owner_id, at_most) VALUES (:owner_id, 0) ON CONFLICT DO NOTHING")
 LOCK_TALLY = text("SELECT at_most FROM contact_tally WHERE owner_id = :owner_id FOR UPDATE")
+_AT_MOST = select(table_of(ContactTally).c.at_most).where(_OWNER_OF_TALLY).scalar_subquery().label("at_most")
 COUNT_TALLY = text(
     """
     UPDATE contact_tally SET at_most = (SELECT count(*) FROM contact WHERE owner_id = :owner_id)
@@ -170,14 +172,11 @@ def exported(sort: Sort, terms: frozenset[str]) -> Listing:
 def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
     """Return the statement that looks for the terms in the next `limit` contacts of a list.
 
-    Its rows are those that match, and the last one of the walk in any case, which says that the list goes on.
+    Its rows are those that match, each with the most contacts that the owner can have.
     """
     listing = contacts(sort)
-    n = func.row_number().over(order_by=listing.order).label("n")
-    steps = (listing.first if is_first else listing.rest).add_columns(_contact.search_text, n)
-    walked = steps.subquery("walked")
-    matches = _matches(walked.c.search_text, terms).label("matches")
-    return select(walked, matches).where(or_(matches, walked.c.n == bindparam("limit"))).order_by(walked.c.n)
+    steps = (listing.first if is_first else listing.rest).add_columns(_contact.search_text).subquery("walked")
+    return select(steps, _AT_MOST).where(_matches(steps.c.search_text, terms)).order_by(*listing.order_of(steps.c))
 
 
 @cache
@@ -188,8 +187,7 @@ def _search(sort: Sort, terms: frozenset[str]) -> Listing:
     """
     found = select(*_LISTED).where(_OWNED, _matches(_contact.search_text, terms)).cte("found")
     found = found.prefix_with("MATERIALIZED")
-    keys = [found.c[str(key.key)] for key in (_SORT_KEYS[sort.lstrip("-")], _contact.id)]
-    return Listing(select(found), *keys, descending=sort.startswith("-"))
+    return Listing(select(found), *contacts(sort).keys_of(found.c), descending=sort.startswith("-"))
 
 
 async def find(
@@ -197,17 +195,16 @@ async def find(
 ) -> Sequence[Row]:
     """Return the next contacts that match, at most `limit`.
 
-    A walk through the next contacts in their order finds enough of what many have, and all where there are few. The
-    rest is a matter for the trigram index.
+    A walk through the next contacts in their order finds enough of what many have, and all where there are few. What
+    few of many have is found by the trigram index.
     """
     listing, terms, patterns = contacts(query.sort), frozenset(query.terms()), query.patterns()
     if not terms:
         return await listing.read(database, limit, position, owner_id=owner_id)
     length = max(SHORTEST_WALK, WALK_PER_ITEM * limit)
     walk = _walk(query.sort, terms, not position)
-    walked = await database.read(walk, owner_id=owner_id, limit=length, **patterns, **listing.after(position))
-    matching = [row for row in walked if row.matches]
-    if len(matching) >= limit or not walked or walked[-1].n < length:
+    matching = await database.read(walk, owner_id=owner_id, limit=length, **patterns, **listing.after(position))
+    if len(matching) >= limit or (matching and (matching[0].at_most or length + 1) <= length):
         return matching[:limit]
     return await _search(query.sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
 

@@ -26,7 +26,7 @@ from contacts_api.contacts.models import (
 )
 from contacts_api.contacts.quota import TooManyContacts
 from contacts_api.database import Autocommit, Row, Session
-from contacts_api.etags import IfMatch, IfNoneMatch, etag_of, is_known, matches_etag
+from contacts_api.etags import TAKES_IF_NONE_MATCH, IfMatch, etag_of, is_known, matches_etag
 from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages
 from contacts_api.problems import Busy, DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
 from contacts_api.query_parameters import QueryParameters
@@ -153,16 +153,15 @@ async def create_contact(new: ContactCreate, request: Request, owner: Owner, dat
     "/{contact_id:uuid}",
     response_model=ContactPublic,
     responses=documented(ContactNotFound, onto={200: with_headers("ETag"), 304: with_headers("ETag")}),
+    openapi_extra=TAKES_IF_NONE_MATCH,
 )
-async def get_contact(
-    contact_id: UUID, owner: Owner, database: Autocommit, if_none_match: IfNoneMatch = None
-) -> Response:
+async def get_contact(contact_id: UUID, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Return one of your contacts."""
     found = await database.read(queries.GET, owner_id=owner.user_id, contact_id=contact_id)
     if not found:
         raise ContactNotFound
     (row,) = found
-    if is_known(if_none_match, row.version):
+    if is_known(request, row.version):
         return Response(status_code=304, headers={"ETag": etag_of(row.version), **PRIVATE})
     return answer(row)
 
