@@ -164,9 +164,21 @@ class Database:
         """Run one statement, committed on return, and return the rows of its answer."""
         sql, names, given = _compile(statement)
         values = {**given, **parameters}
-        async with self._connection() as connection:
-            rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
-            return rows
+        await self._places.take()
+        try:
+            pooled = await self._autocommit.raw_connection()
+            connection: asyncpg.Connection = pooled.driver_connection
+            try:
+                rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
+                return rows
+            except _SPOILT:
+                # Better none than one with an answer under way.
+                connection.terminate()
+                raise
+            finally:
+                pooled.close()
+        finally:
+            self._places.leave()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -174,25 +186,6 @@ class Database:
         async with self._places.place(), AsyncSession(self.engine, expire_on_commit=False) as session:
             yield session
             await session.commit()
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Yield asyncpg's own connection."""
-        await self._places.take()
-        try:
-            pooled = await self._autocommit.raw_connection()
-            connection: asyncpg.Connection = pooled.driver_connection
-            try:
-                yield connection
-            except BaseException as error:
-                # Better none than one with half a transaction on it, or an answer under way.
-                if isinstance(error, _SPOILT) or connection.is_in_transaction():
-                    connection.terminate()
-                raise
-            finally:
-                pooled.close()
-        finally:
-            self._places.leave()
 
 
 async def copy_into(

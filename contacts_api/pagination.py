@@ -156,7 +156,7 @@ class Pager:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._cursors: Cursors = request.app.state.cursors
-        self._database: Database = request.app.state.database
+        self.database: Database = request.app.state.database
 
     def position(self, query: PageQuery, *which: object) -> dict[str, str]:
         return self._cursors.read(query.cursor, self._path(), *which) if query.cursor is not None else {}
@@ -166,7 +166,7 @@ class Pager:
     ) -> Response:
         """Answer with a page of the rows that these parameters of the listing's statements find."""
         which = sorted(parameters.items())
-        rows = await listing.read(self._database, query.limit + 1, self.position(query, which), **parameters)
+        rows = await listing.read(self.database, query.limit + 1, self.position(query, which), **parameters)
         return self.answer(listing, query, rows, to_item, which)
 
     def answer(

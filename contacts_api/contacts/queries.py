@@ -1,6 +1,6 @@
 """Every statement on contacts. Each names its owner, and is built once."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -116,15 +116,11 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
         Sort, Field(description="By last, then first name, or by a time; with a minus, the other way round.")
     ] = "name"
 
-    def terms(self) -> dict[str, str]:
-        """Return the folded texts to look for, each by the name of its parameter in the statements."""
-        words = {f"word_{n}": fold(word) for n, word in enumerate(self.q.split())}
-        fields = {f"in_{name}": fold(getattr(self, name)) for name in _FILTERS}
-        return {name: text for name, text in (words | fields).items() if text}
-
     def patterns(self) -> dict[str, str]:
-        """Return the parameters of a statement that looks for the terms."""
-        return {name: like(text) for name, text in self.terms().items()}
+        """Return what to look for: the patterns of the folded terms, by the names of the statements' parameters."""
+        words = {f"word_{n}": word for n, word in enumerate(self.q.split())}
+        terms = words | {f"in_{name}": term for name in _FILTERS if (term := getattr(self, name))}
+        return {name: like(folded) for name, term in terms.items() if (folded := fold(term))}
 
 
 class ContactQuery(ContactFilter, PageQuery):
@@ -191,27 +187,26 @@ def _search(sort: Sort, terms: frozenset[str]) -> Listing:
 
 
 async def find(
-    database: Database, query: ContactFilter, limit: int, position: Position, owner_id: UUID
+    database: Database, sort: Sort, patterns: Mapping[str, str], limit: int, position: Position, owner_id: UUID
 ) -> Sequence[Row]:
     """Return the next contacts that match, at most `limit`.
 
     A walk through the next contacts in their order finds enough of what many have, and all where there are few. What
     few of many have is found by the trigram index.
     """
-    listing, terms, patterns = contacts(query.sort), frozenset(query.terms()), query.patterns()
+    listing, terms = contacts(sort), frozenset(patterns)
     if not terms:
         return await listing.read(database, limit, position, owner_id=owner_id)
     length = max(SHORTEST_WALK, WALK_PER_ITEM * limit)
-    walk = _walk(query.sort, terms, not position)
+    walk = _walk(sort, terms, not position)
     matching = await database.read(walk, owner_id=owner_id, limit=length, **patterns, **listing.after(position))
     if len(matching) >= limit or (matching and (matching[0].at_most or length + 1) <= length):
         return matching[:limit]
-    return await _search(query.sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
+    return await _search(sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
 
 
-async def count(database: Database, query: ContactFilter, owner_id: UUID) -> int:
-    statement = _count(frozenset(query.terms()))
-    ((total,),) = await database.read(statement, owner_id=owner_id, **query.patterns())
+async def count(database: Database, patterns: Mapping[str, str], owner_id: UUID) -> int:
+    ((total,),) = await database.read(_count(frozenset(patterns)), owner_id=owner_id, **patterns)
     return int(total)
 
 

@@ -100,12 +100,13 @@ contacts = APIRouter(
 
 
 @contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
-async def list_contacts(query: ListQuery, pages: Pages, owner: Owner, database: Autocommit) -> Response:
+async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Response:
     """List and search your contacts; case and accents do not matter."""
-    which = (query.sort, query.terms(), owner.user_id)
+    patterns = query.patterns()
+    which = (query.sort, patterns, owner.user_id)
     position = pages.position(query, *which)
-    rows = await queries.find(database, query, query.limit + 1, position, owner.user_id)
-    total = await queries.count(database, query, owner.user_id) if query.with_total else None
+    rows = await queries.find(pages.database, query.sort, patterns, query.limit + 1, position, owner.user_id)
+    total = await queries.count(pages.database, patterns, owner.user_id) if query.with_total else None
     return pages.answer(queries.contacts(query.sort), query, rows, queries.shown, *which, total=total)
 
 
@@ -114,9 +115,7 @@ async def list_contacts(query: ListQuery, pages: Pages, owner: Owner, database: 
     response_model=Page[UpcomingBirthday],
     responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
-async def list_birthdays(
-    query: BirthdaysQuery, request: Request, pages: Pages, owner: Owner, database: Autocommit
-) -> Response:
+async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, owner: Owner) -> Response:
     """List your contacts whose birthday is today or in the next days, the next one first."""
     which = (query.days, query.tz, owner.user_id)
     position = pages.position(query, *which)
@@ -124,7 +123,12 @@ async def list_birthdays(
     today = date.fromisoformat(position["today"]) if position else today_in(query.tz, request)
     coming = upcoming_birthdays(today, query.days)
     rows = await queries.BIRTHDAYS.read(
-        database, query.limit + 1, position, owner_id=owner.user_id, keys=list(coming), dates=list(coming.values())
+        pages.database,
+        query.limit + 1,
+        position,
+        owner_id=owner.user_id,
+        keys=list(coming),
+        dates=list(coming.values()),
     )
 
     def upcoming(row: Row) -> dict[str, Any]:

@@ -15,10 +15,11 @@ async def export_contacts(
     database: Database, owner_id: UUID, query: queries.ContactFilter, format_: Format
 ) -> AsyncIterator[bytes]:
     """Yield a file of the contacts, in pieces: the first one as soon as there is something of it to be seen."""
-    listing = queries.exported(query.sort, frozenset(query.terms()))
+    patterns = query.patterns()
+    listing = queries.exported(query.sort, frozenset(patterns))
     codec = csv if format_ == "csv" else vcard
     head = codec.HEAD
-    async for rows in pages_of(database, listing, owner_id=owner_id, **query.patterns()):
+    async for rows in pages_of(database, listing, owner_id=owner_id, **patterns):
         # In a thread, so that nothing else waits for it.
         yield head + await asyncio.to_thread(codec.unparse, rows)
         head = b""
