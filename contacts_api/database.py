@@ -9,14 +9,14 @@ from typing import Annotated, Any, TypeAlias
 
 import asyncpg
 from fastapi import Depends, Request
-from sqlalchemy import Table, event
+from sqlalchemy import DateTime, Table, event, func
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.base import Executable
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 
 from contacts_api.waiting import Places
 
@@ -60,6 +60,11 @@ _SPOILT = (*LOST, OSError, asyncio.CancelledError)
 def table_of(model: type[SQLModel]) -> Table:
     """Return the table of a model, for statements that the ORM has no part in."""
     return model.__table__  # type: ignore[attr-defined, no-any-return]  # SQLModel declares no such thing
+
+
+def stamped(*, index: bool = False) -> Any:
+    """Return the field of a moment that PostgreSQL sets when the row is created."""
+    return Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()}, index=index)
 
 
 def psycopg2_url(database_url: str) -> URL:

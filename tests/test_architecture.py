@@ -55,6 +55,7 @@ WITHIN = [
     "icalendar",
     "queries",
     "quota",
+    "own",
     "reindexing",
     "matching",
     "imports",

@@ -2,7 +2,7 @@
 
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,11 +12,8 @@ from sqlmodel import Field, SQLModel
 from uuid_utils.compat import uuid7
 
 from contacts_api.bodies import Body, with_example
+from contacts_api.database import stamped
 from contacts_api.text import OneLine, Timestamp, Trimmed, is_plain_address, read_address
-
-
-def _stamped(*, index: bool = False) -> Any:
-    return Field(sa_type=sa.DateTime(timezone=True), sa_column_kwargs={"server_default": sa.func.now()}, index=index)
 
 
 class User(SQLModel, table=True):
@@ -28,7 +25,7 @@ class User(SQLModel, table=True):
     is_active: bool = True
     is_superuser: bool = False
     is_verified: bool = False
-    created_at: datetime = _stamped()
+    created_at: datetime = stamped()
     # When the user deleted the account. Its row is deleted last, after all that it owns.
     erased_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
@@ -43,8 +40,8 @@ class AuthSession(SQLModel, table=True):
     user_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     seq: int = 0
-    created_at: datetime = _stamped()
-    refreshed_at: datetime = _stamped()
+    created_at: datetime = stamped()
+    refreshed_at: datetime = stamped()
     expires_at: datetime = Field(sa_type=sa.DateTime(timezone=True), index=True)
     user_agent: str | None = None
 
@@ -55,7 +52,7 @@ class EndedSession(SQLModel, table=True):
     __tablename__ = "ended_session"
 
     id: UUID = Field(primary_key=True)
-    ended_at: datetime = _stamped(index=True)
+    ended_at: datetime = stamped(index=True)
 
 
 class FailedAttempt(SQLModel, table=True):
@@ -65,7 +62,7 @@ class FailedAttempt(SQLModel, table=True):
 
     key: bytes = Field(primary_key=True)
     failures: int
-    failed_at: datetime = _stamped(index=True)
+    failed_at: datetime = stamped(index=True)
     blocked_until: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
 

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Rule
-from sqlalchemy import DateTime, func
 from sqlmodel import Field, SQLModel
+
+from contacts_api.database import stamped
 
 
 class CalendarFeed(SQLModel, table=True):
@@ -17,7 +18,7 @@ class CalendarFeed(SQLModel, table=True):
 
     owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
     key_hash: bytes
-    created_at: datetime = Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})
+    created_at: datetime = stamped()
 
 
 class FeedQuery(BaseModel):

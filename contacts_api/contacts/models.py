@@ -12,6 +12,7 @@ from sqlmodel import Field, SQLModel
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
 from contacts_api.bodies import Body, with_example
 from contacts_api.contacts.fields import About, DateOfBirth, Email, PhoneNumber, as_typed, digits_of, with_digits
+from contacts_api.database import stamped
 from contacts_api.pagination import Page
 from contacts_api.text import Name, Note, Timestamp, fold
 
@@ -84,7 +85,7 @@ class Contact(ContactFields, table=True):
     owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
     id: UUID = Field(primary_key=True)
     version: int = Field(sa_column_kwargs={"server_default": "1", "onupdate": literal_column("version + 1")})
-    created_at: datetime = Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})
+    created_at: datetime = stamped()
     updated_at: datetime = Field(
         sa_type=DateTime(timezone=True),
         # Not now(), the start of the transaction: of two updates in turn, the second may have begun first.

@@ -52,6 +52,7 @@ def shown(row: Any) -> dict[str, Any]:
 
 
 GET = select(*(_contact[name] for name in _SHOWN), _contact.version).where(_OWNED, _THIS)
+EXISTS = select(_contact.id).where(_OWNED, _THIS)
 LOCK = select(Contact).where(_OWNED, _THIS).with_for_update()
 
 _OWNER_OF_TALLY = table_of(ContactTally).c.owner_id == bindparam("owner_id")

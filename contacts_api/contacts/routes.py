@@ -24,25 +24,18 @@ from contacts_api.contacts.models import (
     UpcomingBirthday,
     columns_of,
 )
+from contacts_api.contacts.own import ContactNotFound, OwnContact, PreconditionFailed
 from contacts_api.contacts.quota import TooManyContacts
 from contacts_api.database import Autocommit, Row, Session
-from contacts_api.etags import TAKES_IF_NONE_MATCH, IfMatch, etag_of, is_known, matches_etag
+from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
 from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages
-from contacts_api.problems import Busy, DatabaseUnavailable, NotFound, Problem, Unauthorized, documented
+from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
 from contacts_api.query_parameters import QueryParameters
 from contacts_api.routing import Route
 from contacts_api.settings import known_time_zone
 
 MERGE_PATCH = "application/merge-patch+json"
 _CONTACT_UPDATE = "#/components/schemas/ContactUpdate"
-
-
-class ContactNotFound(NotFound):
-    code, title = "contact_not_found", "Contact not found"
-
-
-class PreconditionFailed(Problem):
-    status, code, title = 412, "precondition_failed", "The contact has changed since you read it"
 
 
 class BirthdayQuery(PageQuery):
@@ -54,25 +47,11 @@ class BirthdayQuery(PageQuery):
     ] = None
 
 
-async def get_own_contact(contact_id: UUID, owner: Owner, session: Session, if_match: IfMatch = None) -> Contact:
-    """Return the contact, locked until the request is through."""
-    contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
-    if contact is None:
-        raise ContactNotFound
-    if if_match is not None and not matches_etag(if_match, contact.version):
-        raise PreconditionFailed
-    return contact
-
-
 def today_in(tz: str | None, request: Request) -> date:
     """Return the date of now in the time zone, by the application's clock."""
     state = request.app.state
     today: date = state.clock().astimezone(ZoneInfo(tz or state.settings.time_zone)).date()
     return today
-
-
-OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
-"""The contact in the path: the caller's own and, with If-Match, as the caller saw it last."""
 
 
 ListQuery: TypeAlias = Annotated[queries.ContactQuery, Depends(QueryParameters(queries.ContactQuery))]

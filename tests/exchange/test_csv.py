@@ -28,6 +28,7 @@ from tests.exchange.contacts import (
     peak_memory,
     pieces,
     repeated,
+    without_later_fields,
 )
 
 GRACE = fields("Grace", "Hopper", "grace@example.com", "+1 (202) 555-0143", date(1906, 12, 9), "Found the first bug.")
@@ -229,41 +230,63 @@ def test_an_apostrophe_in_the_file_of_somebody_else_is_their_own() -> None:
     assert imported(csv.parse([b"First Name,Last Name\n'=,'-\n"], TODAY))[0]["first_name"] == "'="
 
 
+def sample(name: str) -> list[dict[str, Any]]:
+    return without_later_fields(imported(csv.parse([(SAMPLES / name).read_bytes()], TODAY)))
+
+
 def test_google_contacts() -> None:
-    assert imported(csv.parse([(SAMPLES / "google.csv").read_bytes()], TODAY)) == [
-        fields(
-            "Grace Brewster",
-            "Hopper",
-            "hopper@example.org",
-            "+1 202 555 0143",
-            date(1906, 12, 9),
-            "Found the first bug.\nIn a relay.",
-        ),
-        fields("Łukasz", "Żółć", None, None, None, "Birthday: 12 April"),
-        fields("Analytical Engines Ltd", None, "office@example.com", "+44 20 7946 0018", None, None),
-    ]
+    assert without_later_fields(
+        imported(csv.parse([(SAMPLES / "google.csv").read_bytes()], TODAY))
+    ) == without_later_fields(
+        [
+            fields(
+                "Grace Brewster",
+                "Hopper",
+                "hopper@example.org",
+                "+1 202 555 0143",
+                date(1906, 12, 9),
+                "Found the first bug.\nIn a relay.",
+            ),
+            fields("Łukasz", "Żółć", None, None, None, "Birthday: 12 April"),
+            fields("Analytical Engines Ltd", None, "office@example.com", "+44 20 7946 0018", None, None),
+        ]
+    )
 
 
 def test_google_contacts_of_2014() -> None:
-    assert imported(csv.parse([(SAMPLES / "google-2014.csv").read_bytes()], TODAY)) == [
-        fields("Тарас Григорович", "Шевченко", "taras@example.com", "+380 44 123-45-67", date(1914, 3, 9), None),
-        fields("Front desk", None, None, "112", None, None),
-    ]
+    assert without_later_fields(
+        imported(csv.parse([(SAMPLES / "google-2014.csv").read_bytes()], TODAY))
+    ) == without_later_fields(
+        [
+            fields("Тарас Григорович", "Шевченко", "taras@example.com", "+380 44 123-45-67", date(1914, 3, 9), None),
+            fields("Front desk", None, None, "112", None, None),
+        ]
+    )
 
 
 def test_outlook() -> None:
-    assert imported(csv.parse([(SAMPLES / "outlook.csv").read_bytes()], TODAY)) == [
-        fields("Grace", "Hopper", "grace@example.com", "(202) 555-0143", date(1906, 12, 9), 'Found "the" first bug.'),
-        fields("Ada", "Lovelace", "ada@example.com", "(020) 7946 0018", None, None),
-        fields("Charles", "Babbage", "charles@example.com", None, None, None),
-    ]
+    assert without_later_fields(
+        imported(csv.parse([(SAMPLES / "outlook.csv").read_bytes()], TODAY))
+    ) == without_later_fields(
+        [
+            fields(
+                "Grace", "Hopper", "grace@example.com", "(202) 555-0143", date(1906, 12, 9), 'Found "the" first bug.'
+            ),
+            fields("Ada", "Lovelace", "ada@example.com", "(020) 7946 0018", None, None),
+            fields("Charles", "Babbage", "charles@example.com", None, None, None),
+        ]
+    )
 
 
 def test_outlook_for_windows() -> None:
-    assert imported(csv.parse([(SAMPLES / "outlook-classic.csv").read_bytes()], TODAY)) == [
-        fields("Jürgen", "Müller", "juergen@example.com", "+49 30 1234567", date(1966, 12, 9), None),
-        fields("Stadtwerke", None, None, "+49 30 7654321", None, None),
-    ]
+    assert without_later_fields(
+        imported(csv.parse([(SAMPLES / "outlook-classic.csv").read_bytes()], TODAY))
+    ) == without_later_fields(
+        [
+            fields("Jürgen", "Müller", "juergen@example.com", "+49 30 1234567", date(1966, 12, 9), None),
+            fields("Stadtwerke", None, None, "+49 30 7654321", None, None),
+        ]
+    )
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,8 @@ async def test_exports_are_downloads_of_what_the_filters_say_and_of_the_owner(ad
     csv = await ada.get("/contacts/export.csv?q=zoe")
     vcf = await ada.get("/contacts/export.vcf?first_name=zoe")
 
-    assert csv.text.splitlines()[1:] == ["Zoë,Hopper,grace@example.com,'+1 (202) 555-0143,1906-12-09,"]
+    (row,) = csv.text.splitlines()[1:]
+    assert row.startswith("Zoë,Hopper,grace@example.com,'+1 (202) 555-0143,1906-12-09,")
     assert vcf.text.count("BEGIN:VCARD") == 1
     assert "N:Hopper;Zoë;;;" in vcf.text
     for response, type_, name in (csv, "text/csv", "contacts.csv"), (vcf, "text/vcard", "contacts.vcf"):

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from contacts_api.exchange import vcard
 from contacts_api.exchange.files import CutOff, NotUTF8, UnknownFormat, UnusableFile, sniff
 from contacts_api.exchange.reader import BadRow, ImportedContact
-from tests.exchange.contacts import CONTACTS, NAMES, SAMPLES, TODAY, fields, imported, peak_memory, pieces, repeated
+from tests.exchange.contacts import (
+    CONTACTS,
+    NAMES,
+    SAMPLES,
+    TODAY,
+    fields,
+    imported,
+    peak_memory,
+    pieces,
+    repeated,
+    without_later_fields,
+)
 
 GRACE = fields("Grace", "Hopper", "grace@example.com", "+1 (202) 555-0143", date(1906, 12, 9), "Found the first bug.")
 UID = "070da8c4-6133-43d5-a88e-00404e913563"
@@ -141,7 +152,7 @@ def test_a_card_as_it_is_written() -> None:
 def test_the_dialects(sample: str, contacts: list[dict[str, Any]], size: int) -> None:
     file = (SAMPLES / f"{sample}.vcf").read_bytes()
 
-    assert imported(vcard.parse(pieces(file, size), TODAY)) == contacts
+    assert without_later_fields(imported(vcard.parse(pieces(file, size), TODAY))) == without_later_fields(contacts)
 
 
 def test_the_uid_is_kept_in_one_form() -> None:

@@ -1,11 +1,14 @@
 """What the OpenAPI document lists: the operations, and everything that a client can put into one."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from uuid import UUID
+
+import httpx
 
 from contacts_api.app import create_app
 from contacts_api.settings import Settings
@@ -48,9 +51,30 @@ class Operation:
     def named(self, where: str) -> list[str]:
         return [name for place, name in self.parameters if place == where]
 
-    def url(self, value: object = NOBODY) -> str:
-        """Return the path with the same value for each of its parameters."""
-        return self.path.format_map(dict.fromkeys(self.named("path"), value))
+    @property
+    def ids(self) -> list[str]:
+        """The parameters of the path, in its order."""
+        return re.findall("{(.*?)}", self.path)
+
+    def url(self, *values: object) -> str:
+        """Return the path with these values for its parameters; the last one, or nobody's id, for those left."""
+        names = self.ids
+        padded = [*values, *[values[-1] if values else NOBODY] * len(names)]
+        return self.path.format_map(dict(zip(names, padded, strict=False)))
+
+    async def make_ids(self, client: httpx.AsyncClient) -> list[str]:
+        """Return ids for the parameters of the path: of something new of the client's, or else of what it has."""
+        ids: list[str] = []
+        for name in self.ids:
+            collection = self.path.partition(f"/{{{name}}}")[0]
+            url = collection.format_map(dict(zip(self.ids, ids, strict=False)))
+            making = [each for each in operations() if (each.method, each.path) == ("POST", collection)]
+            if making:
+                made = (await client.post(url, json=making[0].example)).json()
+            else:
+                made = (await client.get(url)).json()["items"][0]
+            ids.append(str(made["id"]))
+        return ids
 
     def __str__(self) -> str:
         return self.name

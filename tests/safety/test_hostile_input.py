@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import Execute
 from tests.safety.document import BOUNDARY, FILE, FORM, Operation, as_file, document, operations
-from tests.safety.test_ownership import IDS, planted
+from tests.safety.test_ownership import planted
 
 # What the client of the tests itself writes about its requests is not our log.
 OTHERS_LOGS = ("httpx", "httpcore", "hpack")
@@ -157,13 +157,13 @@ class Caller:
 
     def __init__(self, client: Client, operation: Operation) -> None:
         self.client, self.operation = client, operation
-        self._id = ""
+        self._ids: list[str] = []
         self.statuses: set[int] = set()
 
     async def url(self) -> str:
-        if self.operation.named("path") and (not self._id or self.operation.method == "DELETE"):
-            self._id = await IDS[self.operation.named("path")[0]](self.client)
-        return self.operation.url(self._id)
+        if not self._ids or self.operation.method == "DELETE":
+            self._ids = await self.operation.make_ids(self.client)
+        return self.operation.url(*self._ids)
 
     async def send(self, **options: Any) -> httpx.Response:
         """Send it, and check the answer."""
@@ -173,7 +173,7 @@ class Caller:
         check_answer(self.operation, response, f"{self.operation.method} {url} {options}"[:300])
         is_over = response.status_code == 204 or (response.status_code == 401 and self.operation.is_secured)
         if is_over and b"Authorization" not in dict(options.get("headers", ())):
-            self._id = ""
+            self._ids = []
             await self.client.sign_up(f"caller{next(_number)}@example.com")
         return response
 
@@ -303,7 +303,7 @@ async def test_any_query_that_nobody_asked_for(caller: Caller) -> None:
 @every(WITH_PATH)
 async def test_any_value_in_the_path(caller: Caller, operation: Operation) -> None:
     own = await caller.url()
-    (identifier,) = (part for part in own.split("/") if len(part) == 36)
+    identifier = next(part for part in reversed(own.split("/")) if len(part) == 36)
     values = [*map(as_form, TEXTS.values()), identifier.upper().encode(), identifier.replace("-", "").encode()]
     values += [b"{%s}" % identifier.encode(), identifier.encode() + b"%00", b"%zz", b"%", b"%2E%2E", b"a/b"]
 

@@ -1,7 +1,7 @@
 """Who sees what: for every operation of the OpenAPI document that names something, or takes a body."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 from uuid import uuid4
@@ -28,18 +28,6 @@ CONDITIONS: list[dict[str, str]] = [{}, {"If-Match": "*"}, {"If-Match": '"1"'}, 
 CONDITIONS += [{"If-None-Match": condition["If-Match"]} for condition in CONDITIONS[1:]]
 
 
-async def id_of_a_contact(client: Client) -> str:
-    return str((await client.create_contact())["id"])
-
-
-async def id_of_a_session(client: Client) -> str:
-    return str((await client.get("/auth/sessions")).json()["items"][0]["id"])
-
-
-# A path parameter that is new wants its line here.
-IDS: dict[str, Callable[[Client], Any]] = {"contact_id": id_of_a_contact, "session_id": id_of_a_session}
-
-
 def as_sent(response: httpx.Response, *ids: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Return all of an answer but the ids that were asked for, and the request's."""
     headers = [(name, value) for name, value in response.headers.raw if name != b"x-request-id"]
@@ -59,29 +47,31 @@ def snapshot(execute: Execute) -> list[list[tuple[Any, ...]]]:
 async def test_what_is_anothers_answers_as_what_never_was(
     ada: Client, grace: Client, execute: Execute, operation: Operation
 ) -> None:
-    (parameter,) = operation.named("path")
-    theirs, nobodys = await IDS[parameter](grace), str(uuid4())
+    theirs, nobodys, own = await operation.make_ids(grace), [str(uuid4())], await operation.make_ids(ada)
     before = snapshot(execute)
     bodies: list[Any] = [operation.example, {"unknown": 1}] if operation.media_types else [None]
     methods = ["GET", "HEAD"] if operation.method == "GET" else [operation.method]
+    # All of the ids are another's, or only the last of them.
+    prefixes = [own[:n] for n in range(len(own))]
 
-    for method, body, headers in ((m, b, h) for m in methods for b in bodies for h in CONDITIONS):
-        their_answer, nobodys_answer = [
-            await ada.request(method, operation.url(each), json=body, headers=headers) for each in (theirs, nobodys)
-        ]
+    for method, body, headers, prefix in (
+        (m, b, h, p) for m in methods for b in bodies for h in CONDITIONS for p in prefixes
+    ):
+        urls = [operation.url(*prefix, *ids[-(len(own) - len(prefix)) :]) for ids in (theirs, nobodys)]
+        their_answer, nobodys_answer = [await ada.request(method, url, json=body, headers=headers) for url in urls]
 
-        assert their_answer.status_code == 404, (method, body, headers)
-        assert as_sent(their_answer, theirs, nobodys) == as_sent(nobodys_answer, theirs, nobodys)
+        assert their_answer.status_code == 404, (method, body, headers, prefix)
+        assert as_sent(their_answer, *theirs, *nobodys) == as_sent(nobodys_answer, *theirs, *nobodys)
     assert snapshot(execute) == before
 
 
 async def test_the_own_ids_do_answer(ada: Client) -> None:
     """Else the test above would prove nothing."""
     for operation in NAMING:
-        own = await IDS[operation.named("path")[0]](ada)
+        own = await operation.make_ids(ada)
 
         response = await ada.request(
-            operation.method, operation.url(own), json=operation.example if operation.media_types else None
+            operation.method, operation.url(*own), json=operation.example if operation.media_types else None
         )
 
         assert response.status_code < 300, operation
@@ -108,7 +98,7 @@ def objects(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[str | in
 
 @pytest.mark.parametrize("operation", WRITING, ids=str)
 async def test_no_body_sets_what_is_not_the_clients_to_set(ada: Client, execute: Execute, operation: Operation) -> None:
-    own = await IDS[operation.named("path")[0]](ada) if operation.named("path") else ""
+    url = operation.url(*await operation.make_ids(ada))
     before = snapshot(execute)
     attempts = [
         (name, body, media_type)
@@ -122,9 +112,7 @@ async def test_no_body_sets_what_is_not_the_clients_to_set(ada: Client, execute:
             content, media_type = as_file(b"first_name\r\nGrace\r\n", **{name: "1"}), f"{FILE}; boundary={BOUNDARY}"
         else:
             content = (json.dumps(body) if media_type.endswith("json") else str(httpx.QueryParams(body))).encode()
-        response = await ada.request(
-            operation.method, operation.url(own), content=content, headers={"Content-Type": media_type}
-        )
+        response = await ada.request(operation.method, url, content=content, headers={"Content-Type": media_type})
 
         assert response.status_code == 422, (name, response.text)
         assert name in [error["loc"][-1] for error in response.json()["errors"]]

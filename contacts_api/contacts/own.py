@@ -1,0 +1,43 @@
+"""The contact that a path names, for the routes of all features: the caller's own, or a 404."""
+
+from typing import Annotated, TypeAlias
+from uuid import UUID
+
+from fastapi import Depends
+
+from contacts_api.accounts.tokens import Owner
+from contacts_api.contacts import queries
+from contacts_api.contacts.models import Contact
+from contacts_api.database import Autocommit, Session
+from contacts_api.etags import IfMatch, matches_etag
+from contacts_api.problems import NotFound, Problem
+
+
+class ContactNotFound(NotFound):
+    code, title = "contact_not_found", "Contact not found"
+
+
+class PreconditionFailed(Problem):
+    status, code, title = 412, "precondition_failed", "The contact has changed since you read it"
+
+
+async def get_own_contact(contact_id: UUID, owner: Owner, session: Session, if_match: IfMatch = None) -> Contact:
+    """Return the contact, locked until the request is through."""
+    contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
+    if contact is None:
+        raise ContactNotFound
+    if if_match is not None and not matches_etag(if_match, contact.version):
+        raise PreconditionFailed
+    return contact
+
+
+async def get_own_contact_id(contact_id: UUID, owner: Owner, database: Autocommit) -> UUID:
+    if not await database.read(queries.EXISTS, owner_id=owner.user_id, contact_id=contact_id):
+        raise ContactNotFound
+    return contact_id
+
+
+OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
+"""The contact in the path, locked: the caller's own and, with If-Match, as the caller saw it last."""
+OwnContactId: TypeAlias = Annotated[UUID, Depends(get_own_contact_id)]
+"""The id of the contact in the path, which is the caller's own."""
