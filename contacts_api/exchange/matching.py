@@ -29,11 +29,15 @@ KNOW_STAGED = text("ANALYZE staged")
 MATCH = text(
     """
     WITH stored AS MATERIALIZED (
-        SELECT id, uid, identity, row_number() OVER (PARTITION BY identity ORDER BY id) AS nth
-        FROM contact WHERE owner_id = :owner_id
+        SELECT id, identity, row_number() OVER (PARTITION BY identity ORDER BY id) AS nth
+        FROM contact JOIN (SELECT DISTINCT identity FROM staged) AS wanted USING (identity)
+        WHERE owner_id = :owner_id
     ), uids AS (
         SELECT uid, (array_agg(id ORDER BY id))[1] AS id
-        FROM (SELECT id::text AS uid, id FROM stored UNION ALL SELECT uid, id FROM stored WHERE uid IS NOT NULL) AS each
+        FROM (
+            SELECT id::text AS uid, id FROM contact WHERE owner_id = :owner_id
+            UNION ALL SELECT uid, id FROM contact WHERE owner_id = :owner_id AND uid IS NOT NULL
+        ) AS known JOIN (SELECT DISTINCT uid FROM staged) AS wanted USING (uid)
         GROUP BY uid
     ), identities AS (
         SELECT identity, max(nth) AS last FROM stored GROUP BY identity

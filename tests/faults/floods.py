@@ -13,6 +13,7 @@ from uuid import UUID
 import httpx
 
 from contacts_api.app import create_app
+from contacts_api.contacts.models import FOLDING
 from contacts_api.settings import Settings
 from tests.faults.rig import CREDENTIALS, Rig
 from tests.faults.servers import HOST
@@ -68,6 +69,15 @@ async def until(condition: Callable[[], bool], seconds: float) -> None:
     give_up_at = time.monotonic() + seconds
     while not await asyncio.to_thread(condition) and time.monotonic() < give_up_at:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
+
+
+async def at_once(rig: Rig, call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """Return the answer, which must come at the first call, or at a later one where the machine is slow."""
+    for _ in range(round(rig.slowness)):
+        answer = await call()
+        if answer.status_code != 503:
+            break
+    return answer
 
 
 def expect_answers(rig: Rig, answers: Iterable[httpx.Response], *allowed: int) -> None:
@@ -263,21 +273,23 @@ async def delete_a_million(rig: Rig) -> None:
     async with rig.client(token) as http:
         owner_id = (await http.get("/users/me")).json()["id"]
         fill = f"""
-            INSERT INTO contact (owner_id, id, first_name, last_name, email, search_text, sort_name)
+            INSERT INTO contact (owner_id, id, first_name, last_name, email, search_text, sort_name, identity, folding)
             SELECT '{owner_id}', gen_random_uuid(), 'First' || n, 'Last' || n, n || '@example.com',
-                concat_ws(E'\\n', 'first' || n, 'last' || n, n || '@example.com', '', ''),
-                concat_ws(E'\\n', 'last' || n, 'first' || n)
+                concat(E'\\nFIRSTNAME first', n, E'\\nLASTNAME last', n, E'\\nEMAIL ', n, '@example.com'),
+                concat_ws(E'\\n', 'last' || n, 'first' || n),
+                concat_ws(E'\\n', 'last' || n, 'first' || n, n || '@example.com'), {FOLDING}
             FROM generate_series(1, {MILLION - 10}) AS n
         """
         await asyncio.to_thread(rig.postgres.execute, fill, "contacts")
         file = {"file": ("contacts.csv", b"first_name\r\n" + b"".join(b"New%d\r\n" % n for n in range(5)))}
         begun_at = time.monotonic()
-        imported = await http.post("/contacts/import", files=file, timeout=60)
+        imported = await at_once(rig, lambda: http.post("/contacts/import", files=file, timeout=60 * rig.slowness))
         rig.measure_work("import of five", time.monotonic() - begun_at, 15)
         rig.expect((imported.status_code, imported.json().get("created")) == (200, 5), imported.text[:100])
         async with strangers(rig, sign_in=False):
             begun_at = time.monotonic()
-            deleted = await http.post("/users/me/delete", json={"current_password": CREDENTIALS["password"]})
+            confirmation = {"current_password": CREDENTIALS["password"]}
+            deleted = await at_once(rig, lambda: http.post("/users/me/delete", json=confirmation))
             rig.expect(deleted.status_code == 204, f"deleted: {deleted.status_code}")
             again = await http.post("/auth/register", json={**CREDENTIALS, "email": "million@example.com"})
             rig.expect(again.status_code == 201, f"the address again: {again.status_code}")
