@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -99,8 +99,13 @@ def postmaster(url: str) -> psutil.Process:
 
 def cpu_seconds(process: psutil.Process) -> float:
     """Return the CPU time of a process and its children, of those that have ended as well."""
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+    used = 0.0
+    for each in (process, *process.children(recursive=True)):
+        # One that ends meanwhile counts among the children of its parent, the next time.
+        with suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            used += times.user + times.system + times.children_user + times.children_system
+    return float(used)
 
 
 def stolen_since(before: Any) -> float:
