@@ -75,7 +75,6 @@ def fill(url: str, prefix: str, owners: int, contacts: int, hashed_password: str
         sql.execute(_SESSIONS, {"ids": ids})
         sessions = dict(sql.fetchall())
         sql.execute(_CONTACTS, {"ids": ids, "contacts": contacts, **names})
-        sql.execute("INSERT INTO contact_tally SELECT unnest(%s::uuid[]), %s", (ids, contacts))
         settle(sql)
         made = []
         for n, owner_id in enumerate(ids, 1):

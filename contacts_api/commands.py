@@ -196,8 +196,7 @@ async def add_contacts(database: Database, owner_id: UUID, count: int) -> int:
                 rows = [{"owner_id": owner_id, "id": uuid7()} | columns for columns in batch]
                 await session.execute(insert(table_of(Contact)), rows)
                 show(done + len(rows))
-    async with database.session() as session:
-        return await count_contacts(session, owner_id)
+            return await count_contacts(session, owner_id)
 
 
 def import_contacts(path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate) -> None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     ColumnElement,
     Date,
     Integer,
@@ -28,7 +29,7 @@ from sqlalchemy import (
 
 from contacts_api.answers import as_json
 from contacts_api.contacts.fields import About
-from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, ContactTally, search_tag
+from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, search_tag
 from contacts_api.database import Database, Row, table_of
 from contacts_api.pagination import Listing, PageQuery, Position
 from contacts_api.text import SearchTerm, fold
@@ -55,7 +56,6 @@ GET = select(*(_contact[name] for name in _SHOWN), _contact.version).where(_OWNE
 EXISTS = select(_contact.id).where(_OWNED, _THIS)
 LOCK = select(Contact).where(_OWNED, _THIS).with_for_update()
 
-_OWNER_OF_TALLY = table_of(ContactTally).c.owner_id == bindparam("owner_id")
 RAISE_TALLY = text(
     """
     UPDATE contact_tally SET at_most = at_most + :count
@@ -65,7 +65,6 @@ RAISE_TALLY = text(
 """Count `count` new contacts of an owner, if there may be so many. Returns no row where there may not."""
 START_TALLY = text("INSERT INTO contact_tally (owner_id, at_most) VALUES (:owner_id, 0) ON CONFLICT DO NOTHING")
 LOCK_TALLY = text("SELECT at_most FROM contact_tally WHERE owner_id = :owner_id FOR UPDATE")
-_AT_MOST = select(table_of(ContactTally).c.at_most).where(_OWNER_OF_TALLY).scalar_subquery().label("at_most")
 COUNT_TALLY = text(
     """
     UPDATE contact_tally SET at_most = (SELECT count(*) FROM contact WHERE owner_id = :owner_id)
@@ -169,11 +168,14 @@ def exported(sort: Sort, terms: frozenset[str]) -> Listing:
 def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
     """Return the statement that looks for the terms in the next `limit` contacts of a list.
 
-    Its rows are those that match, each with the most contacts that the owner can have.
+    Its rows are those that match, each of which says whether the list goes on after those contacts.
     """
     listing = contacts(sort)
-    steps = (listing.first if is_first else listing.rest).add_columns(_contact.search_text).subquery("walked")
-    return select(steps, _AT_MOST).where(_matches(steps.c.search_text, terms)).order_by(*listing.order_of(steps.c))
+    steps = listing.first if is_first else listing.rest
+    walked = steps.add_columns(_contact.search_text).subquery("walked")
+    next_one = steps.with_only_columns(_contact.id).limit(1).offset(bindparam("limit", type_=BigInteger))
+    goes_on = next_one.scalar_subquery().is_not(None).label("goes_on")
+    return select(walked, goes_on).where(_matches(walked.c.search_text, terms)).order_by(*listing.order_of(walked.c))
 
 
 @cache
@@ -201,7 +203,7 @@ async def find(
     length = max(SHORTEST_WALK, WALK_PER_ITEM * limit)
     walk = _walk(sort, terms, not position)
     matching = await database.read(walk, owner_id=owner_id, limit=length, **patterns, **listing.after(position))
-    if len(matching) >= limit or (matching and (matching[0].at_most or length + 1) <= length):
+    if len(matching) >= limit or (matching and not matching[0].goes_on):
         return matching[:limit]
     return await _search(sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
 
