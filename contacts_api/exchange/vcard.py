@@ -7,6 +7,9 @@ for want of another. Everything else is passed over unread, so a photo costs not
 vCard (AGENT). Prefixes and suffixes of names, and dates other than the birthday (X-ABDATE), are not kept.
 
 Each card stands alone: one that is bad, too large or without an end costs no other.
+
+This reader is our own because vobject, the library for it, is several times slower, and does not decode much of what
+phones write.
 """
 
 import binascii
@@ -64,7 +67,7 @@ def _content_lines(file: Iterable[bytes]) -> Iterator[bytes]:
     Those that are not read, and of one that is larger than RECORD_BYTES the rest, are passed over.
     """
     pieces: list[bytes] = []
-    size, goes_on, is_soft, is_kept = 0, False, False, False
+    size, goes_on, is_soft, is_kept, is_printable = 0, False, False, False, False
     for line in file:
         text = line.rstrip(b"\r\n")
         marker = _marker(line) if not goes_on and line[0] in _FIRST_OF_MARKERS else b""

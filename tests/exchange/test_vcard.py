@@ -65,6 +65,11 @@ def test_lines_are_folded_between_characters_and_end_in_crlf(uid: str, contact: 
         line.decode()
 
 
+@pytest.mark.parametrize("before", ["\r\n", " \r\n", "\t\r\n\r\n", "\ufeff"])
+def test_a_file_may_begin_with_lines_that_are_blank(before: str) -> None:
+    assert imported(vcard.parse([f"{before}{card('FN:Ada')}".encode()], TODAY)) == [fields("Ada")]
+
+
 def test_a_card_as_it_is_written() -> None:
     written = vcard.unparse(
         [{"vcard_uid": UID, **fields("Grace", "Hopper", "g@example.com", "1,2;3", date(1906, 12, 9), "a\\b\nc")}]
