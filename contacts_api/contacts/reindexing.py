@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -21,15 +21,13 @@ _OLD = (
     .order_by(_contact.id)
     .limit(BATCH_ROWS)
 )
+_COMPARED = [name for name in STORED if name not in FIELDS]
 # Whoever changes a contact meanwhile folds it by today's rules. To clients nothing has changed.
-_FOLD = (
-    update(table_of(Contact))
-    .where(_OWNED, _contact.id == bindparam("contact_id"), _contact.version == bindparam("read_version"))
-    .values(
-        version=_contact.version,
-        updated_at=_contact.updated_at,
-        **{name: bindparam(f"new_{name}") for name in STORED if name not in FIELDS},
-    )
+_FOLD = text(
+    f"""
+    UPDATE contact SET {", ".join(f"{name} = :{name}" for name in _COMPARED)}
+    WHERE owner_id = :owner_id AND id = :contact_id AND version = :version
+    """  # nosec B608 (names of columns)
 )
 
 
@@ -59,8 +57,8 @@ async def _fold_some(session: AsyncSession, owner_id: UUID, after: UUID) -> UUID
         return None
     changes = []
     for row in rows:
-        new = {f"new_{name}": value for name, value in columns_of(row).items() if name not in FIELDS}
-        changes.append({"owner_id": owner_id, "contact_id": row["id"], "read_version": row["version"], **new})
-    connection = await session.connection()
-    await connection.execute(_FOLD, changes)
+        columns = columns_of(row)
+        key = {"owner_id": owner_id, "contact_id": row["id"], "version": row["version"]}
+        changes.append(key | {name: columns[name] for name in _COMPARED})
+    await session.execute(_FOLD, changes)
     return UUID(str(rows[-1]["id"]))
