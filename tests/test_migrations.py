@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlmodel import SQLModel
 
 import contacts_api.app  # noqa: F401  (it defines all tables)
+from contacts_api.contacts.models import columns_of
 from contacts_api.database import psycopg2_url
 from contacts_api.migrating import SchemaError, migrate, newest_revision
 from tests.conftest import SECRET
@@ -153,3 +154,28 @@ def test_a_change_of_the_models_makes_a_migration(tmp_path: Path) -> None:
     assert "sqlmodel" not in text
     for check in (["format", "--check"], ["check"]):
         subprocess.run([sys.executable, "-m", "ruff", *check, made], cwd=tmp_path, check=True)
+
+
+def test_the_release_before_finds_what_this_one_has_stored(empty_database: str) -> None:
+    migrate(empty_database)
+    contact = {"first_name": "Zoë", "last_name": "Łoś", "email": "zoe@example.com", "phone_number": "+48 600"}
+    columns = columns_of(contact)
+    with closing(psycopg2.connect(empty_database)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(
+            """INSERT INTO "user" (id, email, hashed_password, is_active, is_superuser, is_verified)
+            VALUES (gen_random_uuid(), 'ada@example.com', '', true, false, false)"""
+        )
+        cursor.execute(
+            f"""INSERT INTO contact (owner_id, id, {", ".join(columns)})
+            SELECT id, gen_random_uuid(), {", ".join(["%s"] * len(columns))} FROM "user" """,
+            list(columns.values()),
+        )
+
+        command.downgrade(config_for(empty_database), "2026_11_25_bounds")
+
+        cursor.execute("SELECT split_part(search_text, E'\\n', n) FROM contact, generate_series(1, 5) AS n")
+        first, last, email, phone_number, digits = (line for (line,) in cursor.fetchall())
+    assert (first, last, email, digits) == ("zoe", "los", "zoe@example.com", "48600")
+    assert "+48 600" in phone_number
