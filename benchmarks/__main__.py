@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare` and `python -m benchmarks scale`."""
+"""`python -m benchmarks compare`, `… scale` and `… layers`."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from benchmarks import compare, machine, scale
+from benchmarks import compare, layers, machine, scale
 from benchmarks.machine import BenchmarkError, newest_postgres
 
 COMPARE = """
@@ -60,7 +60,10 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     scaling.set_defaults(run=scale.run)
+    layering = commands.add_parser("layers", help="an ORM session beside Core and asyncpg", description=layers.__doc__)
+    layering.set_defaults(run=layers.run)
     for command, postgres, which in (
+        (layering, None, "the embedded one"),
         (comparing, None, "the embedded one"),
         (scaling, newest_postgres(), "Debian's newest, or else the embedded one"),
     ):
