@@ -1,4 +1,4 @@
-"""The secret keys of calendars, which cannot sign in: whoever has one sees the birthdays, until there is a new one."""
+"""The secret keys in the addresses of calendars. Whoever has the key sees the birthdays, until it is replaced."""
 
 import hashlib
 import secrets
@@ -10,11 +10,11 @@ from contacts_api.problems import Unauthorized
 
 
 class InvalidFeedKey(Unauthorized):
-    code, title = "invalid_feed_key", "The address of the calendar is not valid (any more)"
+    code, title = "invalid_feed_key", "This address of the calendar is not valid, or has been replaced"
 
 
 async def open_feed(database: Database, owner_id: UUID) -> str:
-    """Return a new key: whose it is, and 256 random bits, of which a hash is kept. The one before is dead."""
+    """Return a new key: the owner's id and 256 random bits, of which a hash is stored. It replaces the one before."""
     secret = secrets.token_urlsafe(32)
     await database.write(queries.OPEN_FEED, owner_id=owner_id, key_hash=_hash(secret))
     return f"{owner_id.hex}.{secret}"

@@ -77,15 +77,16 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, session:
     responses=documented(
         ImportRunning, TooManyRows, TooManyContacts, EmptyFile, NotUTF8, UnknownFormat, CutOff, TooManyLines
     ),
-    # One file, and beside it no more than is told to be wrong.
+    # One file. Other fields are read only to say that they are not allowed.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1024},
 )
 async def import_contacts(file: Upload, query: ImportOptions, request: Request, owner: Owner) -> ImportReport:
     """Import a CSV file or vCards, as Google, Outlook, iCloud, Android and Nextcloud export them.
 
-    The good rows are imported, the bad ones reported. A contact that is there already (by the UID of its vCard, or by
-    its name and its e-mail address or else its phone number) is skipped, updated with what the file has, or created
-    once more. Where the file has it several times, the first one is taken; an update takes the last word on each field.
+    Good rows are imported, and bad ones are reported. `on_duplicate` says what happens to contacts that you have
+    already: they are skipped, updated with what the file says, or created again. A row is a contact that you have if it
+    has the UID of its vCard, or the same name and e-mail address, or phone number if there is no address. Of several
+    rows for one contact, the first is taken; an update takes the last value of each field.
     """
     for name in await request.form():
         if name != "file":
