@@ -38,6 +38,8 @@ MATCH = text(
             SELECT id::text AS uid, id FROM contact WHERE owner_id = :owner_id
             UNION ALL SELECT uid, id FROM contact WHERE owner_id = :owner_id AND uid IS NOT NULL
         ) AS known JOIN (SELECT DISTINCT uid FROM staged) AS wanted USING (uid)
+        -- PostgreSQL looks at this first, and spares itself the rest for a file without UIDs.
+        WHERE (SELECT count(uid) FROM staged) > 0
         GROUP BY uid
     ), identities AS (
         SELECT identity, max(nth) AS last FROM stored GROUP BY identity

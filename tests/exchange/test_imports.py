@@ -226,6 +226,20 @@ async def test_of_a_contact_that_a_file_has_twice_an_update_takes_all_that_it_sa
     assert (ann["last_name"], ann["date_of_birth"], ann["additional_info"]) == ("LEE", "1990-12-09", "New")
 
 
+async def test_an_update_of_more_contacts_than_a_batch_changes_each(
+    ada: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH_ROWS", 7)
+    rows = [f"First {n},Last,c{n}@example.com,,,{{}}\r\n" for n in range(3000)]
+    await counts(ada, CSV + "".join(row.format("old") for row in rows))
+
+    report = await counts(ada, CSV + "".join(row.format("new") for row in rows), on_duplicate="update")
+
+    assert report == (0, 3000, 0, 0)
+    assert {contact["additional_info"] for contact in await ada.list_contacts(limit=500)} == {"new"}
+    assert (await ada.get("/contacts?with_total=true&limit=1")).json()["total"] == 3000
+
+
 async def test_a_contact_that_was_typed_in_is_known_by_its_id(ada: Client) -> None:
     contact = await ada.create_contact()
 
