@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
@@ -194,12 +194,25 @@ class Database:
 
 
 async def copy_into(
-    session: AsyncSession, table: str, columns: Sequence[str], records: Sequence[tuple[Any, ...]]
+    session: AsyncSession, table: str, columns: Sequence[str], records: Iterable[tuple[Any, ...]], *, seconds: float
 ) -> None:
-    """Append records to a table by COPY, which SQLAlchemy has no way for. The transaction has begun."""
+    """Append records to a table by COPY, which SQLAlchemy has no way for. The transaction has begun.
+
+    Raises TimeoutError after so many seconds, and at once if the connection is lost.
+    """
     connection = await (await session.connection()).get_raw_connection()
     driver: Any = connection.driver_connection
-    await driver.copy_records_to_table(table, records=records, columns=columns)
+    async with asyncio.timeout(seconds) as limit:
+
+        def give_up(_: object) -> None:
+            limit.reschedule(0)
+
+        # asyncpg 0.32 waits to send more for ever, even on a connection that is no more.
+        driver.add_termination_listener(give_up)
+        try:
+            await driver.copy_records_to_table(table, records=records, columns=columns)
+        finally:
+            driver.remove_termination_listener(give_up)
 
 
 async def get_database(request: Request) -> Database:

@@ -22,7 +22,9 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @pytest.fixture
 async def port(app: FastAPI) -> AsyncIterator[int]:
-    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", http=protocol.Protocol)
+    config = uvicorn.Config(
+        app, port=0, log_config=None, timeout_graceful_shutdown=10, lifespan="off", http=protocol.Protocol
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 (it says so by nothing else)

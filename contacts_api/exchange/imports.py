@@ -1,7 +1,7 @@
 """Files of contacts into the database: read in a thread, staged by COPY, written in one transaction a file."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -29,7 +29,7 @@ from contacts_api.text import NOTE_CHARACTERS
 # So many at once in a worker, on connections of their own; so many more wait, for so long.
 IMPORTS, IMPORTS_WAITING, IMPORT_WAIT_SECONDS = 2, 24, 30.0
 IMPORT_SECONDS = 60
-"""How long one statement of an import may take."""
+"""How long one statement of an import may take, or one batch under way to PostgreSQL."""
 # An import says every so often that it goes on; one that has not for so long has ended with its worker.
 ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 
@@ -149,7 +149,7 @@ class _Import:
                 raise TooManyRows.field("body", "file", detail=f"It may have at most {max_rows:,} rows.")
             reading = self._read(rows)
             try:
-                await copy_into(self._session, "staged", matching.STAGED, records)
+                await self._copy("staged", matching.STAGED, records)
             finally:
                 # The file must not be closed while a thread reads it.
                 await asyncio.gather(reading, return_exceptions=True)
@@ -185,9 +185,9 @@ class _Import:
                 changes.append(tuple(columns[name] for name in matching.CHANGED))
                 updated += rows[0]["is_stored"]
             if len(changes) == BATCH_ROWS:
-                await copy_into(self._session, "changed", matching.CHANGED, changes)
+                await self._copy("changed", matching.CHANGED, changes)
                 changes = []
-        await copy_into(self._session, "changed", matching.CHANGED, changes)
+        await self._copy("changed", matching.CHANGED, changes)
         await self._run(matching.CHANGE)
         return updated
 
@@ -200,6 +200,9 @@ class _Import:
         for bad in bad_rows[: MAX_ERRORS - len(errors)]:
             errors += [RowError(row=bad.row, field=e.field, code=e.code, detail=e.detail) for e in bad.errors]
         del errors[MAX_ERRORS:]
+
+    async def _copy(self, table: str, columns: Sequence[str], records: list[tuple[Any, ...]]) -> None:
+        await copy_into(self._session, table, columns, records, seconds=IMPORT_SECONDS)
 
     async def _run(self, statement: Any) -> int:
         """Run a statement; return how many rows it wrote."""

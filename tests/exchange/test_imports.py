@@ -1,7 +1,7 @@
 """Importing over HTTP: what comes in, what is said about it, and that nothing is left half done."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from contacts_api.app import create_app
+from contacts_api.database import copy_into
 from contacts_api.exchange import imports
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT, A_PASSWORD, Client, Clock
@@ -395,7 +396,8 @@ async def test_an_account_has_one_import_at_a_time_its_upload_included(
 
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     uploading = asyncio.create_task(ada.post("/contacts/import", content=body(), headers=headers))
-    await is_under_way.wait()
+    async with asyncio.timeout(10):
+        await is_under_way.wait()
     refused, others = await post(ada, CSV + GRACE), await post(grace, CSV + GRACE)
     may_end.set()
     uploaded, after = await uploading, await post(ada, CSV + GRACE)
@@ -476,26 +478,54 @@ async def test_who_hangs_up_in_the_middle_of_a_file_imports_nothing(
     assert await counts(ada, CSV + GRACE) == (1, 0, 0, 0)
 
 
-async def test_an_import_that_loses_its_connection_imports_nothing(
-    app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[int] = []
-    take = imports._take
+@pytest.fixture
+def lose_connections(execute: Execute) -> Callable[[], object]:
+    """End the application's connections that are in a transaction."""
+    return lambda: execute(
+        "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'contacts_api' AND xact_start IS NOT NULL"
+    )
 
-    def take_or_kill(rows: imports.Rows, owner_id: UUID, count: int) -> imports.Batch | None:
-        taken.append(count)
-        if len(taken) == 3:
-            execute(
-                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name = 'contacts_api' AND xact_start IS NOT NULL"
-            )
-        return take(rows, owner_id, count)
 
-    monkeypatch.setattr(imports, "_take", take_or_kill)
-    response = await post(ada, CSV + "".join(GRACE.replace("Hopper", f"Hopper {n}") for n in range(9000)))
-    after = await counts(ada, CSV + GRACE)
+async def expect_nothing_imported(app: FastAPI, client: Client, execute: Execute) -> None:
+    rows = (GRACE.replace("Hopper", f"Hopper {n}").replace("bug", "bug" * 600) for n in range(9000))
+    response = await post(client, CSV + "".join(rows))
+    after = await counts(client, CSV + GRACE)
 
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert after == (1, 0, 0, 0)
     assert execute("SELECT count(*) FROM contact") == [(1,)]
-    assert app.state.database.engine.pool.checkedout() == 0
+    assert app.state.imports.engine.pool.checkedout() == 0
+
+
+async def test_an_import_that_loses_its_connection_while_it_reads_imports_nothing(
+    app: FastAPI, ada: Client, execute: Execute, lose_connections: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    take = imports._take
+
+    def take_or_lose(rows: imports.Rows, owner_id: UUID, count: int) -> imports.Batch | None:
+        taken.append(count)
+        if len(taken) == 3:
+            lose_connections()
+        return take(rows, owner_id, count)
+
+    monkeypatch.setattr(imports, "_take", take_or_lose)
+    await expect_nothing_imported(app, ada, execute)
+
+
+async def test_an_import_that_loses_its_connection_while_it_sends_imports_nothing(
+    app: FastAPI, ada: Client, execute: Execute, lose_connections: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def lost(records: list[Any]) -> Iterator[Any]:
+        # So many fill the buffers, and more will have to wait.
+        yield from records[:400]
+        lose_connections()
+        yield from records[400:]
+
+    def copy_and_lose(session: Any, table: str, columns: Any, records: list[Any], **limit: float) -> Any:
+        return copy_into(session, table, columns, lost(records) if len(records) > 400 else records, **limit)
+
+    monkeypatch.setattr("contacts_api.exchange.imports.copy_into", copy_and_lose)
+    await expect_nothing_imported(app, ada, execute)

@@ -63,8 +63,9 @@ async def test_ten_logins_at_once_keep_no_one_waiting(
     async with app.router.lifespan_context(app), client_of(app) as client:
         watch.app = app
         logins = [asyncio.create_task(client.post("/auth/login", json=credentials)) for _ in range(10)]
-        while watch.running < settings.hashing_threads:  # noqa: ASYNC110 (other threads count)
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(10):
+            while watch.running < settings.hashing_threads:  # noqa: ASYNC110 (other threads count)
+                await asyncio.sleep(0.001)
 
         # None of them gets on before these have been answered.
         live = [await client.get("/health/live") for _ in range(20)]

@@ -42,7 +42,9 @@ ACCEPTED = ["2xx", "3xx", 401, 403, 404, 409, 412, 429]
 @pytest.fixture(scope="module")
 def server(make_settings: Callable[..., Settings]) -> Iterator[str]:
     """The application on a port of its own, served as it is in production."""
-    config = uvicorn.Config(create_app(make_settings(pool_size=4)), port=0, log_config=None)
+    config = uvicorn.Config(
+        create_app(make_settings(pool_size=4)), port=0, log_config=None, timeout_graceful_shutdown=10
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
