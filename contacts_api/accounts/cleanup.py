@@ -71,7 +71,7 @@ class Cleanup:
             lambda: self._delete(_ENDINGS, kept=kept),
             lambda: self._delete(_ATTEMPTS, kept=timedelta(days=1)),
         )
-        self._finishing: set[asyncio.Task[None]] = set()
+        self._erasing: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Delete what is old every SWEEP_SECONDS, until cancelled."""
@@ -85,41 +85,40 @@ class Cleanup:
                 raise error
 
     async def erase(self, owner_id: UUID) -> None:
-        """Delete the rows of an erased account; after ERASE_SECONDS this goes on in the background."""
-        if not await self._erase(owner_id, until=time.monotonic() + ERASE_SECONDS):
-            # In a context of its own, so that it goes on when the client of this request has gone.
-            task = asyncio.create_task(self._finish(owner_id), context=Context())
-            self._finishing.add(task)
-            task.add_done_callback(self._finishing.discard)
+        """Delete the rows of an erased account. After ERASE_SECONDS this goes on in the background."""
+        # In a context of its own, so that it goes on when the client of this request has gone.
+        erasing = asyncio.create_task(self._erase_at_last(owner_id), context=Context())
+        self._erasing.add(erasing)
+        erasing.add_done_callback(self._erasing.discard)
+        await asyncio.wait([erasing], timeout=ERASE_SECONDS)
 
-    async def _finish(self, owner_id: UUID) -> None:
-        """Delete the rest of an erased account. If this fails, the next sweep does it."""
-        try:
-            await self._erase(owner_id)
-        except Exception as error:
-            logger.warning("cannot delete all of an account yet: %s", type(error).__name__)
+    async def _erase_at_last(self, owner_id: UUID) -> None:
+        while True:
+            try:
+                await self._erase(owner_id)
+                return
+            except Exception as error:
+                logger.warning("cannot delete all of an account yet: %s", type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _erase_all(self) -> None:
         while erased := await self._database.read(_ERASED):
             for (owner_id,) in erased:
                 await self._erase(owner_id)
 
-    async def _erase(self, owner_id: UUID, until: float = float("inf")) -> bool:
-        """Say whether it was done in time."""
+    async def _erase(self, owner_id: UUID) -> None:
         for bite in _bites_of_owner():
-            if not await self._delete(bite, until, owner_id=owner_id):
-                return False
-        await self._database.write(_FORGET_USER, owner_id=owner_id)
-        return True
+            await self._delete(bite, owner_id=owner_id)
+        await self._database.execute(_FORGET_USER, owner_id=owner_id)
 
-    async def _delete(self, bite: sa.Select[Any], until: float = float("inf"), **parameters: Any) -> bool:
-        """Delete until nothing is left, with a pause after each statement. Say whether it was done in time."""
-        while (begun_at := time.monotonic()) < until:
-            ((deleted,),) = await self._database.write(bite, **parameters)
+    async def _delete(self, bite: sa.Select[Any], **parameters: Any) -> None:
+        """Delete until nothing is left. After each statement, pause for as long as it took."""
+        while True:
+            begun_at = time.monotonic()
+            ((deleted,),) = await self._database.execute(bite, **parameters)
             if deleted < BITE_ROWS:
-                return True
+                return
             await asyncio.sleep(time.monotonic() - begun_at)
-        return False
 
     async def _repeat(self, sweep: Callable[[], Awaitable[object]]) -> None:
         while True:
