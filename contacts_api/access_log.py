@@ -16,9 +16,13 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class AccessLog:
-    """Gives every request an id, answers HEAD where GET is answered, and writes one line to the log.
+    """The outermost layer. It
 
-    The line leaves out the query string, which may hold names, addresses and keys.
+    - gives every request an id,
+    - answers HEAD where GET is answered,
+    - refuses a query string that is not UTF-8,
+    - answers with a 500 where all else has failed,
+    - writes one line to the log, without the query string: that may hold names, addresses and keys.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -20,7 +20,7 @@ def json_answer(content: Any, headers: Mapping[str, str], status: int = 200) -> 
 def as_json(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Return these members of a row as `json_answer` takes them: its `id`, and the time of its creation and change."""
     members = {name: row[name] for name in names}
-    # asyncpg's UUID is a subclass, which orjson does not know; and it writes no digits where all six are zero.
+    # orjson does not take asyncpg's subclass of UUID, and leaves out the six digits of a second where all are zero.
     members["id"] = str(members["id"])
     for name in ("created_at", "updated_at"):
         if name in members and not members[name].microsecond:

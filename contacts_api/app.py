@@ -17,6 +17,7 @@ from contacts_api.accounts.passwords import PasswordHasher
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
 from contacts_api.accounts.tokens import Tokens
+from contacts_api.accounts.users import UserManager
 from contacts_api.calendar.routes import calendar, feeds
 from contacts_api.contacts.routes import contacts
 from contacts_api.cors import CORS
@@ -108,14 +109,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     ]
     app.state.database = Database(engines[0])
     watch = Database(engines[1])
-    app.state.imports = Database(engines[2], waiting=IMPORTS_WAITING, seconds=IMPORT_WAIT_SECONDS)
+    app.state.imports = Database(engines[2], max_waiting=IMPORTS_WAITING, max_seconds=IMPORT_WAIT_SECONDS)
     app.state.sessions = Sessions(app.state.database, settings)
     app.state.ended_sessions = EndedSessions(watch)
     app.state.cleanup = Cleanup(app.state.database, settings.access_token_seconds)
-    app.state.attempts = Attempts(app.state.database)
     app.state.tokens = Tokens(settings, secret, app.state.clock)
-    app.state.hasher = PasswordHasher(settings.hashing_threads)
-    app.state.large_bodies = Places(1, waiting=LARGE_BODIES_WAITING, seconds=REQUEST_SECONDS)
+    hasher = PasswordHasher(settings.hashing_threads)
+    app.state.users = UserManager(app.state.database, hasher, Attempts(app.state.database))
+    app.state.large_bodies = Places(1, max_waiting=LARGE_BODIES_WAITING, max_seconds=REQUEST_SECONDS)
     app.state.cursors = Cursors(secret.encode())
     tasks = [asyncio.create_task(work) for work in (app.state.ended_sessions.watch(), app.state.cleanup.run())]
     runtime.prepare_worker()

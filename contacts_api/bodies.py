@@ -65,8 +65,8 @@ class Body(SQLModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_few(cls, data: Any) -> Any:
-        return name_few(cls, data)
+    def _limit_unknown(cls, data: Any) -> Any:
+        return limit_unknown(cls, data)
 
 
 def with_example(**members: JsonValue) -> Any:
@@ -74,7 +74,7 @@ def with_example(**members: JsonValue) -> Any:
     return ConfigDict(json_schema_extra={"examples": [members]})
 
 
-def name_few(model: type[BaseModel], data: Any) -> Any:
+def limit_unknown(model: type[BaseModel], data: Any) -> Any:
     """Return the data with at most MAX_ERRORS unknown members."""
     if not isinstance(data, dict) or len(data) <= MAX_ERRORS:
         return data
@@ -86,7 +86,7 @@ def name_few(model: type[BaseModel], data: Any) -> Any:
 def a_few_at_a_time(items: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """Validate a list of at most MAX_ITEMS a few items at a time, and stop after MAX_ERRORS errors.
 
-    Pydantic itself validates a whole list in one call, during which nothing else runs.
+    Pydantic validates a whole list in one call, during which no other thread runs, the event loop's included.
     """
     if not isinstance(items, list) or not _BITE_ITEMS < len(items) <= MAX_ITEMS:
         return validate(items)
@@ -116,8 +116,9 @@ class Request(FastAPIRequest):
 
     max_bytes = BODY_BYTES
     body_field: Any = None
-    refused: tuple[Any, ...] | list[Any] = ()
-    """The errors of a large body, which is validated when it is parsed."""
+    errors_of_large_body: tuple[Any, ...] | list[Any] = ()
+    """A large body is validated when it is parsed. FastAPI takes its model as it is; None it refuses, and then Route
+    raises these errors instead."""
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         size = 0
@@ -155,7 +156,7 @@ class Request(FastAPIRequest):
         return self._json
 
     async def _read_large(self, body: bytes) -> Any:
-        """Return the validated body, or None where it is refused.
+        """Return the validated body, or None where it has errors.
 
         In a thread, so that nothing else waits for it; one at a time, since such threads slow each other down.
         """
@@ -169,8 +170,8 @@ class Request(FastAPIRequest):
         value = parse_json(body)
         if self.body_field is None:
             return value
-        validated, self.refused = self.body_field.validate(value, loc=("body",))
-        return None if self.refused else validated
+        validated, self.errors_of_large_body = self.body_field.validate(value, loc=("body",))
+        return None if self.errors_of_large_body else validated
 
 
 def parse_json(body: bytes) -> Any:

@@ -6,6 +6,7 @@ Only what a command needs is imported, when it runs, so that `--help` answers at
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Literal
 
 from typer import Argument, Exit, Option, Typer, echo
@@ -22,6 +23,13 @@ app = Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def commands() -> ModuleType:
+    from contacts_api import commands
+
+    return commands
+
+
 Account = Annotated[str, Argument(metavar="EMAIL", help="The e-mail address of the account.")]
 Owner = Annotated[str, Option("--email", help="The e-mail address of the account that the contacts belong to.")]
 
@@ -34,25 +42,19 @@ def serve(
     reload: Annotated[bool, Option("--reload", help="Restart when the code changes.")] = False,
 ) -> None:
     """Serve the API (the default command)."""
-    from contacts_api import commands
-
-    commands.serve(host, port, workers, reload)
+    commands().serve(host, port, workers, reload)
 
 
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest schema. Several may run at once."""
-    from contacts_api import commands
-
-    commands.migrate()
+    commands().migrate()
 
 
 @app.command()
 def reindex() -> None:
-    """Fold anew, for searches, what an older release has stored. Run it after migrate, while the API serves."""
-    from contacts_api import commands
-
-    commands.reindex()
+    """Bring what searches compare up to date after an upgrade. Run it after migrate, while the API serves."""
+    commands().reindex()
 
 
 @app.command()
@@ -61,24 +63,20 @@ def seed(
     contacts: Annotated[int, Option(help="How many contacts to add.", min=0)] = 100,
 ) -> None:
     """Add believable contacts to a demo account."""
-    from contacts_api import commands
-
-    commands.seed(email, contacts)
+    commands().seed(email, contacts)
 
 
 @app.command("import")
 def import_contacts(
     file: Annotated[Path, Argument(help="A CSV file or vCards.")],
     email: Owner,
-    dry_run: Annotated[bool, Option("--dry-run", help="Only say what an import would do.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Report what the import would do, without doing it.")] = False,
     on_duplicate: Annotated[
         Literal["skip", "update", "create"], Option(help="What to do with contacts that the account already has.")
     ] = "skip",
 ) -> None:
     """Import a file into an account."""
-    from contacts_api import commands
-
-    commands.import_contacts(file, email, dry_run, on_duplicate)
+    commands().import_contacts(file, email, dry_run, on_duplicate)
 
 
 @app.command("export")
@@ -90,33 +88,25 @@ def export_contacts(
     ] = None,
 ) -> None:
     """Export the contacts of an account."""
-    from contacts_api import commands
-
-    commands.export_contacts(email, file, extension)
+    commands().export_contacts(email, file, extension)
 
 
 @app.command()
 def set_password(email: Account) -> None:
     """Ask for a new password for an account, and end its sessions."""
-    from contacts_api import commands
-
-    commands.set_password(email)
+    commands().set_password(email)
 
 
 @app.command()
 def deactivate(email: Account) -> None:
     """Stop an account from signing in, and end its sessions."""
-    from contacts_api import commands
-
-    commands.set_active(email, False)
+    commands().set_active(email, False)
 
 
 @app.command()
 def activate(email: Account) -> None:
     """Let a deactivated account sign in again."""
-    from contacts_api import commands
-
-    commands.set_active(email, True)
+    commands().set_active(email, True)
 
 
 def show_version(is_wanted: bool) -> None:
@@ -136,7 +126,7 @@ def take_options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. If it fails, say why in one line, and exit with 1."""
-    runtime.prepare_imports()
+    runtime.prepare_start()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Without a command, the options are those of serve.
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):

@@ -32,8 +32,8 @@ from contacts_api.accounts.users import UserManager
 from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import Contact, columns_of
 from contacts_api.contacts.queries import ContactFilter
-from contacts_api.contacts.quota import count_contacts
-from contacts_api.contacts.reindexing import reindex as fold_anew
+from contacts_api.contacts.quota import recount
+from contacts_api.contacts.reindexing import reindex as reindex_contacts
 from contacts_api.database import Database, create_engine, table_of
 from contacts_api.exchange import exports
 from contacts_api.exchange.files import Format
@@ -152,7 +152,7 @@ def reindex() -> None:
 async def reindex_all(url: str) -> None:
     async with accounts(url) as (_, database):
         with progress(None, "accounts") as show:
-            await fold_anew(database, show)
+            await reindex_contacts(database, show)
 
 
 def seed(email: str, count: int) -> None:
@@ -196,7 +196,7 @@ async def add_contacts(database: Database, owner_id: UUID, count: int) -> int:
                 rows = [{"owner_id": owner_id, "id": uuid7()} | columns for columns in batch]
                 await session.execute(insert(table_of(Contact)), rows)
                 show(done + len(rows))
-            return await count_contacts(session, owner_id)
+            return await recount(session, owner_id)
 
 
 def import_contacts(path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate) -> None:

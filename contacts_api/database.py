@@ -34,7 +34,7 @@ CONNECT_SECONDS = 2
 STATEMENT_SECONDS = 2.5
 IDLE_SECONDS = 10
 # So many may wait for a connection.
-WAITING = 200
+MAX_WAITING = 200
 
 SERVER_SETTINGS = {
     "application_name": "contacts_api",
@@ -48,12 +48,12 @@ LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
-    # Between the server's last word and the end of the connection, asyncpg takes neither the one nor the other.
+    # asyncpg raises this one if it is used between the server's goodbye and the end of the connection.
     asyncpg.InternalClientError,
     ConnectionError,
 )
 """What is raised where a connection is no more."""
-# After these there is nothing to be had from the connection, or an answer may be under way still.
+# After these a connection is not used again: it is lost, or the answer to an earlier statement may still come.
 _SPOILT = (*LOST, OSError, asyncio.CancelledError)
 
 
@@ -119,7 +119,7 @@ def create_engine(database_url: str, pool_size: int, statement_seconds: float = 
 
 
 def _replace_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-    # What was lost while it lay in the pool costs no request an error, and knowing of it no round trip.
+    # One that was lost in the pool costs no request an error. A new one has been tried by connecting.
     if "used" in record.info and connection.driver_connection.is_closed():
         raise InvalidatePoolError
     record.info["used"] = True
@@ -152,19 +152,21 @@ class Database:
     Whoever finds no free connection waits in a short queue, and raises Busy where that does not help.
     """
 
-    def __init__(self, engine: AsyncEngine, *, waiting: int = WAITING, seconds: float = POOL_SECONDS) -> None:
+    def __init__(
+        self, engine: AsyncEngine, *, max_waiting: int = MAX_WAITING, max_seconds: float = POOL_SECONDS
+    ) -> None:
         self._autocommit = engine
-        self._places = Places(engine.pool.size(), waiting=waiting, seconds=seconds)  # type: ignore[attr-defined]  # ours
+        self._places = Places(engine.pool.size(), max_waiting=max_waiting, max_seconds=max_seconds)  # type: ignore[attr-defined]  # ours
         self.engine = engine.execution_options(isolation_level="READ COMMITTED")
 
     async def read(self, statement: Executable, **parameters: Any) -> list[Row]:
         """Return the rows. Tries again once where the connection was lost: reading changes nothing."""
         try:
-            return await self.write(statement, **parameters)
+            return await self.execute(statement, **parameters)
         except LOST:
-            return await self.write(statement, **parameters)
+            return await self.execute(statement, **parameters)
 
-    async def write(self, statement: Executable, **parameters: Any) -> list[Row]:
+    async def execute(self, statement: Executable, **parameters: Any) -> list[Row]:
         """Run one statement, committed on return, and return the rows of its answer."""
         sql, names, given = _compile(statement)
         values = {**given, **parameters}
@@ -211,7 +213,7 @@ async def copy_into(
     async with asyncio.timeout(seconds) as limit:
 
         def give_up(_: object) -> None:
-            limit.reschedule(0)
+            limit.reschedule(0)  # the time is up now
 
         # asyncpg 0.32 waits to send more for ever, even on a connection that is no more.
         driver.add_termination_listener(give_up)

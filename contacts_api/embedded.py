@@ -64,7 +64,8 @@ def start(data_dir: Path) -> str:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_other_version(pgdata)
         pgdata.mkdir(mode=0o700, exist_ok=True)
-        with _modes_kept((pgdata, Path(psycopg2.__file__), Path(tempfile.gettempdir()) / "socket")):
+        # The library opens these directories and all above them.
+        with _modes_kept((data_dir.resolve(), Path(psycopg2.__file__).parent, Path(tempfile.gettempdir()))):
             server = _Server(pgdata)
             server.start()
     except OSError as error:
@@ -195,18 +196,18 @@ def _forget_the_dead(pgdata: Path) -> None:
 
 
 @contextmanager
-def _modes_kept(paths: Iterable[Path]) -> Iterator[None]:
-    """Undo what the library does as root: it opens every directory above the data and itself to everybody.
+def _modes_kept(directories: Iterable[Path]) -> Iterator[None]:
+    """Undo what the library does as root: it opens these directories, and all above them, to everybody.
 
-    What its own system user needs is to pass through them.
+    The system user that runs PostgreSQL need only pass through them.
     """
     if os.name != "posix" or os.geteuid() != 0:
         yield
         return
-    # One at a time on this machine: what another start has opened for a moment must not pass for the mode before.
+    # One start at a time on this machine: the next must not take an open directory for one that was always open.
     root = os.open("/", os.O_RDONLY)
     fcntl.flock(root, fcntl.LOCK_EX)
-    before = {parent: parent.stat().st_mode for path in paths for parent in path.parents if parent.exists()}
+    before = {path: path.stat().st_mode for each in directories for path in (each, *each.parents) if path.exists()}
     try:
         yield
     finally:
@@ -217,7 +218,7 @@ def _modes_kept(paths: Iterable[Path]) -> Iterator[None]:
 def _restore(before: dict[Path, int]) -> None:
     for directory, mode in before.items():
         if directory.stat().st_mode != mode:
-            # Its processes keep our group.
+            # The server runs as another user, and in our group.
             passable = stat.S_IMODE(mode) | stat.S_IXGRP | stat.S_IXOTH
             directory.chmod(passable)
             if passable != stat.S_IMODE(mode):

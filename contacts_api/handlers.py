@@ -121,7 +121,7 @@ def problem_of_database_error(error: BaseException) -> Problem:
 def _is_of_owner(error: BaseException | None) -> bool:
     """Say whether a foreign key that failed is the one that leads from a row to its owner."""
     cause = getattr(error, "__cause__", None) or error
-    name, table = (getattr(cause, f"{of}_name", None) for of in ("constraint", "table"))
+    name, table = getattr(cause, "constraint_name", None), getattr(cause, "table_name", None)
     return name in (f"fk_{table}_owner_id", f"fk_{table}_user_id")
 
 

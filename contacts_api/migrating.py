@@ -29,7 +29,7 @@ def newest_revision(versions: Path = ROOT / "migrations" / "versions") -> str:
         values = {name: literal_eval(value) for name, value in _LINE.findall(path.read_text(encoding="utf-8"))}
         revisions.add(values["revision"])
         before = values["down_revision"] or ()
-        for revision in (before,) if isinstance(before, str) else before:
+        for revision in [before] if isinstance(before, str) else before:
             followed_by.setdefault(revision, []).append(path.name)
     for revision in followed_by.keys() - revisions:
         raise SchemaError(f"{followed_by[revision][0]} follows the migration {revision}, which is missing.")

@@ -11,10 +11,7 @@ PATIENCE_SECONDS = 10.0
 
 
 class HeadTooLargeError(Exception):
-    """A request whose URL, headers and trailers have more than HEAD_BYTES."""
-
-    def __init__(self) -> None:
-        super().__init__(f"The URL, headers and trailers may have at most {HEAD_BYTES:,} bytes.")
+    """The URL, headers and trailers have more than HEAD_BYTES. Raised in the parser, which makes uvicorn send a 400."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -26,8 +23,9 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._expects_head = self._expects_body = True
-        self._head_bytes = self._unreported_bytes = 0
-        self._has_reported = False
+        self._head_bytes = 0
+        # What has come since the parser last called one of the methods below, and whether it has for this piece.
+        self._unreported_bytes, self._has_reported = 0, False
         self._heard_at = self.loop.time()
         self._patience = self.loop.call_later(PATIENCE_SECONDS, self._check_patience)
 
@@ -43,7 +41,7 @@ class Protocol(HttpToolsProtocol):
         # The parser reports a header when it is complete. Until then it collects the bytes.
         self._unreported_bytes = 0 if self._has_reported else self._unreported_bytes + len(data)
         if self._unreported_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(str(HeadTooLargeError()))
+            self.send_400_response(f"The URL, headers and trailers may have at most {HEAD_BYTES:,} bytes.")
         # A line break between two requests cancels uvicorn's own time-out.
         if not self._has_reported and self._is_between_requests():
             self._expects_head, self._heard_at = True, self.loop.time()

@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contacts_api.bodies import name_few
+from contacts_api.bodies import limit_unknown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,7 +26,7 @@ class QueryParameters(Generic[Model]):
 
     async def __call__(self, request: Request) -> Model:
         try:
-            return self.model.model_validate(name_few(self.model, dict(request.query_params)))
+            return self.model.model_validate(limit_unknown(self.model, dict(request.query_params)))
         except ValidationError as error:
             details = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
             raise RequestValidationError(details) from None

@@ -28,6 +28,7 @@ class Route(APIRoute):
     """A route that refuses other media types than its own, and query parameters that it does not declare."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        # This calls get_route_handler, which sets self.query.
         super().__init__(path, endpoint, **{**options, "operation_id": endpoint.__name__})
         annotations = [parameter.annotation for parameter in inspect.signature(endpoint).parameters.values()]
         marks = [mark for annotation in annotations for mark in getattr(annotation, "__metadata__", ())]
@@ -44,13 +45,13 @@ class Route(APIRoute):
         self.query = _find_query(self.dependant)
         # The query is read last: a 401 and a 404 come before its 422.
         self.dependant.dependencies.sort(key=lambda dependant: _find_query(dependant) is not None)
-        handle = handle_query = super().get_route_handler()
+        without_query = with_query = super().get_route_handler()
         if self.query is None:
-            # Only for requests with a query string: a dependency costs 25 µs of CPU.
-            none_taken = get_dependant(path=self.path_format, call=NO_PARAMETERS)
-            self.dependant = replace(self.dependant, dependencies=[*self.dependant.dependencies, none_taken])
-            handle_query = super().get_route_handler()
-        taken = self._media_types()
+            # A second handler, for requests with a query string, since a dependency costs 25 µs of CPU.
+            refuse_all = get_dependant(path=self.path_format, call=NO_PARAMETERS)
+            self.dependant = replace(self.dependant, dependencies=[*self.dependant.dependencies, refuse_all])
+            with_query = super().get_route_handler()
+        accepted = self._media_types()
 
         async def read_and_handle(request: FastAPIRequest) -> Response:
             request = Request(request.scope, request.receive)
@@ -60,15 +61,15 @@ class Route(APIRoute):
             if self.body_field:
                 request.refuse_announced()
                 media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-                if media_type not in taken and await request.has_body():
-                    raise UnsupportedMediaType(f"Send it as {taken[0]}.")
+                if media_type not in accepted and await request.has_body():
+                    raise UnsupportedMediaType(f"Send it as {accepted[0]}.")
             try:
-                return await self.run(handle_query if request.scope["query_string"] else handle, request)
+                return await self.run(with_query if request.scope["query_string"] else without_query, request)
             except ClientDisconnect:
                 raise Invalid.field("body", detail="The body did not come whole.") from None
             except RequestValidationError:
-                if request.refused:
-                    raise RequestValidationError(request.refused) from None
+                if request.errors_of_large_body:
+                    raise RequestValidationError(request.errors_of_large_body) from None
                 raise
             except (*DATABASE_ERRORS, Busy):
                 await self._refuse_invalid(request)
@@ -88,7 +89,7 @@ class Route(APIRoute):
         """Raise the errors of an invalid JSON body: it is a 422 whether or not the database answers."""
         if self.body_field and not isinstance(self.body_field.field_info, params.Form):
             body = await request.json()
-            errors = request.refused or self.body_field.validate(body, loc=("body",))[1]
+            errors = request.errors_of_large_body or self.body_field.validate(body, loc=("body",))[1]
             if errors:
                 raise RequestValidationError(errors)
 

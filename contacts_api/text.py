@@ -1,4 +1,4 @@
-"""Text on its way in, and the form of it that searches compare."""
+"""The types of text, the form of it that searches compare, and what vCards and calendars share."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 # Letters that Unicode does not decompose into a base letter and a mark.
 _SPELLED_OUT = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe", "ß": "ss"})
 
-# Marks that fold to nothing by themselves: those of Latin, Greek and Cyrillic letters, but two.
+# The marks of Latin, Greek and Cyrillic letters that casefolding and NFKD leave as they are.
 _MARKS = re.compile("[\u0300-\u0344\u0346-\u034e\u0350-\u036f]")
 
 # Control characters (C0, DEL, C1) and lone surrogates, which neither UTF-8 nor PostgreSQL can hold.
@@ -26,8 +26,9 @@ _PLAIN_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@(?:{_LABEL}\.)++(?=.*[a-zA
 _SPECIAL_USE = tuple(f".{domain}" for domain in SPECIAL_USE_DOMAIN_NAMES)
 
 # The same rules as ECMA-262 patterns, for the OpenAPI document.
-ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
-_ONE_LINE_NOT_BLANK = ONE_LINE.replace("$", r"[^\s\u0000-\u001f\u007f-\u009f]" + ONE_LINE[1:])
+_CHARACTER = r"[^\u0000-\u001f\u007f-\u009f]"
+ONE_LINE = f"^{_CHARACTER}*$"
+_ONE_LINE_NOT_BLANK = rf"^{_CHARACTER}*[^\s\u0000-\u001f\u007f-\u009f]{_CHARACTER}*$"
 _SEVERAL_LINES = r"^[^\u0000-\u0008\u000b-\u000c\u000e-\u001f\u007f-\u009f]*$"
 
 
@@ -43,7 +44,7 @@ def fold(text: str) -> str:
     if plain.isascii():
         # What most names that are not ASCII come to, in a third of the time.
         return plain.lower()
-    for _ in range(2):
+    for _ in range(2):  # as D147 has it
         text = unicodedata.normalize("NFKD", text).casefold()
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return text.translate(_SPELLED_OUT)

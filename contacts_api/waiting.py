@@ -26,11 +26,15 @@ async def _client_has_gone() -> bool:
 
 
 class Places:
-    """A queue: `count` callers work at once, `waiting` more wait for at most `seconds`, first come, first served."""
+    """So many places, and a queue for them: first come, first served.
 
-    def __init__(self, count: int, *, waiting: int, seconds: float) -> None:
+    `count` callers have a place at once; at most `max_waiting` more wait, each for at most `max_seconds`.
+    """
+
+    def __init__(self, count: int, *, max_waiting: int, max_seconds: float) -> None:
         self._free = asyncio.Semaphore(count)
-        self._waiting, self._most, self._seconds = 0, waiting, seconds
+        self._max_waiting, self._max_seconds = max_waiting, max_seconds
+        self._waiting = 0
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -45,11 +49,11 @@ class Places:
         if not self._free.locked():
             await self._free.acquire()
             return
-        if self._waiting >= self._most:
+        if self._waiting >= self._max_waiting:
             raise Busy
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._max_seconds):
                 await self._free.acquire()
         except TimeoutError:
             raise Busy from None

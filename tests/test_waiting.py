@@ -27,7 +27,7 @@ async def work(places: Places, done: list[str], name: str, *, has_gone: bool = F
 
 
 async def test_those_who_wait_come_in_turn() -> None:
-    places, done = Places(1, waiting=5, seconds=10), list[str]()
+    places, done = Places(1, max_waiting=5, max_seconds=10), list[str]()
 
     await asyncio.gather(*(work(places, done, name) for name in "abcdef"))
 
@@ -35,7 +35,7 @@ async def test_those_who_wait_come_in_turn() -> None:
 
 
 async def test_who_finds_the_queue_full_is_refused_at_once() -> None:
-    places, done = Places(1, waiting=2, seconds=10), list[str]()
+    places, done = Places(1, max_waiting=2, max_seconds=10), list[str]()
 
     answers = await asyncio.gather(*(work(places, done, name) for name in "abcde"), return_exceptions=True)
 
@@ -44,7 +44,7 @@ async def test_who_finds_the_queue_full_is_refused_at_once() -> None:
 
 
 async def test_who_waits_too_long_is_refused_and_the_place_is_there_for_others() -> None:
-    places, done = Places(1, waiting=2, seconds=0.01), list[str]()
+    places, done = Places(1, max_waiting=2, max_seconds=0.01), list[str]()
     async with places.place():
         with pytest.raises(Busy):
             await work(places, done, "late")
@@ -55,7 +55,7 @@ async def test_who_waits_too_long_is_refused_and_the_place_is_there_for_others()
 
 
 async def test_nothing_is_done_for_who_has_gone_meanwhile() -> None:
-    places, done = Places(1, waiting=5, seconds=10), list[str]()
+    places, done = Places(1, max_waiting=5, max_seconds=10), list[str]()
     gone = {"b", "c"}
 
     answers = await asyncio.gather(

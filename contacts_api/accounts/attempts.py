@@ -19,9 +19,9 @@ _ATTEMPT = table_of(FailedAttempt)
 _KEYS = sa.bindparam("keys", type_=ARRAY(sa.LargeBinary))
 _failures = _ATTEMPT.c.failures + 1
 # The exponent is bounded, since an interval would overflow.
-_wait = sa.func.least(SHORTEST_WAIT * sa.func.power(2, sa.func.least(_failures - FREE_FAILURES, 10)), LONGEST_WAIT)
+_next_wait = sa.func.least(SHORTEST_WAIT * sa.func.power(2, sa.func.least(_failures - FREE_FAILURES, 10)), LONGEST_WAIT)
 
-_WAIT = sa.select(sa.extract("epoch", _ATTEMPT.c.blocked_until - sa.func.now())).where(
+_SECONDS_LEFT = sa.select(sa.extract("epoch", _ATTEMPT.c.blocked_until - sa.func.now())).where(
     _ATTEMPT.c.key == sa.bindparam("key"), _ATTEMPT.c.blocked_until > sa.func.now()
 )
 _COUNT = (
@@ -32,7 +32,7 @@ _COUNT = (
         set_={
             "failures": _failures,
             "failed_at": sa.func.now(),
-            "blocked_until": sa.case((_failures >= FREE_FAILURES, sa.func.now() + _wait)),
+            "blocked_until": sa.case((_failures >= FREE_FAILURES, sa.func.now() + _next_wait)),
         },
     )
 )
@@ -60,11 +60,11 @@ class Attempts:
         self._database = database
 
     async def refuse_while_waiting(self, key: bytes) -> None:
-        for (seconds,) in await self._database.read(_WAIT, key=key):
-            raise TooManyAttempts(float(seconds))
+        if rows := await self._database.read(_SECONDS_LEFT, key=key):
+            raise TooManyAttempts(float(rows[0][0]))
 
     async def count_failure(self, *keys: bytes) -> None:
-        await self._database.write(_COUNT, keys=sorted(keys))
+        await self._database.execute(_COUNT, keys=sorted(keys))
 
     async def forget(self, *keys: bytes) -> None:
-        await self._database.write(_FORGET, keys=keys)
+        await self._database.execute(_FORGET, keys=keys)

@@ -46,7 +46,7 @@ class PasswordHasher:
         argon2id = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         # A check of a password holds its place from reading the failures so far to counting its own: of a
         # thousand guesses sent at once, no more go uncounted than there are places.
-        self.places = Places(threads, waiting=HASHES_WAITING * threads, seconds=HASHING_SECONDS)
+        self.places = Places(threads, max_waiting=HASHES_WAITING * threads, max_seconds=HASHING_SECONDS)
         self._helper = PasswordHelper(PasswordHash((argon2id,)))
         self._threads = ThreadPoolExecutor(threads, "hashing")
         self._nobodys = self._helper.hash(self._helper.generate())

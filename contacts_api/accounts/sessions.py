@@ -86,7 +86,7 @@ END = _end(
     sa.or_(sa.bindparam("only", type_=sa.Uuid).is_(None), _SESSION.c.id == sa.bindparam("only", type_=sa.Uuid)),
     sa.or_(sa.bindparam("but", type_=sa.Uuid).is_(None), _SESSION.c.id != sa.bindparam("but", type_=sa.Uuid)),
 )
-"""End the sessions of `owner_id`: all, `only` one, or all `but` one. Returns the id of one that ended."""
+"""End the sessions of `owner_id`: all, `only` one, or all `but` one. Returns the ids of those that ended."""
 
 _newest_first = sa.select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.created_at.desc(), _SESSION.c.id.desc())
 _END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSIONS, sa.Integer))))
@@ -125,7 +125,7 @@ class Sessions:
 
         Ends the oldest session if there are more than MAX_SESSIONS.
         """
-        rows = await self._database.write(
+        rows = await self._database.execute(
             _OPEN,
             owner_id=user.id,
             hashed_password=user.hashed_password,
@@ -134,7 +134,7 @@ class Sessions:
             **self._lifetimes,
         )
         # Afterwards, so that of several sign-ins at once the last one counts all sessions.
-        await self._database.write(_END_OLDEST, owner_id=user.id)
+        await self._database.execute(_END_OLDEST, owner_id=user.id)
         return rows[0] if rows else None
 
     async def rotate(self, claims: Claims) -> Row:
@@ -144,7 +144,7 @@ class Sessions:
         Anything older has been stolen: the session ends, and InvalidRefreshToken is raised after that is committed.
         """
         own = {"owner_id": claims.user_id, "session_id": claims.session_id}
-        rotated = await self._database.write(_ROTATE, presented=claims.seq, **own, **self._lifetimes)
+        rotated = await self._database.execute(_ROTATE, presented=claims.seq, **own, **self._lifetimes)
         if rotated:
             return rotated[0]
         found = await self._database.read(_CURRENT, **own)
@@ -161,7 +161,7 @@ class Sessions:
 
     async def end(self, user_id: UUID, *, only: UUID | None = None, but: UUID | None = None) -> bool:
         """End the user's sessions; say whether there were any."""
-        return bool(await self._database.write(END, owner_id=user_id, only=only, but=but))
+        return bool(await self._database.execute(END, owner_id=user_id, only=only, but=but))
 
 
 class EndedSessions:

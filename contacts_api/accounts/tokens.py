@@ -49,7 +49,7 @@ class TokenKind:
         return generate_jwt({**whose, **claims, **times}, self._secret)
 
     def verify(self, token: str) -> Claims:
-        """Return what the token says. Raises a 401 unless it is ours, of this audience, and of today."""
+        """Return what the token says. Raises a 401 unless it is ours, of this audience, and not expired."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise self._refusal
         try:

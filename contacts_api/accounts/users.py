@@ -79,37 +79,37 @@ class UserDatabase(BaseUserDatabase[User, UUID]):
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     """Accounts. Holds no connection while a password is hashed.
 
-    Registering, signing in and changing are ours: fastapi-users hashes on the event loop, lets two registrations
-    race, and changes a password without asking for the old one.
+    Of fastapi-users' manager, registering, signing in and changing are replaced: it hashes on the event loop, lets two
+    registrations race, and changes a password without asking for the old one.
     """
 
     def __init__(self, database: Database, hasher: PasswordHasher, attempts: Attempts) -> None:
         super().__init__(UserDatabase(database))
         self._database = database
-        self._hasher = hasher
+        self.hasher = hasher
         self._attempts = attempts
 
     async def register(self, new: UserCreate) -> User:
         """Create an account. Raises WeakPassword and EmailTaken."""
         refuse_weak(new.password, new.email)
-        async with self._hasher.places.place():
-            hashed_password = await self._hasher.hash(new.password)
+        async with self.hasher.places.place():
+            hashed_password = await self.hasher.hash(new.password)
         with _refused_where_taken():
             return await self.user_db.create({"email": new.email, "hashed_password": hashed_password})
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
         """Return the user. Raises BadCredentials, with the same words and after the same time for every cause."""
         key = _sign_in_key(credentials.username)
-        async with self._hasher.places.place():
+        async with self.hasher.places.place():
             await self._attempts.refuse_while_waiting(key)
             user = await self.find(credentials.username)
-            is_right, upgraded = await self._hasher.verify(credentials.password, user.hashed_password if user else None)
+            is_right, upgraded = await self.hasher.verify(credentials.password, user.hashed_password if user else None)
             if user is None or not is_right or not user.is_active:
                 await self._attempts.count_failure(key)
                 raise BadCredentials
         await self._attempts.forget(key, _confirmation_key(user))
         if upgraded:
-            await self._database.write(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
+            await self._database.execute(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
             user.hashed_password = upgraded
         return user
 
@@ -143,7 +143,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         """Set the password without asking for the old one, and end all sessions. Raises WeakPassword."""
         refuse_weak(password, user.email)
         await self._attempts.forget(_sign_in_key(user.email))
-        await self._set(user, hashed_password=await self._hasher.hash(password))
+        await self._set(user, hashed_password=await self.hasher.hash(password))
 
     async def set_active(self, user: User, is_active: bool) -> None:
         """Activate the account, or deactivate it and end all its sessions."""
@@ -186,9 +186,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def _check(self, user: User, current_password: str, new_password: str | None) -> str | None:
         """Check the current password, and return the hash of the new one, if it is new. Raises WrongPassword."""
         keys = _confirmation_key(user), _sign_in_key(user.email)
-        async with self._hasher.places.place():
+        async with self.hasher.places.place():
             await self._attempts.refuse_while_waiting(keys[0])
-            is_right, _ = await self._hasher.verify(current_password, user.hashed_password)
+            is_right, _ = await self.hasher.verify(current_password, user.hashed_password)
             if not is_right:
                 # It counts against signing in, too. The reverse would let strangers lock out who is signed in.
                 await self._attempts.count_failure(*keys)
@@ -196,7 +196,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             await self._attempts.forget(*keys)
             if new_password in (None, current_password):
                 return None
-            return await self._hasher.hash(new_password)
+            return await self.hasher.hash(new_password)
 
 
 def _sign_in_key(email: str) -> bytes:
@@ -227,7 +227,8 @@ def _refused_where_taken() -> Iterator[None]:
 
 
 async def get_users(request: Request) -> UserManager:
-    return UserManager(request.app.state.database, request.app.state.hasher, request.app.state.attempts)
+    users: UserManager = request.app.state.users
+    return users
 
 
 Users: TypeAlias = Annotated[UserManager, Depends(get_users)]

@@ -16,7 +16,7 @@ class InvalidFeedKey(Unauthorized):
 async def open_feed(database: Database, owner_id: UUID) -> str:
     """Return a new key: the owner's id and 256 random bits, of which a hash is stored. It replaces the one before."""
     secret = secrets.token_urlsafe(32)
-    await database.write(queries.OPEN_FEED, owner_id=owner_id, key_hash=_hash(secret))
+    await database.execute(queries.OPEN_FEED, owner_id=owner_id, key_hash=_hash(secret))
     return f"{owner_id.hex}.{secret}"
 
 

@@ -54,7 +54,7 @@ async def open_birthday_feed(request: Request, response: Response, owner: Owner,
 @feeds.delete("/birthdays/feed", status_code=204, response_class=Response)
 async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
     """Revoke your calendar address."""
-    await database.write(queries.CLOSE_FEED, owner_id=owner.user_id)
+    await database.execute(queries.CLOSE_FEED, owner_id=owner.user_id)
 
 
 @calendar.get(

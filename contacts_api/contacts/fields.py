@@ -27,7 +27,7 @@ class About:
     filter_length: int = 0
     """How long a text the query parameter of its name may have, which searches this field alone; 0: there is none."""
     columns: tuple[str, ...] = ()
-    """The CSV columns of other applications that mean it, the best one first; "#" is any number."""
+    """The CSV columns that mean it besides the one of its own name, the best one first; "#" is any number."""
     vcard: str = ""
     """The vCard property of one text value that it is read from and written as."""
     example: JsonValue = None
@@ -66,7 +66,7 @@ def _iso_date(value: object) -> object:
 
 
 def _possible_birth(born: date, info: ValidationInfo) -> date:
-    # Pure code gives the last date in the context.
+    # An import gives the last date of its start; a body is checked by the computer's clock.
     last = info.context["last_date_of_birth"] if info.context else last_date_of_birth(datetime.now(UTC))
     if not _FIRST_DATE <= born <= last:
         raise PydanticCustomError("date_range", "Must lie between 1900-01-01 and today.")

@@ -17,7 +17,7 @@ from contacts_api.pagination import Page
 from contacts_api.text import Name, Note, Timestamp, fold
 
 FOLDING = 2
-"""The version of what `columns_of` makes of the fields. Raise it with the rules; `reindex` folds older rows anew."""
+"""The version of the rules of `columns_of`. Raise it when they change: `reindex` then brings older rows up to date."""
 
 
 class ContactFields(SQLModel):
@@ -26,19 +26,17 @@ class ContactFields(SQLModel):
     A contact that was imported may lack all but the first name.
     """
 
-    first_name: Annotated[
-        Name, About(search=as_typed, filter_length=100, columns=("first name", "given name"), example="Grace")
-    ]
+    first_name: Annotated[Name, About(search=as_typed, filter_length=100, columns=("given name",), example="Grace")]
     last_name: Annotated[
         Name | None,
-        About(search=as_typed, filter_length=100, columns=("last name", "family name", "surname"), example="Hopper"),
+        About(search=as_typed, filter_length=100, columns=("family name", "surname"), example="Hopper"),
     ]
     email: Annotated[
         Email | None,
         About(
             search=as_typed,
             filter_length=254,
-            columns=("e-mail # - value", "e-mail address", "e-mail # address", "email address", "email", "e-mail"),
+            columns=("e-mail # - value", "e-mail address", "e-mail # address", "email address", "e-mail"),
             example="grace@example.com",
         ),
     ]
@@ -47,17 +45,15 @@ class ContactFields(SQLModel):
         About(
             search=with_digits,
             columns=(
-                *("phone number", "phone # - value", "primary phone", "mobile phone", "home phone", "home phone #"),
+                *("phone # - value", "primary phone", "mobile phone", "home phone", "home phone #"),
                 *("business phone", "business phone #", "company main phone", "car phone", "other phone", "phone"),
                 "mobile",
             ),
             example="+1 (202) 555-0143",
         ),
     ]
-    date_of_birth: Annotated[DateOfBirth | None, About(columns=("date of birth", "birthday"), example="1906-12-09")]
-    additional_info: Annotated[
-        Note | None, About(columns=("additional info", "notes", "note"), example="Found the first bug.")
-    ] = None
+    date_of_birth: Annotated[DateOfBirth | None, About(columns=("birthday",), example="1906-12-09")]
+    additional_info: Annotated[Note | None, About(columns=("notes", "note"), example="Found the first bug.")] = None
 
 
 FIELDS = tuple(ContactFields.model_fields)
@@ -108,9 +104,9 @@ class Contact(ContactFields, table=True):
 
 
 class ContactTally(SQLModel, table=True):
-    """At most how many contacts an owner has.
+    """An upper bound of the number of an owner's contacts, so that creating one does not count them all.
 
-    Creating raises it, deleting leaves it; where it comes to the limit, the contacts are counted anew.
+    Creating raises it, deleting does not lower it; when it reaches the limit, the contacts are counted.
     """
 
     __tablename__ = "contact_tally"
@@ -141,18 +137,31 @@ def columns_of(fields: Any) -> dict[str, Any]:
 
 
 def search_tag(name: str) -> str:
-    """Return what comes before the value of a field in `search_text`: the letters of its name, in capitals."""
+    """Return what comes before the value of a field in `search_text`: the letters of its name, in capitals.
+
+    No digits and no underscores, which a search for them would find.
+    """
     return f"{''.join(filter(str.isalpha, name.upper()))} "
 
 
+if len({search_tag(name) for name in FIELDS}) < len(FIELDS):
+    raise ValueError("The names of two fields differ only by digits or underscores: searches would mix them up.")
+
+
 def _input(*, is_patch: bool) -> type[Body]:
-    """Return a body with the fields of a contact; null is taken only where it is the default."""
+    """Return a body with the fields of a contact. Null is allowed only where it is the default.
+
+    In a patch every field may be left out: it is then None, which is not validated.
+    """
+    hints = get_type_hints(ContactFields, include_extras=True)
     members: dict[str, Any] = {}
-    for name, hint in get_type_hints(ContactFields, include_extras=True).items():
-        if name in FIELDS:
-            is_required = ContactFields.model_fields[name].is_required()
-            taken = _without_null(hint) if is_required else hint
-            members[name] = (taken, ... if is_required and not is_patch else None)
+    for name, field in ContactFields.model_fields.items():
+        if not field.is_required():
+            members[name] = (hints[name], None)
+        elif is_patch:
+            members[name] = (_without_null(hints[name]), None)
+        else:
+            members[name] = (_without_null(hints[name]), ...)
     return create_model("ContactInput", __base__=Body, **members)  # type: ignore[no-any-return]
 
 
@@ -168,7 +177,7 @@ class ContactCreate(_input(is_patch=False)):  # type: ignore[misc]  # its base i
 
 
 class ContactUpdate(_input(is_patch=True)):  # type: ignore[misc]  # its base is made of ContactFields
-    """The fields to change (a JSON merge patch, RFC 7396); only `additional_info` can be null."""
+    """The fields to change (a JSON merge patch, RFC 7396); null clears a field that may be null."""
 
     model_config = with_example(phone_number="+1 202 555 0199")
 

@@ -36,7 +36,7 @@ from contacts_api.text import SearchTerm, fold
 
 Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
 MAX_WORDS = 5
-# A word that one contact in twenty has is met often enough in so many contacts for each that is asked for.
+# A search first walks through so many contacts for each one that is asked for: enough where one in twenty matches.
 WALK_PER_ITEM, SHORTEST_WALK = 20, 500
 
 _contact = table_of(Contact).c
@@ -148,20 +148,22 @@ def _matches(search_text: ColumnElement[str], terms: Collection[str]) -> ColumnE
     return and_(true(), *conditions)
 
 
-@cache
-def contacts(sort: Sort, terms: frozenset[str] = frozenset()) -> Listing:
-    """Return the list of the contacts that have these terms, in their order."""
-    rows = select(*_LISTED).where(_OWNED, _matches(_contact.search_text, terms))
+def _sorted(rows: Select[Any], sort: Sort) -> Listing:
     return Listing(rows, _SORT_KEYS[sort.lstrip("-")], _contact.id, descending=sort.startswith("-"))
 
 
 @cache
+def contacts(sort: Sort) -> Listing:
+    """Return the list of all contacts of an owner."""
+    return _sorted(select(*_LISTED).where(_OWNED), sort)
+
+
+@cache
 def exported(sort: Sort, terms: frozenset[str]) -> Listing:
-    """Return the same list with what a file has of a contact: its fields, and the UID of its vCard."""
+    """Return the list of the contacts that match, with what a file has of them: their fields and vCard UIDs."""
     uid = func.coalesce(_contact.uid, cast(_contact.id, Text)).label("vcard_uid")
-    keys = (_SORT_KEYS[sort.lstrip("-")], _contact.id)
-    rows = select(uid, *(_contact[name] for name in FIELDS), *keys).where(_OWNED, _matches(_contact.search_text, terms))
-    return Listing(rows, *keys, descending=sort.startswith("-"))
+    columns = (_contact[name] for name in (*FIELDS, _SORT_KEYS[sort.lstrip("-")].name, "id"))
+    return _sorted(select(uid, *columns).where(_OWNED, _matches(_contact.search_text, terms)), sort)
 
 
 @cache
@@ -179,10 +181,10 @@ def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
 
 
 @cache
-def _search(sort: Sort, terms: frozenset[str]) -> Listing:
-    """Return the list of the contacts that have these terms, all of which are found before they are ordered.
+def _search_by_index(sort: Sort, terms: frozenset[str]) -> Listing:
+    """Return the list of the contacts that match. PostgreSQL finds all of them first, by the trigram index.
 
-    PostgreSQL would rather walk the contacts in their order, as if matches were spread evenly.
+    Without MATERIALIZED it would often walk through the contacts in their order, as if matches were spread evenly.
     """
     found = select(*_LISTED).where(_OWNED, _matches(_contact.search_text, terms)).cte("found")
     found = found.prefix_with("MATERIALIZED")
@@ -194,8 +196,8 @@ async def find(
 ) -> Sequence[Row]:
     """Return the next contacts that match, at most `limit`.
 
-    A walk through the next contacts in their order finds enough of what many have, and all where there are few. What
-    few of many have is found by the trigram index.
+    The first statement walks through a bounded number of contacts in their order. If that neither fills the page nor
+    reaches the end of the list, a second one searches all contacts by the trigram index.
     """
     listing, terms = contacts(sort), frozenset(patterns)
     if not terms:
@@ -205,7 +207,7 @@ async def find(
     matching = await database.read(walk, owner_id=owner_id, limit=length, **patterns, **listing.after(position))
     if len(matching) >= limit or (matching and not matching[0].goes_on):
         return matching[:limit]
-    return await _search(sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
+    return await _search_by_index(sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
 
 
 async def count(database: Database, patterns: Mapping[str, str], owner_id: UUID) -> int:

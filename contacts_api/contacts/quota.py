@@ -21,11 +21,11 @@ class TooManyContacts(TooMany):
 async def create(database: Database, max_contacts: int, owner_id: UUID, **columns: Any) -> Row:
     """Create a contact, and return its row. Raises TooManyContacts."""
     parameters = {"owner_id": owner_id, "count": 1, "max_contacts": max_contacts, **columns}
-    created = await database.write(queries.CREATE, **parameters)
+    created = await database.execute(queries.CREATE, **parameters)
     if not created:
         async with database.session() as session:
-            await count_contacts(session, owner_id)
-        created = await database.write(queries.CREATE, **parameters)
+            await recount(session, owner_id)
+        created = await database.execute(queries.CREATE, **parameters)
     if not created:
         raise TooManyContacts(max_contacts)
     return created[0]
@@ -38,12 +38,12 @@ async def keep_within(session: AsyncSession, owner_id: UUID, count: int, max_con
         return
     limits = {"owner_id": owner_id, "count": count, "max_contacts": max_contacts}
     is_counted = (await session.execute(queries.RAISE_TALLY, limits)).first()
-    if not is_counted and await count_contacts(session, owner_id) > max_contacts:
+    if not is_counted and await recount(session, owner_id) > max_contacts:
         raise TooManyContacts(max_contacts)
 
 
-async def count_contacts(session: AsyncSession, owner_id: UUID) -> int:
-    """Count the owner's contacts anew, with nobody else counting up meanwhile, and return how many there are."""
+async def recount(session: AsyncSession, owner_id: UUID) -> int:
+    """Set the owner's tally to the number of their contacts, which is returned. Others that create wait meanwhile."""
     for statement in (queries.START_TALLY, queries.LOCK_TALLY):
         await session.execute(statement, {"owner_id": owner_id})
     return int((await session.execute(queries.COUNT_TALLY, {"owner_id": owner_id})).scalar_one())

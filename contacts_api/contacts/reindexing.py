@@ -1,4 +1,4 @@
-"""Contacts that older rules have folded are folded anew, a few at a time, while the API serves."""
+"""Brings contacts up to date that were folded by older rules, a few at a time, while the API serves."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -22,7 +22,7 @@ _OLD = (
     .limit(BATCH_ROWS)
 )
 _COMPARED = [name for name in STORED if name not in FIELDS]
-# Whoever changes a contact meanwhile folds it by today's rules. To clients nothing has changed.
+# Only where nobody has changed the contact meanwhile, which folds it, too. To clients nothing changes.
 _FOLD = text(
     f"""
     UPDATE contact SET {", ".join(f"{name} = :{name}" for name in _COMPARED)}
@@ -37,7 +37,7 @@ async def reindex(database: Database, on_progress: Callable[[int, int], None]) -
         owners = (await session.scalars(select(col(User.id)).order_by(col(User.id)))).all()
     for done, owner_id in enumerate(owners, 1):
         last: UUID | None = UUID(int=0)
-        while last:
+        while last is not None:
             async with database.session() as session:
                 last = await _fold_some(session, owner_id, last)
         on_progress(done, len(owners))
@@ -46,7 +46,7 @@ async def reindex(database: Database, on_progress: Callable[[int, int], None]) -
 async def reindex_owner(session: AsyncSession, owner_id: UUID) -> None:
     """Fold the contacts of one account, in the session's transaction."""
     last: UUID | None = UUID(int=0)
-    while last:
+    while last is not None:
         last = await _fold_some(session, owner_id, last)
 
 

@@ -47,15 +47,15 @@ _SPLIT = r"""[;\t\r\n](?:"|[^\S\t\r\n])*+"""
 _UNGUARDED_SIGN = re.compile(rf"{_SPLIT}(?='*+{_SIGN})")
 _GUARDED_SIGN = re.compile(rf"{_SPLIT}'(?='*+{_SIGN})")
 
-# By the part of a source that is no field: the names of its columns, the preferred ones first. "#" is any number.
+# What contacts have no field for: the columns that mean it, the best one first. "#" is any number.
 _PARTS = {
     "middle_name": ("middle name", "additional name"),
     "nickname": ("nickname",),
     "full_name": ("name", "display name", "full name", "file as"),
     "organisation": ("organization name", "organization # - name", "company", "organization"),
 }
-_COLUMNS = {name: (name.replace("_", " "), *about.columns) for name, about in ABOUT.items()} | _PARTS
-# By the name of a column: what it means, which may be several things, and its rank among the columns of each.
+_COLUMNS = _PARTS | {name: (name.replace("_", " "), *about.columns) for name, about in ABOUT.items()}
+# For each column: the parts of a source that it means, and its rank among the columns of each.
 _KNOWN: dict[str, list[tuple[str, int]]] = {}
 for _part, _names in _COLUMNS.items():
     for _name in dict.fromkeys(_names):

@@ -76,7 +76,7 @@ async def claim_import(database: Database, owner_id: UUID) -> AsyncIterator[None
     """Have the one import of the owner that may run, on all workers. Raises ImportRunning."""
     own = {"owner_id": owner_id, "import_id": uuid7()}
     now = datetime.now(UTC)
-    if not await database.write(CLAIM, **own, now=now, dead_since=now - timedelta(seconds=DEAD_SECONDS)):
+    if not await database.execute(CLAIM, **own, now=now, dead_since=now - timedelta(seconds=DEAD_SECONDS)):
         raise ImportRunning
     keeping = asyncio.create_task(_keep_alive(database, own))
     try:
@@ -85,14 +85,14 @@ async def claim_import(database: Database, owner_id: UUID) -> AsyncIterator[None
         keeping.cancel()
         # Where the database is away, the row stays, and counts for nothing after DEAD_SECONDS.
         with suppress(*DATABASE_ERRORS, Busy):
-            await asyncio.shield(database.write(END, **own))
+            await asyncio.shield(database.execute(END, **own))
 
 
 async def _keep_alive(database: Database, own: dict[str, UUID]) -> None:
     while True:
         await asyncio.sleep(ALIVE_SECONDS)
         with suppress(*DATABASE_ERRORS, Busy):
-            await database.write(KEEP_ALIVE, **own, now=datetime.now(UTC))
+            await database.execute(KEEP_ALIVE, **own, now=datetime.now(UTC))
 
 
 async def import_file(

@@ -1,4 +1,4 @@
-"""What goes in and out by the batch and by the file, and the keys of calendars."""
+"""The bodies and answers of batches and imports, and the import that is running."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -29,7 +29,7 @@ class ContactList(SQLModel):
 class ImportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: Annotated[bool, Rule(description="Only say what would come of it.")] = False
+    dry_run: Annotated[bool, Rule(description="Report what the import would do, without doing it.")] = False
     on_duplicate: Annotated[OnDuplicate, Rule(description="What to do with a contact that is there already.")] = "skip"
 
 

@@ -70,8 +70,8 @@ _YEAR_FIRST = re.compile("([0-9]{4})([-/.]?)([0-9]{2})\\2([0-9]{2})(?:[T ].*)?",
 _YEARLESS = re.compile("--([0-9]{2})-?([0-9]{2})(?:[T ].*)?", re.DOTALL)
 
 
-def bad_row(row: int, code: str, detail: str, field: str | None = None) -> BadRow:
-    return BadRow(row, (RowFieldError(field, code, detail),))
+def bad_row(row: int, code: str, detail: str) -> BadRow:
+    return BadRow(row, (RowFieldError(None, code, detail),))
 
 
 def too_large(row: int) -> BadRow:

@@ -37,9 +37,9 @@ Upload: TypeAlias = Annotated[
 
 
 class UploadRoute(Route):
-    """A route that takes a large file, of who is signed in and imports nothing else, and takes as long as it needs.
+    """A route for a large upload, without a time limit.
 
-    FastAPI would read the file first, and ask then who it is.
+    Before the file is read, the caller must be signed in and have no other import running: FastAPI checks that later.
     """
 
     async def run(self, handle: Handler, request: Request) -> Response:
@@ -63,7 +63,7 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, session:
     """Create up to 500 contacts: all of them, or none."""
     # In a thread, since folding 500 names of some scripts takes a while.
     columns = await asyncio.to_thread(lambda: [columns_of(new.model_dump()) for new in batch.items])
-    # In the order of the items.
+    # PostgreSQL returns the rows in any order. Sorted ids bring them back into that of the items.
     ids = sorted(uuid7() for _ in columns)
     rows = [{"owner_id": owner.user_id, "id": id_, **each} for id_, each in zip(ids, columns, strict=True)]
     created = (await session.execute(queries.CREATE_ALL, rows)).mappings().all()

@@ -148,7 +148,7 @@ async def test_twenty_right_passwords_at_once_are_all_right(ada: Client) -> None
 async def test_the_right_password_is_right_while_its_hash_is_replaced(
     app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hasher = app.state.hasher
+    hasher = app.state.users.hasher
     verify, another = hasher.verify, await hasher.hash(A_PASSWORD)
 
     async def verify_and_replace(password: str, hashed_password: str) -> tuple[bool, str | None]:

@@ -82,7 +82,7 @@ BROKEN = [
         )
     ),
     *(("additional_info", value) for value in ("x" * 2001, "a\x00b", "a\x0bb", 5)),
-    *((name, "1") for name in ("id", "owner_id", "created_at", "version", "nickname")),
+    *((name, "1") for name in ("id", "owner_id", "created_at", "version", "shoe_size")),
 ]
 
 
