@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, aclosing, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -260,14 +260,24 @@ def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManag
 
 @contextmanager
 def progress(total: int | None, unit: Literal["bytes", "contacts", "accounts"]) -> Iterator[Callable[..., None]]:
-    """Show how much is done. Yields the function to call with the amount, and with the total if it was not known."""
+    """Show how much is done, once something is.
+
+    Yields the function to call with the amount, and with the total if it was not known.
+    """
     from rich.console import Console  # here, since `serve` does without
     from rich.progress import BarColumn, DownloadColumn, FileSizeColumn, MofNCompleteColumn, Progress
 
     amount = MofNCompleteColumn() if unit != "bytes" else DownloadColumn() if total else FileSizeColumn()
-    with Progress(BarColumn(), amount, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total or None)
-        yield lambda done, total=total: bar.update(task, completed=done, total=total or None)
+    bar = Progress(BarColumn(), amount, console=Console(stderr=True))
+    task = bar.add_task("", total=total or None)
+    with ExitStack() as stack:
+
+        def show(done: int, total: int | None = total) -> None:
+            if not bar.live.is_started:
+                stack.enter_context(bar)
+            bar.update(task, completed=done, total=total or None)
+
+        yield show
 
 
 def set_password(email: str) -> None:

@@ -1,5 +1,7 @@
 import asyncio
+from contextlib import closing
 
+import psycopg2
 import pytest
 from fastapi import FastAPI
 
@@ -123,6 +125,28 @@ async def test_a_large_account_is_gone_at_once_and_its_rows_soon_after(
     assert not await is_signed_in(ada)
     async with asyncio.timeout(30):
         while execute('SELECT (SELECT count(*) FROM contact), (SELECT count(*) FROM "user")') != [(0, 1)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_an_account_whose_rows_cannot_be_deleted_at_once_is_gone_all_the_same(
+    ada: Client,
+    execute: Execute,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cleanup, "RETRY_SECONDS", 0.1)
+    await ada.create_contacts([{}] * 3)
+    with closing(psycopg2.connect(database_url)) as other:
+        other.cursor().execute("SELECT FROM contact FOR UPDATE")
+        deleted = await ada.post("/users/me/delete", json={"current_password": A_PASSWORD})
+        async with asyncio.timeout(30):
+            while "cannot delete all of an account yet" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    assert deleted.status_code == 204
+    async with asyncio.timeout(30):
+        while execute('SELECT count(*) FROM "user"') != [(0,)]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

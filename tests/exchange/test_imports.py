@@ -517,7 +517,6 @@ async def test_an_import_that_loses_its_connection_while_it_reads_imports_nothin
 async def test_an_import_that_loses_its_connection_while_it_sends_imports_nothing(
     app: FastAPI, ada: Client, execute: Execute, lose_connections: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     def lost(records: list[Any]) -> Iterator[Any]:
         # So many fill the buffers, and more will have to wait.
         yield from records[:400]
