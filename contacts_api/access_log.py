@@ -7,6 +7,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
+from contacts_api.handlers import DATABASE_ERRORS
 from contacts_api.problems import InternalError, Invalid
 from contacts_api.query_parameters import is_utf8
 
@@ -50,19 +51,27 @@ class AccessLog:
         app = self.app
         if not is_utf8(scope["query_string"]):
             app = Invalid.field("query", detail="The query string must be UTF-8.").response()
+        outcome = ""
         try:
             await app(inner, receive, send_tagged)
-        except Exception:
+        except Exception as error:
+            # Starlette raises an error of its own where one that it has an answer for comes too late.
+            cause = error.__cause__ or error
+            if status and isinstance(cause, DATABASE_ERRORS):
+                # uvicorn breaks the connection off, and says that it does.
+                outcome = f" broken off by {type(cause).__name__}"
+                return
             logger.exception("request %s failed", request_id.decode())
             if status:
                 raise
             await InternalError().response()(inner, receive, send_tagged)
         finally:
             logger.info(
-                "%s %s %d %.1fms %s",
+                "%s %s %d%s %.1fms %s",
                 scope["method"],
                 scope["raw_path"].decode("ascii", "backslashreplace")[:200],
                 status,
+                outcome,
                 (time.perf_counter() - started_at) * 1000,
                 request_id.decode(),
             )

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -29,6 +30,7 @@ from contacts_api.pages import STATIC, health, pages
 from contacts_api.pagination import Cursors
 from contacts_api.problems import problem_schemas
 from contacts_api.settings import Settings
+from contacts_api.standby import Standby
 from contacts_api.waiting import REQUEST_SECONDS, Places
 
 DESCRIPTION = """
@@ -99,19 +101,21 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     if settings.database_url is None or settings.jwt_secret is None:
         raise RuntimeError("DATABASE_URL and JWT_SECRET are not set; `python -m contacts_api` does without them.")
-    url, secret = settings.database_url.get_secret_value(), settings.jwt_secret.get_secret_value()
+    secret = settings.jwt_secret.get_secret_value()
+    connect = partial(create_engine, settings.url, prepared_statements=settings.prepared_statements)
     # The watch of ended sessions has a connection of its own, so that it never waits for requests. Imports have
-    # theirs, so that requests never wait for imports.
-    engines = [
-        create_engine(url, settings.pool_size),
-        create_engine(url, 1),
-        create_engine(url, IMPORTS, IMPORT_SECONDS),
-    ]
-    app.state.database = Database(engines[0])
+    # theirs, so that requests never wait for imports; fewer of them where a small pool is shared behind a pooler.
+    imports = max(1, min(IMPORTS, settings.pool_size // 4))
+    engines = [connect(settings.pool_size), connect(1), connect(imports, IMPORT_SECONDS)]
+    app.state.database = app.state.reader = Database(engines[0])
     watch = Database(engines[1])
     app.state.imports = Database(engines[2], max_waiting=IMPORTS_WAITING, max_seconds=IMPORT_WAIT_SECONDS)
+    if settings.database_read_url:
+        url = settings.database_read_url.get_secret_value()
+        engines.append(create_engine(url, settings.pool_size, prepared_statements=settings.prepared_statements))
+        app.state.reader = Standby(app.state.database, Database(engines[-1]))
     app.state.sessions = Sessions(app.state.database, settings)
-    app.state.ended_sessions = EndedSessions(watch)
+    app.state.ended_sessions = EndedSessions(watch, settings.access_token_seconds)
     app.state.cleanup = Cleanup(app.state.database, settings.access_token_seconds)
     app.state.tokens = Tokens(settings, secret, app.state.clock)
     hasher = PasswordHasher(settings.hashing_threads)

@@ -58,6 +58,14 @@ def reindex() -> None:
 
 
 @app.command()
+def distribute(
+    shards: Annotated[int, Option(help="Into how many parts each table is split.", min=1, max=1024)] = 32,
+) -> None:
+    """Spread the contacts over the nodes of a Citus cluster, by owner. Running it again changes nothing."""
+    commands().distribute(shards)
+
+
+@app.command()
 def seed(
     email: Owner = "demo@example.com",
     contacts: Annotated[int, Option(help="How many contacts to add.", min=0)] = 100,

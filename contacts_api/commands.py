@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 from uuid import UUID
 
-import psycopg2
 import uvicorn
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError
 from typer import echo, style
 from uuid_utils.compat import uuid7
 
-from contacts_api import embedded, migrating, runtime
+from contacts_api import distributing, embedded, migrating, runtime
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.passwords import PasswordHasher
 from contacts_api.accounts.users import UserManager
+from contacts_api.connecting import LOCK_SECONDS, Connector
 from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import Contact, columns_of
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import recount
 from contacts_api.contacts.reindexing import reindex as reindex_contacts
-from contacts_api.database import Database, create_engine, table_of
+from contacts_api.database import STATEMENT_SECONDS, Database, create_engine, table_of
 from contacts_api.exchange import exports
 from contacts_api.exchange.files import Format
 from contacts_api.exchange.imports import IMPORT_SECONDS, claim_import, import_file
@@ -49,6 +49,18 @@ SHUTDOWN_SECONDS = 10
 # A worker that does not answer its supervisor for so long is replaced. One that is only busy answers sooner.
 HUNG_SECONDS = 30
 BATCH = 500
+# What each connection should have where it cannot set it itself: through a pooler that does not pass it on. One limit
+# for all that a role does is that of imports.
+ROLE_SETTINGS = {
+    "statement_timeout": f"{IMPORT_SECONDS}s",
+    "lock_timeout": f"{LOCK_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{IMPORT_SECONDS}s",
+    "jit": "off",
+}
+UNSET = """
+    SELECT name, quote_ident(current_user) AS role FROM pg_settings
+    WHERE name = ANY(string_to_array($1, ',')) AND source = 'default' ORDER BY name
+"""
 
 
 class CommandError(Exception):
@@ -62,7 +74,7 @@ def explain(error: Exception) -> str | None:
             first = error.errors()[0]
             setting = f"{first['loc'][0]} ".upper() if error.title == Settings.__name__ else ""
             return setting + first["msg"].removeprefix("Value error, ")
-        case CommandError() | embedded.EmbeddedError() | migrating.SchemaError():
+        case CommandError() | distributing.NoCitusError() | embedded.EmbeddedError() | migrating.SchemaError():
             return str(error)
         case Problem():
             return error.detail
@@ -71,24 +83,38 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-def connect(settings: Settings) -> str:
-    """Return the URL of a database that answers and fits: the operator's, or the embedded one, migrated."""
+def connected(settings: Settings) -> Settings:
+    """Return the settings, with a database that answers and fits: the operator's, or the embedded one, migrated."""
     if settings.database_url is None:
         url = embedded.start(settings.data_dir)
+        settings = settings.model_copy(update={"database_url": SecretStr(url)})
         if migrating.migrate(url):
-            asyncio.run(reindex_all(url))
-        return url
-    url = settings.database_url.get_secret_value()
+            asyncio.run(reindex_all(settings))
+    else:
+        asyncio.run(check_server(settings.url, settings.prepared_statements))
+    return settings
+
+
+async def check_server(url: str, prepared_statements: bool) -> None:
+    """Refuse a database that does not answer or does not fit, and say what a pooler keeps from it."""
     try:
-        with closing(psycopg2.connect(url, connect_timeout=5)) as connection:
-            version, encoding = connection.server_version // 10_000, connection.get_parameter_status("server_encoding")
-    except psycopg2.Error as error:
-        raise CommandError(f"The database does not answer: {' '.join(str(error).split())}") from None
+        connection = await Connector(url, STATEMENT_SECONDS, prepared_statements)()
+    except (*DATABASE_ERRORS, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CommandError(f"The database does not answer: {reason}") from None
+    version, encoding = connection.get_server_version().major, connection.get_settings().server_encoding
     if version < OLDEST_POSTGRESQL:
         raise CommandError(f"This is PostgreSQL {version}; version {OLDEST_POSTGRESQL} or newer is needed.")
     if encoding != "UTF8":
         raise CommandError(f"The database's encoding is {encoding}; create one with ENCODING 'UTF8'.")
-    return url
+    unset = await connection.fetch(UNSET, ",".join(ROLE_SETTINGS))
+    connection.terminate()
+    if unset:
+        echo(f"The pooler does not pass on {', '.join(row.name for row in unset)}. Set them for the role:", err=True)
+        for row in unset:
+            echo(f"  ALTER ROLE {row.role} SET {row.name} = '{ROLE_SETTINGS[row.name]}';", err=True)
+        if prepared_statements:
+            echo("If it cannot keep prepared statements, set PREPARED_STATEMENTS=false as well.", err=True)
 
 
 def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
@@ -97,11 +123,11 @@ def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
     refuse_taken_port(host, port)
     if settings.database_url and not settings.jwt_secret:
         raise CommandError("JWT_SECRET is not set: with DATABASE_URL, it must be, to at least 32 bytes.")
-    url = connect(settings)
+    settings = connected(settings)
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else embedded.keep_secret(settings.data_dir)
     workers = workers or settings.web_concurrency
     # The workers are new processes: this is how they get to know.
-    os.environ |= {"DATABASE_URL": url, "JWT_SECRET": secret, "WEB_CONCURRENCY": str(workers)}
+    os.environ |= {"DATABASE_URL": settings.url, "JWT_SECRET": secret, "WEB_CONCURRENCY": str(workers)}
     runtime.allow_many_files()
     # As an exit, not a death, so that the embedded PostgreSQL is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -139,30 +165,36 @@ def refuse_taken_port(host: str, port: int) -> None:
 
 
 def migrate() -> None:
-    was_changed = migrating.migrate(connect(Settings()))
+    was_changed = migrating.migrate(connected(Settings()).url)
     advice = " Now run `python -m contacts_api reindex`, while the API serves." if was_changed else ""
     echo(f"The database has the newest schema.{advice}")
 
 
 def reindex() -> None:
-    asyncio.run(reindex_all(connect(Settings())))
+    asyncio.run(reindex_all(connected(Settings())))
     echo("All contacts are folded by the rules of this release.")
 
 
-async def reindex_all(url: str) -> None:
-    async with accounts(url) as (_, database):
+async def reindex_all(settings: Settings) -> None:
+    async with accounts(settings) as (_, database):
         with progress(None, "accounts") as show:
             await reindex_contacts(database, show)
 
 
+def distribute(shards: int) -> None:
+    for table in distributing.distribute(connected(Settings()).url, shards):
+        echo(f"{table}: done")
+    echo("All that belongs to an account is on one node, with all other contacts of its owner.")
+
+
 def seed(email: str, count: int) -> None:
     new = UserCreate.model_validate({"email": email, "password": secrets.token_urlsafe(12)})
-    asyncio.run(fill(connect(Settings()), new, count))
+    asyncio.run(fill(connected(Settings()), new, count))
 
 
-async def fill(url: str, new: UserCreate, count: int) -> None:
+async def fill(settings: Settings, new: UserCreate, count: int) -> None:
     """Add contacts to the account, all or none. Make the account first if there is none."""
-    async with accounts(url) as (users, database):
+    async with accounts(settings) as (users, database):
         user = await users.find(new.email)
         is_new = user is None
         user = user or await users.register(new)
@@ -200,15 +232,16 @@ async def add_contacts(database: Database, owner_id: UUID, count: int) -> int:
 
 
 def import_contacts(path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate) -> None:
-    report = asyncio.run(import_into(path, email, dry_run, on_duplicate))
+    report = asyncio.run(import_into(connected(Settings()), path, email, dry_run, on_duplicate))
     for error in report.errors:
         echo(f"row {error.row}: {error.field or 'the row'}: {error.detail}", err=True)
     numbers = ", ".join(f"{getattr(report, name):,} {name}" for name in ("created", "updated", "skipped", "failed"))
     echo(f"{numbers}{' (a dry run: nothing is changed)' if dry_run else ''}.")
 
 
-async def import_into(path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate) -> ImportReport:
-    settings = Settings()
+async def import_into(
+    settings: Settings, path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate
+) -> ImportReport:
     async with account(settings, email) as (user, _, database):
         with opened(path, "rb") as file, progress(os.fstat(file.fileno()).st_size, "bytes") as show:
             async with claim_import(database, user.id):
@@ -227,7 +260,8 @@ async def import_into(path: Path, email: str, dry_run: bool, on_duplicate: OnDup
 
 def export_contacts(email: str, path: Path | None, extension: str | None) -> None:
     extension = extension or (path.suffix.lower()[1:] if path else "")
-    asyncio.run(export_to(path, pieces_of_export(email, "vcard" if extension == "vcf" else "csv")))
+    pieces = pieces_of_export(connected(Settings()), email, "vcard" if extension == "vcf" else "csv")
+    asyncio.run(export_to(path, pieces))
 
 
 async def export_to(path: Path | None, pieces: AsyncGenerator[bytes]) -> None:
@@ -244,8 +278,8 @@ async def export_to(path: Path | None, pieces: AsyncGenerator[bytes]) -> None:
             raise CommandError(f"{path or 'The standard output'}: {error.strerror}.") from None
 
 
-async def pieces_of_export(email: str, format_: Format) -> AsyncGenerator[bytes]:
-    async with account(Settings(), email) as (user, _, database):
+async def pieces_of_export(settings: Settings, email: str, format_: Format) -> AsyncGenerator[bytes]:
+    async with account(settings, email) as (user, _, database):
         async for piece in exports.export_contacts(database, user.id, ContactFilter(), format_):
             yield piece
 
@@ -282,7 +316,7 @@ def progress(total: int | None, unit: Literal["bytes", "contacts", "accounts"]) 
 
 def set_password(email: str) -> None:
     password = TypeAdapter(Password).validate_python(ask_password())
-    asyncio.run(change(email, lambda users, user: users.set_password(user, password)))
+    asyncio.run(change(connected(Settings()), email, lambda users, user: users.set_password(user, password)))
     echo("The password is set, and all sessions of the account have ended.")
 
 
@@ -296,19 +330,19 @@ def ask_password() -> str:
 
 
 def set_active(email: str, is_active: bool) -> None:
-    asyncio.run(change(email, lambda users, user: users.set_active(user, is_active)))
+    asyncio.run(change(connected(Settings()), email, lambda users, user: users.set_active(user, is_active)))
     echo("The account can sign in." if is_active else "The account cannot sign in, and all its sessions have ended.")
 
 
-async def change(email: str, how: Callable[[UserManager, User], Awaitable[None]]) -> None:
-    async with account(Settings(), email) as (user, users, _):
+async def change(settings: Settings, email: str, how: Callable[[UserManager, User], Awaitable[None]]) -> None:
+    async with account(settings, email) as (user, users, _):
         await how(users, user)
 
 
 @asynccontextmanager
 async def account(settings: Settings, email: str) -> AsyncIterator[tuple[User, UserManager, Database]]:
     """Find the account. Errors of the database become a CommandError, so that an OSError is one of a file."""
-    async with accounts(connect(settings)) as (users, database):
+    async with accounts(settings) as (users, database):
         user = await users.find(email)
         if user is None:
             raise CommandError("There is no account with this e-mail address.")
@@ -319,8 +353,8 @@ async def account(settings: Settings, email: str) -> AsyncIterator[tuple[User, U
 
 
 @asynccontextmanager
-async def accounts(url: str) -> AsyncIterator[tuple[UserManager, Database]]:
-    engine = create_engine(url, pool_size=2, statement_seconds=IMPORT_SECONDS)
+async def accounts(settings: Settings) -> AsyncIterator[tuple[UserManager, Database]]:
+    engine = create_engine(settings.url, 2, IMPORT_SECONDS, prepared_statements=settings.prepared_statements)
     database = Database(engine)
     try:
         yield UserManager(database, PasswordHasher(threads=1), Attempts(database)), database

@@ -1,23 +1,23 @@
 """The way to PostgreSQL: the engine, reads in autocommit, and one transaction a request for writes."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import asyncpg
 from fastapi import Depends, Request
 from sqlalchemy import DateTime, Table, event, func
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
-from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.sql.base import Executable
 from sqlmodel import Field, SQLModel
 
+from contacts_api.connecting import Connection, Connector, Row
 from contacts_api.waiting import Places
 
 SQLModel.metadata.naming_convention = {
@@ -30,16 +30,9 @@ SQLModel.metadata.naming_convention = {
 # A statement waits for a connection of the pool, and then either for a new one or for an answer, since the first of
 # these that fails is the last. What a request waits for in all has a deadline of its own: waiting.REQUEST_SECONDS.
 POOL_SECONDS = 1.5
-CONNECT_SECONDS = 2
 STATEMENT_SECONDS = 2.5
-IDLE_SECONDS = 10
 # So many may wait for a connection.
 MAX_WAITING = 200
-
-SERVER_SETTINGS = {
-    "application_name": "contacts_api",
-    "lock_timeout": "2000",
-}
 
 _DIALECT = dialects.dialect()  # type: ignore[no-untyped-call]
 
@@ -53,8 +46,9 @@ LOST = (
     ConnectionError,
 )
 """What is raised where a connection is no more."""
-# After these a connection is not used again: it is lost, or the answer to an earlier statement may still come.
-_SPOILT = (*LOST, OSError, asyncio.CancelledError)
+# After these a connection is not used again: it is lost, or the answer to an earlier statement may still come, or its
+# server is a standby now.
+_SPOILT = (*LOST, OSError, asyncio.CancelledError, asyncpg.ReadOnlySQLTransactionError)
 
 
 def table_of(model: type[SQLModel]) -> Table:
@@ -67,42 +61,17 @@ def stamped(*, index: bool = False) -> Any:
     return Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()}, index=index)
 
 
-def psycopg2_url(database_url: str) -> URL:
-    """Return the URL for what works synchronously: migrations and the start-up checks."""
-    return make_url(database_url).set(drivername="postgresql+psycopg2")
-
-
-class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection that takes leave without waiting for an answer: a frozen server gives none."""
-
-    async def close(self, **_: Any) -> None:
-        self.terminate()
-
-
-def create_engine(database_url: str, pool_size: int, statement_seconds: float = STATEMENT_SECONDS) -> AsyncEngine:
+def create_engine(
+    url: str, pool_size: int, statement_seconds: float = STATEMENT_SECONDS, *, prepared_statements: bool = True
+) -> AsyncEngine:
     """Return an engine in autocommit, of at most `pool_size` connections, whose statements may take so long."""
-
-    # asyncpg reads a URL as libpq does, sslmode and Unix sockets included; SQLAlchemy's dialect does not.
-    dsn = re.sub(r"(?<=[?&])channel_binding=[^&]*&?", "", database_url)
-
-    async def connect(**_: Any) -> Any:
-        return await asyncpg.connect(
-            dsn,
-            connection_class=Connection,
-            record_class=Row,
-            timeout=CONNECT_SECONDS,
-            # The server gives up first, and says why.
-            command_timeout=statement_seconds + 0.5,
-            server_settings={
-                **SERVER_SETTINGS,
-                "statement_timeout": str(round(statement_seconds * 1000)),
-                "idle_in_transaction_session_timeout": str(round(max(statement_seconds, IDLE_SECONDS) * 1000)),
-            },
-        )
-
+    connector = Connector(url, statement_seconds, prepared_statements)
+    # An empty name is that of a statement which ends with the next one.
+    unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,
+        async_creator=connector,
+        connect_args={} if prepared_statements else unnamed,
         pool_size=pool_size,
         # Nobody waits in the pool: Database lets in as many as it has connections.
         max_overflow=-1,
@@ -114,7 +83,7 @@ def create_engine(database_url: str, pool_size: int, statement_seconds: float = 
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", _replace_closed)
-    event.listen(engine.sync_engine, "handle_error", _give_up_on_silent)
+    event.listen(engine.sync_engine, "handle_error", _give_up_on_spoilt)
     return engine
 
 
@@ -125,17 +94,12 @@ def _replace_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> Non
     record.info["used"] = True
 
 
-def _give_up_on_silent(context: ExceptionContext) -> None:
+def _give_up_on_spoilt(context: ExceptionContext) -> None:
     # After a time-out the connection still waits for its answer; a rollback would wait behind it.
-    if isinstance(context.original_exception, TimeoutError):
+    error = context.original_exception
+    is_on_standby = getattr(error, "sqlstate", None) == asyncpg.ReadOnlySQLTransactionError.sqlstate
+    if isinstance(error, TimeoutError) or is_on_standby:
         context.is_disconnect = True
-
-
-class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg has no types
-    """A row of an answer, with its columns as attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self[name]
 
 
 @lru_cache(maxsize=512)
@@ -144,6 +108,14 @@ def _compile(statement: Executable) -> tuple[str, tuple[str, ...], dict[str, Any
     compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
     given = {name: bind.effective_value for bind, name in compiled.bind_names.items() if not bind.required}
     return str(compiled), tuple(compiled.positiontup), given
+
+
+class Reader(Protocol):
+    """What reads from the database: the database itself, or a standby."""
+
+    async def read(self, statement: Executable, **parameters: Any) -> list[Row]:
+        """Return the rows."""
+        ...
 
 
 class Database:
@@ -168,13 +140,24 @@ class Database:
 
     async def execute(self, statement: Executable, **parameters: Any) -> list[Row]:
         """Run one statement, committed on return, and return the rows of its answer."""
+        return await self.run(statement, parameters)
+
+    async def run(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        ready: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> list[Row]:
+        """Do what `execute` does. `ready` is awaited before, with the connection that the statement will run on."""
         sql, names, given = _compile(statement)
         values = {**given, **parameters}
         await self._places.take()
         try:
             pooled = await self._connect()
-            connection: asyncpg.Connection = pooled.driver_connection
+            connection: Connection = pooled.driver_connection  # type: ignore[assignment]
             try:
+                if ready is not None:
+                    await ready(connection)
                 rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
                 return rows
             except _SPOILT:
@@ -233,6 +216,14 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
     async with database.session() as session:
         yield session
 
+
+async def get_reader(request: Request) -> Reader:
+    reader: Reader = request.app.state.reader
+    return reader
+
+
+Reads: TypeAlias = Annotated[Reader, Depends(get_reader)]
+"""What lists, searches and files are read from: a standby where there is one."""
 
 Autocommit: TypeAlias = Annotated[Database, Depends(get_database)]
 """Single statements, each its own transaction."""

@@ -1,6 +1,7 @@
 """Turns exceptions (FastAPI's, Pydantic's and PostgreSQL's) into problems, and answers with them."""
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from contacts_api.problems import FieldError, Problem
 
 logger = logging.getLogger(__name__)
 
+# What Citus says, as an internal error, in a transaction that has lost its connection to a node.
+LOST_NODE = "failure on connection"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 DATABASE_ERRORS = (
     exc.DBAPIError,
@@ -111,6 +114,8 @@ def problem_of_database_error(error: BaseException) -> Problem:
     if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
         # asyncpg cannot write a parameter as the type that it has in the statement.
         return problems.InternalError()
+    if state == "XX000" and LOST_NODE in str(original):
+        return problems.DatabaseUnavailable()
     if _is_passing(state) or not isinstance(error, exc.StatementError | asyncpg.PostgresError):
         return problems.DatabaseUnavailable()
     if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or not state):
@@ -121,7 +126,8 @@ def problem_of_database_error(error: BaseException) -> Problem:
 def _is_of_owner(error: BaseException | None) -> bool:
     """Say whether a foreign key that failed is the one that leads from a row to its owner."""
     cause = getattr(error, "__cause__", None) or error
-    name, table = getattr(cause, "constraint_name", None), getattr(cause, "table_name", None)
+    # Citus adds the number of the shard to both names.
+    name, table = (re.sub(r"_\d+$", "", str(getattr(cause, f"{kind}_name", None))) for kind in ("constraint", "table"))
     return name in (f"fk_{table}_owner_id", f"fk_{table}_user_id")
 
 

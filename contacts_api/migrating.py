@@ -6,7 +6,9 @@ from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
-from contacts_api.database import psycopg2_url
+import psycopg2
+
+from contacts_api.connecting import connect_synchronously
 
 ROOT = Path(__file__).parent.parent
 _LINE = re.compile(r"^(revision|down_revision)\b.*?= (.+)$", re.MULTILINE)
@@ -52,7 +54,7 @@ def migrate(database_url: str) -> bool:
     from alembic.util import CommandError
 
     config = Config(ROOT / "alembic.ini")
-    config.attributes["url"] = psycopg2_url(database_url)
+    config.attributes["url"] = database_url
     try:
         command.upgrade(config, "head")
     except CommandError:
@@ -62,9 +64,7 @@ def migrate(database_url: str) -> bool:
 
 def _current_revision(database_url: str) -> str | None:
     """Return the revision of the database, or None if it cannot be read: Alembic will say why."""
-    import psycopg2  # not needed by the workers, which import this module, too
-
-    with suppress(psycopg2.Error), closing(psycopg2.connect(database_url)) as connection:
+    with suppress(psycopg2.Error), closing(connect_synchronously(database_url)) as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT version_num FROM alembic_version")
         if found := cursor.fetchone():

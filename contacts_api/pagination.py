@@ -20,7 +20,8 @@ from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from contacts_api.answers import PRIVATE, json_answer
-from contacts_api.database import Database, Row
+from contacts_api.connecting import Row
+from contacts_api.database import Reader
 from contacts_api.problems import Invalid
 from contacts_api.text import OneLine
 
@@ -87,7 +88,7 @@ class Listing:
         keys = self._keys if columns is None else self.keys_of(columns)
         return [key.desc() if self._descending else key.asc() for key in keys]
 
-    async def read(self, database: Database, limit: int, position: Position, **parameters: Any) -> list[Row]:
+    async def read(self, database: Reader, limit: int, position: Position, **parameters: Any) -> list[Row]:
         statement = self.rest if position else self.first
         return await database.read(statement, limit=limit, **parameters, **self.after(position))
 
@@ -106,7 +107,7 @@ def _parser(key: ColumnElement[Any]) -> Callable[[str], Any]:
     return _PARSERS[kind]
 
 
-async def pages_of(database: Database, listing: Listing, **parameters: Any) -> AsyncIterator[list[Row]]:
+async def pages_of(database: Reader, listing: Listing, **parameters: Any) -> AsyncIterator[list[Row]]:
     """Yield all rows of a list, page by page."""
     position: dict[str, str] = {}
     limit = FIRST_ROWS
@@ -156,7 +157,7 @@ class Pager:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._cursors: Cursors = request.app.state.cursors
-        self.database: Database = request.app.state.database
+        self.database: Reader = request.app.state.reader
 
     def position(self, query: PageQuery, *which: object) -> dict[str, str]:
         return self._cursors.read(query.cursor, self._path(), *which) if query.cursor is not None else {}

@@ -6,13 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
+import psycopg2
 from platformdirs import PlatformDirs
 from platformdirs.unix import Unix
+from psycopg2.extensions import parse_dsn
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 SECRET_BYTES = 32
 
@@ -21,13 +21,20 @@ _DIRECTORIES = (Unix if os.name == "posix" else PlatformDirs)("contacts-api", ap
 
 
 def _postgresql_url(value: SecretStr) -> SecretStr:
-    try:
-        url = make_url(value.get_secret_value())
-    except ArgumentError:
-        raise ValueError("is not a URL; expected postgresql://user:password@host/database") from None
-    if url.get_backend_name() not in ("postgres", "postgresql"):
+    url = value.get_secret_value()
+    scheme, is_url, rest = url.partition("://")
+    if not is_url:
+        raise ValueError("is not a URL; expected postgresql://user:password@host/database")
+    # As SQLAlchemy spells it, with the name of a driver, too.
+    if scheme.partition("+")[0] not in ("postgres", "postgresql"):
         raise ValueError("must start with postgresql://")
-    return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
+    url = f"postgresql://{rest}"
+    try:
+        parse_dsn(url)
+    except psycopg2.ProgrammingError:
+        # The error of libpq may quote the password.
+        raise ValueError("is not a URL that PostgreSQL's own programs could read (PostgreSQL, 34.1.1)") from None
+    return SecretStr(url)
 
 
 def _long_secret(value: SecretStr) -> SecretStr:
@@ -65,6 +72,8 @@ class Settings(BaseSettings):
     )
 
     database_url: Annotated[SecretStr, AfterValidator(_postgresql_url)] | None = None
+    database_read_url: Annotated[SecretStr, AfterValidator(_postgresql_url)] | None = None
+    prepared_statements: bool = True
     jwt_secret: Annotated[SecretStr, AfterValidator(_long_secret)] | None = None
     data_dir: Path = _DIRECTORIES.user_data_path
 
@@ -84,6 +93,13 @@ class Settings(BaseSettings):
     web_concurrency: PositiveInt = 1
     pool_size: PositiveInt = 10
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+
+    @property
+    def url(self) -> str:
+        """The URL of the database."""
+        if self.database_url is None:
+            raise RuntimeError("DATABASE_URL is not set; `python -m contacts_api` does without it.")
+        return self.database_url.get_secret_value()
 
     @property
     def hashing_threads(self) -> int:

@@ -10,12 +10,11 @@ from alembic import command
 from alembic.config import Config
 
 from contacts_api import embedded
-from contacts_api.database import psycopg2_url
 
 directory = Path(mkdtemp())
 # Registered before the server is started, it runs after the server has stopped.
 atexit.register(shutil.rmtree, directory)
 config = Config(Path(__file__).parent.parent / "alembic.ini")
-config.attributes["url"] = psycopg2_url(embedded.start(directory))
+config.attributes["url"] = embedded.start(directory)
 command.upgrade(config, "head")
 command.revision(config, sys.argv[1], autogenerate=True)

@@ -2,17 +2,18 @@
 
 import re
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
-from sqlalchemy import URL, NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 from sqlmodel import AutoString, SQLModel
 
 import contacts_api
-from contacts_api.database import psycopg2_url
+from contacts_api.connecting import connect_synchronously
 from contacts_api.settings import Settings
 
 # Any number will do, as long as nothing else in the database locks it.
@@ -26,14 +27,14 @@ for models in Path(contacts_api.__file__).parent.glob("*/models.py"):
     import_module(f"contacts_api.{models.parent.name}.models")
 
 
-def url_to_migrate() -> URL:
-    url: URL | None = context.config.attributes.get("url")
+def url_to_migrate() -> str:
+    url: str | None = context.config.attributes.get("url")
     if url is not None:
         return url
     database_url = Settings().database_url
     if database_url is None:
         raise SystemExit('DATABASE_URL is not set. (To write a migration without it: make migration NAME="…")')
-    return psycopg2_url(database_url.get_secret_value())
+    return database_url.get_secret_value()
 
 
 def include_name(name: str | None, kind: str, _: object) -> bool:
@@ -70,9 +71,12 @@ options: dict[str, Any] = {
     "render_item": render_item,
     "process_revision_directives": name_revision,
 }
-with create_engine(url_to_migrate(), poolclass=NullPool).connect() as connection:
+creator = partial(connect_synchronously, url_to_migrate())
+with create_engine("postgresql+psycopg2://", creator=creator, poolclass=NullPool).connect() as connection:
     context.configure(connection, **options)
     with context.begin_transaction():
+        # A migration may take long, whatever the role is given for other statements.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
         # Of several that migrate at once, the first does, and the others find it done.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.run_migrations()

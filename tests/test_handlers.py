@@ -2,10 +2,13 @@ import logging
 from collections.abc import Callable
 from uuid import UUID
 
+import asyncpg
 import pytest
 from fastapi import FastAPI
 
 from contacts_api.app import create_app
+from contacts_api.handlers import problem_of_database_error
+from contacts_api.problems import DatabaseUnavailable, InternalError, Unauthorized
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import Execute, client_of
@@ -122,3 +125,30 @@ async def test_a_foreign_key_that_fails_is_a_401_for_the_owners_own_only(
     assert (another.status_code, another.json()["code"]) == (500, "internal_error")
     assert "fk_contact_shelf" in caplog.text
     assert owners.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "problem"),
+    [
+        ("fk_contact_owner_id", "contact", Unauthorized),
+        ("fk_contact_owner_id_102008", "contact_102008", Unauthorized),
+        ("fk_auth_session_user_id_102016", "auth_session_102016", Unauthorized),
+        ("fk_contact_shelf_102008", "contact_102008", InternalError),
+    ],
+)
+def test_the_key_of_an_owner_is_known_in_a_shard_of_citus(name: str, table: str, problem: type[Exception]) -> None:
+    error = asyncpg.ForeignKeyViolationError("violates")
+    error.constraint_name, error.table_name = name, table
+
+    assert isinstance(problem_of_database_error(error), problem)
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [
+        ("failure on connection marked as essential: 10.0.0.2:5432", DatabaseUnavailable),
+        ("cache lookup failed for type 7", InternalError),
+    ],
+)
+def test_a_node_of_citus_that_is_lost_is_a_503(message: str, problem: type[Exception]) -> None:
+    assert isinstance(problem_of_database_error(asyncpg.InternalServerError(message)), problem)

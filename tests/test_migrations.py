@@ -17,7 +17,6 @@ from sqlmodel import SQLModel
 
 import contacts_api.app  # noqa: F401  (it defines all tables)
 from contacts_api.contacts.models import columns_of
-from contacts_api.database import psycopg2_url
 from contacts_api.migrating import SchemaError, migrate, newest_revision
 from tests.conftest import SECRET
 
@@ -45,7 +44,7 @@ def empty_database(database_url: str) -> Iterator[str]:
 
 def config_for(url: str) -> Config:
     config = Config("alembic.ini")
-    config.attributes["url"] = psycopg2_url(url)
+    config.attributes["url"] = url
     return config
 
 

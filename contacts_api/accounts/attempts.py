@@ -5,7 +5,7 @@ from datetime import timedelta
 from math import ceil
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from contacts_api.accounts.models import FailedAttempt
 from contacts_api.database import Database, table_of
@@ -16,7 +16,6 @@ SHORTEST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=15)
 
 _ATTEMPT = table_of(FailedAttempt)
-_KEYS = sa.bindparam("keys", type_=ARRAY(sa.LargeBinary))
 _failures = _ATTEMPT.c.failures + 1
 # The exponent is bounded, since an interval would overflow.
 _next_wait = sa.func.least(SHORTEST_WAIT * sa.func.power(2, sa.func.least(_failures - FREE_FAILURES, 10)), LONGEST_WAIT)
@@ -26,7 +25,7 @@ _SECONDS_LEFT = sa.select(sa.extract("epoch", _ATTEMPT.c.blocked_until - sa.func
 )
 _COUNT = (
     insert(_ATTEMPT)
-    .from_select(["key", "failures"], sa.select(sa.func.unnest(_KEYS), 1))
+    .values(key=sa.bindparam("key"), failures=sa.literal(1))
     .on_conflict_do_update(
         index_elements=["key"],
         set_={
@@ -36,7 +35,7 @@ _COUNT = (
         },
     )
 )
-_FORGET = sa.delete(_ATTEMPT).where(_ATTEMPT.c.key == sa.func.any(_KEYS))
+_FORGET = sa.delete(_ATTEMPT).where(_ATTEMPT.c.key.in_([sa.bindparam("first"), sa.bindparam("last")]))
 
 
 class TooManyAttempts(Problem):
@@ -64,7 +63,9 @@ class Attempts:
             raise TooManyAttempts(float(rows[0][0]))
 
     async def count_failure(self, *keys: bytes) -> None:
-        await self._database.execute(_COUNT, keys=sorted(keys))
+        for key in keys:
+            await self._database.execute(_COUNT, key=key)
 
     async def forget(self, *keys: bytes) -> None:
-        await self._database.execute(_FORGET, keys=keys)
+        """Forget the failures counted by one key or two."""
+        await self._database.execute(_FORGET, first=keys[0], last=keys[-1])

@@ -5,17 +5,17 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 import sqlalchemy as sa
 from fastapi import Depends, Request
-from sqlmodel import SQLModel, col
+from sqlmodel import col
 
-from contacts_api.accounts.models import AuthSession, EndedSession, FailedAttempt, User
-from contacts_api.accounts.sessions import LEEWAY_SECONDS
+from contacts_api.accounts.models import AuthSession, EndedSession, FailedAttempt, User, owner_columns
+from contacts_api.accounts.sessions import kept_seconds
 from contacts_api.database import Database, table_of
 
 logger = logging.getLogger(__name__)
@@ -23,37 +23,49 @@ logger = logging.getLogger(__name__)
 SWEEP_SECONDS = 600.0
 RETRY_SECONDS = 10.0
 BITE_ROWS = 5000
+# Any number will do, as long as nothing else in the database locks it.
+SWEEPING = 726_542_032
 ERASE_SECONDS = 1.0
 """How long a request that deletes an account waits for its rows to be deleted. The rest is deleted afterwards."""
 
 
 def _bite(
-    table: sa.Table, which: sa.ColumnElement[bool], order: sa.ColumnExpressionArgument[Any] | None = None
+    table: sa.Table,
+    which: sa.ColumnElement[bool],
+    turn_of: sa.ColumnElement[str],
+    order: sa.ColumnExpressionArgument[Any] | None = None,
 ) -> sa.Select[Any]:
-    """Return the statement that deletes up to BITE_ROWS of these rows, and returns how many it deleted."""
-    keys = sa.select(*table.primary_key).where(which).order_by(order).limit(sa.literal(BITE_ROWS))
+    """Return the statement that deletes up to BITE_ROWS of these rows, unless another worker is at it.
+
+    It returns whether it was our turn, which `turn_of` names, and how many rows it deleted. (An advisory lock of a
+    transaction: those of a session do not go through a pooler.)
+    """
+    lock = sa.func.pg_try_advisory_xact_lock(SWEEPING, sa.func.hashtext(turn_of))
+    turn = sa.select(lock.label("is_ours")).cte("turn").prefix_with("MATERIALIZED")
+    is_ours = sa.select(turn.c.is_ours).scalar_subquery()
+    keys = sa.select(*table.primary_key).where(is_ours, which).order_by(order).limit(sa.literal(BITE_ROWS))
     gone = sa.delete(table).where(which, sa.tuple_(*table.primary_key).in_(keys)).returning(sa.literal(1)).cte("gone")
-    return sa.select(sa.func.count().label("deleted")).select_from(gone)
+    return sa.select(is_ours.label("is_ours"), sa.func.count().label("deleted")).select_from(gone)
 
 
 @cache
 def _bites_of_owner() -> list[sa.Select[Any]]:
-    """Return such a statement for each table of rows that belong to the user `owner_id`, referring tables first."""
-    return [
-        _bite(table, key.parent == sa.bindparam("owner_id", type_=sa.Uuid))
-        for table in reversed(SQLModel.metadata.sorted_tables)
-        for key in table.foreign_keys
-        if key.column is table_of(User).c.id
-    ]
+    """Return such a statement for each table of rows that belong to the user `owner_id`."""
+    owner_id = sa.bindparam("owner_id", type_=sa.Uuid)
+    return [_bite(owner.table, owner == owner_id, sa.cast(owner_id, sa.Text)) for owner in reversed(owner_columns())]
 
 
-_KEPT = sa.bindparam("kept", type_=sa.Interval)
-_SESSIONS = _bite(table_of(AuthSession), col(AuthSession.expires_at) < sa.func.now(), col(AuthSession.expires_at))
-_ENDINGS = _bite(table_of(EndedSession), col(EndedSession.ended_at) < sa.func.now() - _KEPT, col(EndedSession.ended_at))
+def _bite_before(time: Any, moment: sa.ColumnElement[datetime]) -> sa.Select[Any]:
+    """Return such a statement for the rows of before a moment, the oldest first, by the index on `time`."""
+    table: sa.Table = time.table
+    return _bite(table, time < moment, sa.literal(table.name), time)
+
+
+_KEPT = sa.func.now() - sa.bindparam("kept", type_=sa.Interval)
+_SESSIONS = _bite_before(table_of(AuthSession).c.expires_at, sa.func.now())
+_ENDINGS = _bite_before(table_of(EndedSession).c.ended_at, _KEPT)
 # Counters of accounts with no failed sign-in for a day.
-_ATTEMPTS = _bite(
-    table_of(FailedAttempt), col(FailedAttempt.failed_at) < sa.func.now() - _KEPT, col(FailedAttempt.failed_at)
-)
+_ATTEMPTS = _bite_before(table_of(FailedAttempt).c.failed_at, _KEPT)
 _ERASED = sa.select(col(User.id)).where(col(User.erased_at).is_not(None)).limit(sa.literal(100))
 _FORGET_USER = sa.delete(User).where(col(User.id) == sa.bindparam("owner_id"), col(User.erased_at).is_not(None))
 
@@ -63,8 +75,7 @@ class Cleanup:
 
     def __init__(self, database: Database, access_token_seconds: int) -> None:
         self._database = database
-        # As long as an access token may be taken.
-        kept = timedelta(seconds=access_token_seconds + 2 * LEEWAY_SECONDS)
+        kept = timedelta(seconds=kept_seconds(access_token_seconds))
         self._sweeps: tuple[Callable[[], Awaitable[object]], ...] = (
             self._erase_all,
             lambda: self._delete(_SESSIONS),
@@ -104,20 +115,27 @@ class Cleanup:
     async def _erase_all(self) -> None:
         while erased := await self._database.read(_ERASED):
             for (owner_id,) in erased:
-                await self._erase(owner_id)
+                if not await self._erase(owner_id):
+                    return
 
-    async def _erase(self, owner_id: UUID) -> None:
+    async def _erase(self, owner_id: UUID) -> bool:
+        """Delete the rows of an erased account, and then the account; return False if another worker is at it."""
         for bite in _bites_of_owner():
-            await self._delete(bite, owner_id=owner_id)
+            if not await self._delete(bite, owner_id=owner_id):
+                return False
         await self._database.execute(_FORGET_USER, owner_id=owner_id)
+        return True
 
-    async def _delete(self, bite: sa.Select[Any], **parameters: Any) -> None:
-        """Delete until nothing is left. After each statement, pause for half as long as it took."""
+    async def _delete(self, bite: sa.Select[Any], **parameters: Any) -> bool:
+        """Delete until nothing is left; return False as soon as another worker is at it.
+
+        After each statement, pause for half as long as it took.
+        """
         while True:
             begun_at = time.monotonic()
-            ((deleted,),) = await self._database.execute(bite, **parameters)
+            ((is_ours, deleted),) = await self._database.execute(bite, **parameters)
             if deleted < BITE_ROWS:
-                return
+                return bool(is_ours)
             await asyncio.sleep((time.monotonic() - begun_at) / 2)
 
     async def _repeat(self, sweep: Callable[[], Awaitable[object]]) -> None:

@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 from uuid_utils.compat import uuid7
 
 from contacts_api.bodies import Body, with_example
-from contacts_api.database import stamped
+from contacts_api.database import stamped, table_of
 from contacts_api.text import OneLine, Timestamp, Trimmed, is_plain_address, read_address
 
 
@@ -43,6 +43,10 @@ class AuthSession(SQLModel, table=True):
     created_at: datetime = stamped()
     refreshed_at: datetime = stamped()
     expires_at: datetime = Field(sa_type=sa.DateTime(timezone=True), index=True)
+    # When it ends, however often it is refreshed until then. Workers of a release before leave it to the default.
+    ends_at: datetime = Field(
+        sa_type=sa.DateTime(timezone=True), sa_column_kwargs={"server_default": sa.text("now() + interval '30 days'")}
+    )
     user_agent: str | None = None
 
 
@@ -64,6 +68,16 @@ class FailedAttempt(SQLModel, table=True):
     failures: int
     failed_at: datetime = stamped(index=True)
     blocked_until: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
+
+
+def owner_columns() -> list[sa.Column[UUID]]:
+    """Return the column that names the owner, of each table whose rows belong to a user: referring tables last."""
+    return [
+        key.parent
+        for table in SQLModel.metadata.sorted_tables
+        for key in table.foreign_keys
+        if key.column is table_of(User).c.id
+    ]
 
 
 def normalize_email(text: str) -> str:

@@ -5,6 +5,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import takewhile
 from typing import Annotated, TypeAlias
 from uuid import UUID
 
@@ -16,7 +17,8 @@ from sqlmodel import col
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.models import AuthSession, EndedSession, User
-from contacts_api.database import Database, Row, table_of
+from contacts_api.connecting import Row
+from contacts_api.database import Database, table_of
 from contacts_api.problems import Unauthorized
 from contacts_api.settings import Settings
 
@@ -27,6 +29,10 @@ GRACE_SECONDS = 10
 POLL_SECONDS = 0.5
 FRESH_SECONDS = 1.0
 MAX_SESSIONS = 100
+# A session's end is stamped when its transaction begins, and seen when it commits: so long afterwards at most.
+OVERLAP_SECONDS = 30.0
+# So many ended sessions are read at a time.
+BITE_ROWS = 2000
 
 _SESSION = table_of(AuthSession)
 _OWN = (_SESSION.c.user_id == sa.bindparam("owner_id"), _SESSION.c.id == sa.bindparam("session_id"))
@@ -38,12 +44,13 @@ _LIFETIME = sa.bindparam("lifetime", type_=sa.Interval)
 _OPEN = (
     insert(_SESSION)
     .from_select(
-        ["user_id", "id", "seq", "expires_at", "user_agent"],
+        ["user_id", "id", "seq", "expires_at", "ends_at", "user_agent"],
         sa.select(
             col(User.id),
             sa.bindparam("session_id", type_=sa.Uuid),
             sa.literal(0),
             sa.func.now() + sa.func.least(_IDLE, _LIFETIME),
+            sa.func.now() + _LIFETIME,
             sa.bindparam("user_agent", type_=sa.String),
         )
         .where(
@@ -61,7 +68,7 @@ _ROTATE = (
     .values(
         seq=_SESSION.c.seq + 1,
         refreshed_at=sa.func.now(),
-        expires_at=sa.func.least(sa.func.now() + _IDLE, _SESSION.c.created_at + _LIFETIME),
+        expires_at=sa.func.least(sa.func.now() + _IDLE, _SESSION.c.ends_at),
     )
     .returning(_SESSION)
 )
@@ -92,8 +99,19 @@ _newest_first = sa.select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.cr
 _END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSIONS, sa.Integer))))
 _LIST = sa.select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
 _IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
-# The one statement that names no owner: every worker needs the ended sessions of all users.
-_ENDED_IDS = sa.select(sa.func.array_agg(col(EndedSession.id)))
+# The one statement that names no owner: every worker needs the ended sessions of all users. Times are in seconds.
+_ENDED_AFTER = sa.text(
+    """
+    SELECT id, extract(epoch FROM ended_at)::float8 AS ended_at FROM ended_session
+    WHERE (ended_session.ended_at, id) > (to_timestamp(:after), :last_id)
+    ORDER BY ended_session.ended_at, id LIMIT :bite
+    """
+).bindparams(sa.bindparam("after", type_=sa.Double), sa.bindparam("last_id", type_=sa.Uuid))
+
+
+def kept_seconds(access_token_seconds: int) -> int:
+    """Return how long the end of a session is remembered: as long as one of its access tokens may be taken."""
+    return access_token_seconds + 2 * LEEWAY_SECONDS
 
 
 class InvalidRefreshToken(Unauthorized):
@@ -115,10 +133,8 @@ class Sessions:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._lifetimes = {
-            "idle": timedelta(seconds=settings.refresh_token_seconds),
-            "lifetime": timedelta(seconds=settings.session_seconds),
-        }
+        self._idle = timedelta(seconds=settings.refresh_token_seconds)
+        self._lifetime = timedelta(seconds=settings.session_seconds)
 
     async def open(self, user: User, user_agent: str | None) -> Row | None:
         """Return the row of a new session; None if the account has changed since `user` was read.
@@ -131,7 +147,8 @@ class Sessions:
             hashed_password=user.hashed_password,
             session_id=uuid7(),
             user_agent=user_agent,
-            **self._lifetimes,
+            idle=self._idle,
+            lifetime=self._lifetime,
         )
         # Afterwards, so that of several sign-ins at once the last one counts all sessions.
         await self._database.execute(_END_OLDEST, owner_id=user.id)
@@ -144,7 +161,7 @@ class Sessions:
         Anything older has been stolen: the session ends, and InvalidRefreshToken is raised after that is committed.
         """
         own = {"owner_id": claims.user_id, "session_id": claims.session_id}
-        rotated = await self._database.execute(_ROTATE, presented=claims.seq, **own, **self._lifetimes)
+        rotated = await self._database.execute(_ROTATE, presented=claims.seq, idle=self._idle, **own)
         if rotated:
             return rotated[0]
         found = await self._database.read(_CURRENT, **own)
@@ -165,17 +182,23 @@ class Sessions:
 
 
 class EndedSessions:
-    """A worker's copy of the sessions that ended while their access tokens are still valid."""
+    """A worker's copy of the sessions that ended while their access tokens are still valid.
 
-    def __init__(self, database: Database) -> None:
+    It is read once when the worker starts, a few thousand rows at a time. From then on only what is new is read.
+    """
+
+    def __init__(self, database: Database, access_token_seconds: int) -> None:
         self._database = database
-        self._ids: frozenset[UUID] = frozenset()
+        self._kept = kept_seconds(access_token_seconds)
+        # Those that ended first come first, as far as they were read so.
+        self._ended_at: dict[UUID, float] = {}
+        self._newest = 0.0
         self._read_at = float("-inf")
 
     async def has_ended(self, claims: Claims) -> bool:
         """Say whether the session has ended. Asks the database only if the copy is older than FRESH_SECONDS."""
         if time.monotonic() - self._read_at <= FRESH_SECONDS:
-            return claims.session_id in self._ids
+            return claims.session_id in self._ended_at
         return not await self._database.read(_IS_LIVE, owner_id=claims.user_id, session_id=claims.session_id)
 
     async def watch(self) -> None:
@@ -189,10 +212,23 @@ class EndedSessions:
             await asyncio.sleep(POLL_SECONDS)
 
     async def refresh(self) -> None:
+        """Read what has ended since the last time."""
         asked_at = time.monotonic()
-        ((ids,),) = await self._database.read(_ENDED_IDS)
-        self._ids = frozenset(ids or ())
+        after, last_id = self._newest - OVERLAP_SECONDS, UUID(int=0)
+        while rows := await self._database.read(_ENDED_AFTER, after=after, last_id=last_id, bite=BITE_ROWS):
+            self._ended_at.update(rows)
+            after, last_id = rows[-1].ended_at, rows[-1].id
+            if len(rows) < BITE_ROWS:
+                break
+        self._newest = max(self._newest, after)
+        self._forget()
         self._read_at = asked_at
+
+    def _forget(self) -> None:
+        """Drop those whose access tokens have expired."""
+        expired = takewhile(lambda session: session[1] < self._newest - self._kept, self._ended_at.items())
+        for session_id, _ in list(expired):
+            del self._ended_at[session_id]
 
 
 async def get_sessions(request: Request) -> Sessions:

@@ -14,7 +14,7 @@ from fastapi_users.jwt import JWT_ALGORITHM, generate_jwt
 
 from contacts_api.accounts.models import TokenPair
 from contacts_api.accounts.sessions import LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken
-from contacts_api.database import Row
+from contacts_api.connecting import Row
 from contacts_api.problems import Unauthorized
 from contacts_api.settings import Settings
 

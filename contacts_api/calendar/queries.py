@@ -29,7 +29,8 @@ STATE = select(
 
 _NEW_FEED = insert(CalendarFeed).values({name: bindparam(name) for name in ("owner_id", "key_hash")})
 OPEN_FEED = _NEW_FEED.on_conflict_do_update(
-    index_elements=["owner_id"], set_={"key_hash": _NEW_FEED.excluded.key_hash, "created_at": func.now()}
+    index_elements=["owner_id"],
+    set_={name: _NEW_FEED.excluded[name] for name in ("key_hash", "created_at")},
 )
 CLOSE_FEED = delete(CalendarFeed).where(_FEED_OF_OWNER)
 # Whoever cannot sign in has no calendar either.

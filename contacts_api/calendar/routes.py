@@ -15,7 +15,7 @@ from contacts_api.answers import file_of, streamed, with_headers
 from contacts_api.calendar import icalendar, queries
 from contacts_api.calendar.feeds import InvalidFeedKey, find_feed, open_feed
 from contacts_api.calendar.models import FeedAddress, FeedQuery
-from contacts_api.database import Autocommit, Database
+from contacts_api.database import Autocommit, Reader, Reads
 from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
 from contacts_api.pagination import pages_of
 from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
@@ -34,7 +34,7 @@ feeds = APIRouter(
 calendar = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route)
 
 
-async def export_birthdays(database: Database, owner_id: UUID) -> AsyncIterator[bytes]:
+async def export_birthdays(database: Reader, owner_id: UUID) -> AsyncIterator[bytes]:
     """Yield a calendar of the birthdays, in pieces."""
     head = icalendar.HEAD
     async for rows in pages_of(database, queries.BIRTHDAYS, owner_id=owner_id):
@@ -67,12 +67,12 @@ async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
     ),
     openapi_extra=TAKES_IF_NONE_MATCH,
 )
-async def show_birthday_calendar(query: FeedKey, request: Request, database: Autocommit) -> Response:
+async def show_birthday_calendar(query: FeedKey, request: Request, database: Autocommit, reads: Reads) -> Response:
     """Return the calendar of birthdays. The key stands for a sign-in: calendars cannot sign in."""
     owner_id = await find_feed(database, query.key)
-    (state,) = await database.read(queries.STATE, owner_id=owner_id)
+    (state,) = await reads.read(queries.STATE, owner_id=owner_id)
     tag = sha256(f"{__version__} {tuple(state)}".encode()).hexdigest()[:32]
     headers = {"ETag": etag_of(tag), "Cache-Control": f"private, max-age={FEED_SECONDS}"}
     if is_known(request, tag):
         return Response(status_code=304, headers=headers)
-    return await streamed(export_birthdays(database, owner_id), "text/calendar", headers)
+    return await streamed(export_birthdays(reads, owner_id), "text/calendar", headers)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Union, get_args, get_type_hints
 from uuid import UUID
 
 from pydantic import create_model
-from sqlalchemy import Computed, DateTime, Index, SmallInteger, String, func, literal_column
+from sqlalchemy import Computed, Index, SmallInteger, String, literal_column
 from sqlmodel import Field, SQLModel
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
@@ -82,11 +82,7 @@ class Contact(ContactFields, table=True):
     id: UUID = Field(primary_key=True)
     version: int = Field(sa_column_kwargs={"server_default": "1", "onupdate": literal_column("version + 1")})
     created_at: datetime = stamped()
-    updated_at: datetime = Field(
-        sa_type=DateTime(timezone=True),
-        # Not now(), the start of the transaction: of two updates in turn, the second may have begun first.
-        sa_column_kwargs={"server_default": func.now(), "onupdate": func.clock_timestamp()},
-    )
+    updated_at: datetime = stamped()
     # The UID of the vCard that it was imported from, which the next import knows it by.
     uid: str | None = None
     # What `columns_of` makes of the fields, by the rules of `folding`.

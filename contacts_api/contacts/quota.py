@@ -5,8 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contacts_api.connecting import Row
 from contacts_api.contacts import queries
-from contacts_api.database import Database, Row
+from contacts_api.database import Database
 from contacts_api.problems import TooMany
 
 

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.answers import PRIVATE, json_answer, with_headers
+from contacts_api.connecting import Row
 from contacts_api.contacts import queries, quota
 from contacts_api.contacts.birthdays import upcoming_birthdays
 from contacts_api.contacts.models import (
@@ -26,7 +27,7 @@ from contacts_api.contacts.models import (
 )
 from contacts_api.contacts.own import ContactNotFound, OwnContact, PreconditionFailed
 from contacts_api.contacts.quota import TooManyContacts
-from contacts_api.database import Autocommit, Row, Session
+from contacts_api.database import Autocommit, Session
 from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
 from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages
 from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
@@ -65,7 +66,7 @@ def answer(row: Mapping[str, Any], status: int = 200, **headers: str) -> Respons
 
 async def save(contact: Contact, fields: Mapping[str, Any], session: Session) -> Response:
     if any(getattr(contact, name) != fields[name] for name in FIELDS):
-        contact.sqlmodel_update(columns_of(fields))
+        contact.sqlmodel_update({**columns_of(fields), "updated_at": await session.scalar(queries.NOW)})
         await session.flush()
     return answer(contact.model_dump())
 
@@ -106,8 +107,8 @@ async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, 
         query.limit + 1,
         position,
         owner_id=owner.user_id,
-        keys=list(coming),
-        dates=list(coming.values()),
+        keys=",".join(map(str, coming)),
+        dates=",".join(map(str, coming.values())),
     )
 
     def upcoming(row: Row) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from contacts_api.contacts import queries
-from contacts_api.database import Database
+from contacts_api.database import Reader
 from contacts_api.exchange import csv, vcard
 from contacts_api.exchange.files import Format
 from contacts_api.pagination import pages_of
 
 
 async def export_contacts(
-    database: Database, owner_id: UUID, query: queries.ContactFilter, format_: Format
+    database: Reader, owner_id: UUID, query: queries.ContactFilter, format_: Format
 ) -> AsyncIterator[bytes]:
     """Yield a file of the contacts, in pieces: the first one as soon as there is something of it to be seen."""
     patterns = query.patterns()

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from contacts_api.contacts import queries
 from contacts_api.contacts.models import FIELDS, STORED, columns_of
 from contacts_api.contacts.quota import keep_within
 from contacts_api.contacts.reindexing import reindex_owner
@@ -188,7 +189,7 @@ class _Import:
                 await self._copy("changed", matching.CHANGED, changes)
                 changes = []
         await self._copy("changed", matching.CHANGED, changes)
-        await self._run(matching.CHANGE)
+        await self._run(matching.CHANGE, now=await self._session.scalar(queries.NOW))
         return updated
 
     def _read(self, rows: Rows) -> asyncio.Task[Batch | None]:
@@ -204,9 +205,9 @@ class _Import:
     async def _copy(self, table: str, columns: Sequence[str], records: list[tuple[Any, ...]]) -> None:
         await copy_into(self._session, table, columns, records, seconds=IMPORT_SECONDS)
 
-    async def _run(self, statement: Any) -> int:
+    async def _run(self, statement: Any, **parameters: Any) -> int:
         """Run a statement; return how many rows it wrote."""
-        result: Any = await self._session.execute(statement, {"owner_id": self._owner_id})
+        result: Any = await self._session.execute(statement, {"owner_id": self._owner_id, **parameters})
         return int(result.rowcount)
 
 

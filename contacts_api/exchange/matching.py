@@ -110,7 +110,7 @@ SAID = text(
 BEGIN_CHANGES = text("CREATE TEMPORARY TABLE changed (LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP")
 CHANGE = text(
     f"""
-    UPDATE contact SET version = contact.version + 1, updated_at = clock_timestamp(),
+    UPDATE contact SET version = contact.version + 1, updated_at = :now,
         {", ".join(f"{name} = changed.{name}" for name in _NAMES[2:])}
     FROM changed WHERE contact.owner_id = :owner_id AND contact.id = changed.id
     """  # nosec B608 (of names of columns)

@@ -16,7 +16,7 @@ from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import columns_of
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import TooManyContacts, keep_within
-from contacts_api.database import Autocommit, Session
+from contacts_api.database import Reads, Session
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.files import CutOff, EmptyFile, NotUTF8, TooManyLines, UnknownFormat
 from contacts_api.exchange.imports import ImportRunning, TooManyRows, claim_import, import_file
@@ -107,7 +107,7 @@ async def import_contacts(file: Upload, query: ImportOptions, request: Request, 
 @exchange.get(
     "/export.csv", response_class=StreamingResponse, responses=file_of("text/csv; charset=utf-8", "Content-Disposition")
 )
-async def export_csv(query: Filter, owner: Owner, database: Autocommit) -> Response:
+async def export_csv(query: Filter, owner: Owner, database: Reads) -> Response:
     """Export your contacts, or those of a search, as a CSV file for spreadsheets and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "csv")
     return await streamed(pieces, "text/csv", download("contacts.csv"))
@@ -118,7 +118,7 @@ async def export_csv(query: Filter, owner: Owner, database: Autocommit) -> Respo
     response_class=StreamingResponse,
     responses=file_of("text/vcard; charset=utf-8", "Content-Disposition"),
 )
-async def export_vcards(query: Filter, owner: Owner, database: Autocommit) -> Response:
+async def export_vcards(query: Filter, owner: Owner, database: Reads) -> Response:
     """Export your contacts, or those of a search, as vCards for phones and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "vcard")
     return await streamed(pieces, "text/vcard", download("contacts.vcf"))

@@ -1,12 +1,13 @@
 import asyncio
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import jwt
 import pytest
 from fastapi import FastAPI
 
+from contacts_api.accounts import sessions
 from contacts_api.accounts.models import User
-from contacts_api.accounts.sessions import EndedSessions
+from contacts_api.accounts.sessions import Claims, EndedSessions
 from tests.client import A_PASSWORD, Client
 from tests.conftest import Execute
 
@@ -78,12 +79,42 @@ async def test_signing_out_everywhere_ends_all_sessions_here_too(
 
 async def test_a_worker_with_an_old_copy_asks_the_database(app: FastAPI, ada: Client, execute: Execute) -> None:
     claims = app.state.tokens.access.verify(ada.tokens["access_token"])
-    stale = EndedSessions(app.state.database)
+    stale = EndedSessions(app.state.database, 900)
 
     before = await stale.has_ended(claims)
     execute("DELETE FROM auth_session")
 
     assert (before, await stale.has_ended(claims)) == (False, True)
+
+
+async def test_endings_are_read_in_bites_and_then_what_is_new(
+    app: FastAPI, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(count: int, seconds_ago: int) -> set[UUID]:
+        ended = execute(
+            "INSERT INTO ended_session SELECT gen_random_uuid(), now() - %s * interval '1 second' "
+            "FROM generate_series(1, %s) RETURNING id::text",
+            seconds_ago,
+            count,
+        )
+        return {UUID(session_id) for (session_id,) in ended}
+
+    async def known() -> set[UUID]:
+        await copy.refresh()
+        return {each for each in everybody if await copy.has_ended(Claims(each, each, 0))}
+
+    monkeypatch.setattr(sessions, "BITE_ROWS", 10)
+    copy = EndedSessions(app.state.database, access_token_seconds=900)
+    expired, old = end(15, seconds_ago=2000), end(35, seconds_ago=600)
+    everybody = expired | old
+    assert await known() == old
+    new, committed_late = end(25, seconds_ago=60), end(5, seconds_ago=85)
+    everybody |= new | committed_late
+    assert await known() == old | new | committed_late
+    newest = end(1, seconds_ago=-400)
+    everybody |= newest
+    # Its time is that of the database, by which the old ones have expired.
+    assert await known() == new | committed_late | newest
 
 
 async def test_an_ending_is_kept_as_long_as_its_access_token_may_live(

@@ -22,7 +22,7 @@ from tests.faults.floods import FLOODS
 from tests.faults.load import contact
 from tests.faults.reference import slowness
 from tests.faults.rig import CREDENTIALS, Rig
-from tests.faults.servers import OURS, POOL_SIZE, WORKERS, Api, Postgres
+from tests.servers import OURS, POOL_SIZE, WORKERS, Api, Postgres
 
 with warnings.catch_warnings():
     # On import it looks for a directory for sockets, and says so when it falls back on another.

@@ -16,7 +16,7 @@ from contacts_api.app import create_app
 from contacts_api.contacts.models import FOLDING
 from contacts_api.settings import Settings
 from tests.faults.rig import CREDENTIALS, Rig
-from tests.faults.servers import HOST
+from tests.servers import HOST
 
 ANSWER, SIGN_IN, READ, GROWTH = 6.0, 5.0, 2.0, 20.0
 KIB, MIB = 1024, 1024 * 1024

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from tests.faults.load import Load
-from tests.faults.servers import HOST, Api, Postgres
+from tests.servers import HOST, Api, Postgres
 
 CREDENTIALS = {"email": "ada@example.com", "password": "a long enough phrase"}
 

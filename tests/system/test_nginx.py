@@ -15,7 +15,7 @@ import pytest
 
 from tests.client import A_PASSWORD
 from tests.conftest import SECRET
-from tests.faults.servers import HOST, free_port, wait_until
+from tests.servers import HOST, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "docs" / "nginx.conf"

@@ -1,6 +1,7 @@
 """How PostgreSQL goes about a search that the application has made often."""
 
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -13,10 +14,11 @@ from sqlalchemy.engine import make_url
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.models import User
+from contacts_api.connecting import connect_synchronously
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import Contact, columns_of
 from contacts_api.contacts.queries import ContactQuery
-from contacts_api.database import Database, create_engine, psycopg2_url
+from contacts_api.database import Database, create_engine
 from contacts_api.demo import believable_contacts
 from contacts_api.migrating import migrate
 
@@ -47,7 +49,7 @@ def owner_id(url: str) -> UUID:
     """One of four owners of 5,000 contacts each."""
     owners = [uuid7() for _ in range(4)]
     rows = [columns_of(TARAS), *(columns_of(contact.model_dump()) for contact in believable_contacts(4999))]
-    engine = create_synchronous_engine(psycopg2_url(url))
+    engine = create_synchronous_engine("postgresql+psycopg2://", creator=partial(connect_synchronously, url))
     with engine.begin() as connection:
         users = [{"id": owner, "email": f"{owner}@example.com", "hashed_password": "!"} for owner in owners]
         connection.execute(insert(User), users)

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import psycopg2
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
 MAX_CONNECTIONS, POOL_SIZE, WORKERS = 40, 5, 2
 OURS = "FROM pg_stat_activity WHERE application_name = 'contacts_api'"
@@ -37,19 +37,37 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
         time.sleep(0.02)
 
 
-class Postgres:
-    """A PostgreSQL of our own, as a direct child: a killed one is reaped, so that the next can start."""
+def user_of_postgres() -> int:
+    """Return the user to run PostgreSQL as, which refuses to run as root."""
+    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
 
-    def __init__(self, home: Path, binaries: Path) -> None:
+
+def run_as_postgres(log: Path, *command: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+    user: dict[str, Any] = {"user": user_of_postgres(), "extra_groups": ()} if os.geteuid() == 0 else {}
+    with log.open("ab") as file:
+        return subprocess.Popen(command, env={**os.environ, **environment}, stdout=file, stderr=file, cwd="/", **user)
+
+
+class Postgres:
+    """A PostgreSQL of our own, as a direct child: a killed one is reaped, so that the next can start.
+
+    With a `primary`, it is a standby of that one.
+    """
+
+    def __init__(self, home: Path, binaries: Path, *settings: str, primary: "Postgres | None" = None) -> None:
         self.home, self.binaries, self.port = home, binaries, free_port()
         self.url = f"postgresql://contacts@{HOST}:{self.port}/contacts"
-        # PostgreSQL refuses to run as root.
-        self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
-        data = self._make_directory("data")
-        self._run("initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C").wait()
-        settings = f"listen_addresses={HOST}", "unix_socket_directories=", f"max_connections={MAX_CONNECTIONS}"
+        self._user = user_of_postgres()
+        self.data = self._make_directory("data")
+        ours = f"listen_addresses={HOST}", "unix_socket_directories=", f"max_connections={MAX_CONNECTIONS}"
+        self._settings = [f"--{setting}" for setting in (*ours, *settings)]
         self.process: subprocess.Popen[bytes]
-        self._server: list[str | Path] = ["-D", data, "-p", str(self.port), *(f"--{setting}" for setting in settings)]
+        if primary:
+            source = f"host={HOST} port={primary.port} user=postgres application_name={home.name}"
+            self._run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", source).wait()
+            self.start()
+            return
+        self._run("initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C").wait()
         self.start()
         ((self.version,),) = self.execute("SELECT 'PostgreSQL ' || current_setting('server_version')")
         self.execute("CREATE ROLE contacts LOGIN")
@@ -61,18 +79,17 @@ class Postgres:
         return made
 
     def _run(self, program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        user: dict[str, Any] = {"user": self._user, "extra_groups": ()} if os.geteuid() == 0 else {}
-        with (self.home / "postgres.log").open("ab") as log:
-            return subprocess.Popen([self.binaries / program, *arguments], stdout=log, stderr=log, cwd="/", **user)
+        return run_as_postgres(self.home / "postgres.log", self.binaries / program, *arguments)
 
     def start(self) -> None:
         def is_up() -> bool:
             if self.process.poll() is not None:
                 # Backends of a killed one may hold its shared memory still.
-                self.process = self._run("postgres", *self._server)
+                self.process = self._run("postgres", *server)
             return self.answers()
 
-        self.process = self._run("postgres", *self._server)
+        server: list[str | Path] = ["-D", self.data, "-p", str(self.port), *self._settings]
+        self.process = self._run("postgres", *server)
         wait_until(is_up, "PostgreSQL starts")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
@@ -182,13 +199,28 @@ class Postgres:
 class Api:
     """The workers, started by the real command line."""
 
-    def __init__(self, home: Path, database_url: str) -> None:
+    def __init__(self, home: Path, database_url: str, **settings: str) -> None:
         self.port, self.log = free_port(), home / "api.log"
         self.url = f"http://{HOST}:{self.port}"
-        settings = {"DATABASE_URL": database_url, "JWT_SECRET": secrets.token_hex(32), "POOL_SIZE": str(POOL_SIZE)}
-        self._environment = {**os.environ, **settings, "LOG_LEVEL": "WARNING"}
+        ours = {"DATABASE_URL": database_url, "JWT_SECRET": secrets.token_hex(32), "POOL_SIZE": str(POOL_SIZE)}
+        self._environment = {**os.environ, **ours, "LOG_LEVEL": "WARNING", **settings}
         self._run("migrate").wait(60)
         self.start()
+
+    def command(self, *arguments: str, input: str = "") -> str:  # noqa: A002 (its name in subprocess)
+        """Run a command to its end, and return what it says."""
+        command = [sys.executable, "-m", "contacts_api", *arguments]
+        return subprocess.run(
+            command,
+            env=self._environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            input=input,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
 
     def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
         # Under the limit on open files that a shell often has: the API raises it.
