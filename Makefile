@@ -6,7 +6,7 @@ SOURCES = benchmarks contacts_api migrations tests
 HOST = 127.0.0.1
 PORT = 8000
 
-.PHONY: run dev test test-system faults bench bench-scale migration lint audit requirements clean
+.PHONY: run dev test test-system test-scale faults bench bench-scale migration lint audit requirements clean
 
 run: .venv/.runs
 	@$(BIN)/python -m contacts_api --host $(HOST) --port $(PORT)
@@ -21,6 +21,10 @@ test: .venv/.develops
 # Needs what .ci/run installs: PostgreSQL with pg_trgm, Chromium, vdirsyncer, npm.
 test-system: .venv/.develops
 	bash tests/system/run
+
+# The suite once more, on Debian's PostgreSQL through PgBouncer; then standbys, and failovers by hand and by Patroni.
+test-scale: .venv/.develops
+	bash tests/scale/run
 
 # Kills, freezes, fills and locks a PostgreSQL of its own, floods the API, and counts what was promised: eleven minutes.
 # WITH="--only disk" tries only the faults with this word in their names.

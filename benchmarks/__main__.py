@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare`, `… scale` and `… layers`."""
+"""`python -m benchmarks compare`, `… scale`, `… growth` and `… layers`."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from benchmarks import compare, layers, machine, scale
+from benchmarks import compare, growth, layers, machine, scale
 from benchmarks.machine import BenchmarkError, newest_postgres
 
 COMPARE = """
@@ -62,10 +62,13 @@ def main() -> None:
     scaling.set_defaults(run=scale.run)
     layering = commands.add_parser("layers", help="an ORM session beside Core and asyncpg", description=layers.__doc__)
     layering.set_defaults(run=layers.run)
+    growing = commands.add_parser("growth", help="bytes, indexes, ended sessions", description=growth.__doc__)
+    growing.set_defaults(run=growth.run)
     for command, postgres, which in (
         (layering, None, "the embedded one"),
         (comparing, None, "the embedded one"),
         (scaling, newest_postgres(), "Debian's newest, or else the embedded one"),
+        (growing, newest_postgres(), "Debian's newest, or else the embedded one"),
     ):
         command.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds, in turn (%(default)s)")
         command.add_argument("--seconds", type=int, default=4, metavar="S", help="of each load (%(default)s)")

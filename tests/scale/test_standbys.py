@@ -1,0 +1,143 @@
+"""A primary and a standby: the primary is killed and the standby promoted, and reads come from the standby."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.client import Client
+from tests.faults.load import Load
+from tests.scale.conftest import BINARIES, directory
+from tests.servers import HOST, Api, Postgres, wait_until
+
+READ_WRITE = "target_session_attrs=read-write"
+
+
+@pytest.fixture
+def servers(home: Path) -> Iterator[ExitStack]:
+    with ExitStack() as running:
+        yield running
+
+
+def pair(home: Path, servers: ExitStack) -> tuple[Postgres, Postgres]:
+    """Return a primary and its standby."""
+    primary = Postgres(directory(home, "primary"), BINARIES)
+    servers.callback(primary.stop, signal.SIGQUIT)
+    standby = Postgres(directory(home, "standby"), BINARIES, primary=primary)
+    servers.callback(standby.stop, signal.SIGQUIT)
+    wait_until(lambda: primary.execute("SELECT pid FROM pg_stat_replication WHERE state = 'streaming'"), "it streams")
+    return primary, standby
+
+
+def url_of(*hosts: Postgres) -> str:
+    return f"postgresql://contacts@{','.join(f'{HOST}:{host.port}' for host in hosts)}/contacts?{READ_WRITE}"
+
+
+@asynccontextmanager
+async def signed_up(api: Api) -> AsyncIterator[Client]:
+    async with Client(base_url=api.url, timeout=20) as client:
+        yield await client.sign_up("ada@example.com")
+
+
+def serve(home: Path, servers: ExitStack, url: str, **settings: str) -> Api:
+    api = Api(home, url, **settings)
+    servers.callback(api.stop)
+    return api
+
+
+async def test_no_acknowledged_write_is_lost_by_a_promotion(home: Path, servers: ExitStack) -> None:
+    primary, standby = pair(home, servers)
+    primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    primary.execute("SELECT pg_reload_conf()")
+    api = serve(home, servers, url_of(primary, standby))
+    async with signed_up(api) as ada:
+        load = Load(api.url, "promotion", ada.tokens["access_token"], clients=10, pause=0.02, may_break=False)
+
+        async with load.running():
+            await asyncio.to_thread(primary.stop, signal.SIGKILL)
+            await asyncio.sleep(1)
+            standby.execute("SELECT pg_promote()")
+            load.expect_recovery()
+            await asyncio.sleep(3)
+
+    stored = dict(standby.execute("SELECT email, additional_info FROM contact", "contacts"))
+    assert len(load.created) > 20
+    assert load.created - stored.keys() == set()
+    assert {email for email in load.patched if stored[email] != "patched"} == set()
+    assert load.recovery is not None
+    assert load.recovery <= 2
+    assert (load.wrong, "Traceback" in api.log.read_text()) == ({}, False)
+
+
+async def test_a_first_host_that_is_frozen_delays_and_does_not_stop(home: Path, servers: ExitStack) -> None:
+    primary, standby = pair(home, servers)
+
+    with standby.frozen():
+        api = serve(home, servers, url_of(standby, primary))
+        async with signed_up(api) as ada:
+            await ada.create_contact()
+            begun_at = time.monotonic()
+            assert await ada.first_names() == ["Grace"]
+            assert time.monotonic() - begun_at < 1
+
+
+async def test_what_was_just_written_is_read_from_the_standby(home: Path, servers: ExitStack) -> None:
+    def reads() -> int:
+        # PostgreSQL counts them when a connection is idle, at most once a second.
+        time.sleep(1.5)
+        ((count,),) = standby.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = 'contacts'")
+        return int(count)
+
+    primary, standby = pair(home, servers)
+    api = serve(home, servers, url_of(primary), DATABASE_READ_URL=standby.url)
+    async with signed_up(api) as ada:
+        before = reads()
+        for n in range(100):
+            await ada.create_contact(email=f"{n}@example.com")
+            assert len(await ada.list_contacts(email=f"{n}@example.com")) == 1
+        assert reads() - before >= 100
+
+        standby.execute("SELECT pg_wal_replay_pause()")
+        await ada.create_contact(email="paused@example.com")
+        assert len(await ada.list_contacts(email="paused@example.com")) == 1
+        standby.execute("SELECT pg_wal_replay_resume()")
+
+        with standby.away():
+            await ada.create_contact(email="away@example.com")
+            assert len(await ada.list_contacts(email="away@example.com")) == 1
+
+    assert "Traceback" not in api.log.read_text()
+
+
+MANY_CONTACTS = """
+    INSERT INTO contact (owner_id, id, first_name, search_text, sort_name)
+    SELECT "user".id, gen_random_uuid(), repeat('x', 80), '', n FROM "user", generate_series(1, 100000) AS n
+"""
+
+
+async def read_while_it_is_killed(client: Client, file: str, postgres: Postgres) -> None:
+    async with client.stream("GET", f"/contacts/{file}") as response:
+        async for _ in response.aiter_raw():
+            postgres.process.send_signal(signal.SIGQUIT)
+            # Slowly, so that not all of the file is in buffers by then.
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize("file", ["export.csv", "export.vcf"])
+async def test_a_file_that_breaks_off_is_one_line_in_the_log(home: Path, servers: ExitStack, file: str) -> None:
+    postgres = Postgres(directory(home, "primary"), BINARIES)
+    servers.callback(postgres.stop, signal.SIGQUIT)
+    api = serve(home, servers, postgres.url)
+    async with signed_up(api) as ada:
+        postgres.execute(MANY_CONTACTS, "contacts")
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read_while_it_is_killed(ada, file, postgres)
+
+    log = api.log.read_text()
+    assert (log.count("returned without completing response"), log.count("Traceback")) == (1, 0)
