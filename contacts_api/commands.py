@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 from uuid import UUID
 
+import asyncpg
 import uvicorn
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from sqlalchemy import insert
@@ -107,8 +108,12 @@ async def check_server(url: str, prepared_statements: bool) -> None:
         raise CommandError(f"This is PostgreSQL {version}; version {OLDEST_POSTGRESQL} or newer is needed.")
     if encoding != "UTF8":
         raise CommandError(f"The database's encoding is {encoding}; create one with ENCODING 'UTF8'.")
-    unset = await connection.fetch(UNSET, ",".join(ROLE_SETTINGS))
-    connection.terminate()
+    try:
+        unset = await connection.fetch(UNSET, ",".join(ROLE_SETTINGS))
+    except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError):
+        raise CommandError("The pooler cannot keep prepared statements: set PREPARED_STATEMENTS=false.") from None
+    finally:
+        connection.terminate()
     if unset:
         echo(f"The pooler does not pass on {', '.join(row.name for row in unset)}. Set them for the role:", err=True)
         for row in unset:

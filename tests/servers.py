@@ -207,12 +207,12 @@ class Api:
         self._run("migrate").wait(60)
         self.start()
 
-    def command(self, *arguments: str, input: str = "") -> str:  # noqa: A002 (its name in subprocess)
+    def command(self, *arguments: str, input: str = "", **environment: str) -> str:  # noqa: A002 (as in subprocess)
         """Run a command to its end, and return what it says."""
         command = [sys.executable, "-m", "contacts_api", *arguments]
         return subprocess.run(
             command,
-            env=self._environment,
+            env={**self._environment, **environment},
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -28,11 +28,16 @@ from tests.watcher import MARK
 Start = Callable[..., subprocess.Popen[str]]
 
 
+def inherited() -> dict[str, str]:
+    names = ("PATH", MARK, "PREPARED_STATEMENTS")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def command(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "contacts_api", *arguments],
         input=stdin,
-        env={"PATH": os.environ["PATH"], MARK: os.environ[MARK], **environment},
+        env={**inherited(), **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -53,7 +58,7 @@ def start() -> Iterator[Start]:
     def run(*arguments: str, port: int, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "contacts_api", *arguments, "--port", str(port)],
-            env={"PATH": os.environ["PATH"], MARK: os.environ[MARK], **environment},
+            env={**inherited(), **environment},
             stderr=subprocess.PIPE,
             text=True,
         )

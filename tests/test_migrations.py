@@ -113,7 +113,7 @@ def test_a_database_of_a_newer_release_is_told_apart(empty_database: str) -> Non
 
 
 def test_three_that_migrate_at_once_all_succeed(empty_database: str) -> None:
-    environment = {"DATABASE_URL": empty_database, "JWT_SECRET": SECRET, "PATH": ""}
+    environment = {**os.environ, "DATABASE_URL": empty_database, "JWT_SECRET": SECRET}
     processes = [
         subprocess.Popen([sys.executable, "-m", "contacts_api", "migrate"], env=environment, stderr=subprocess.PIPE)
         for _ in range(3)

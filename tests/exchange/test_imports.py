@@ -370,12 +370,13 @@ async def test_limits_are_settings(make_settings: Callable[..., Settings], execu
         assert execute("SELECT count(*) FROM contact") == [(99,)]
 
 
-async def test_one_import_of_an_owner_runs_at_a_time(ada: Client, grace: Client, execute: Execute) -> None:
-    (user_id,) = execute('SELECT id FROM "user" WHERE email = %s', "ada@example.com")[0]
-    execute("SELECT pg_advisory_lock(hashtextextended('import ' || %s::uuid, 0))", user_id)
-
-    refused, other = await post(ada, CSV + GRACE), await post(grace, CSV + GRACE)
-    execute("SELECT pg_advisory_unlock_all()")
+async def test_one_import_of_an_owner_runs_at_a_time(ada: Client, grace: Client, database_url: str) -> None:
+    user_id = (await ada.get("/users/me")).json()["id"]
+    with closing(psycopg2.connect(database_url)) as importing:
+        importing.cursor().execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('import ' || %s::uuid, 0))", [user_id]
+        )
+        refused, other = await post(ada, CSV + GRACE), await post(grace, CSV + GRACE)
     after = await post(ada, CSV + GRACE)
 
     assert (refused.status_code, refused.json()["code"]) == (409, "import_running")
@@ -483,7 +484,7 @@ def lose_connections(execute: Execute) -> Callable[[], object]:
     """End the application's connections that are in a transaction."""
     return lambda: execute(
         "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND application_name = 'contacts_api' AND xact_start IS NOT NULL"
+        " AND application_name = 'contacts_api' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -84,6 +85,16 @@ async def test_the_start_says_what_to_set_for_the_role(api: Api, pooled: tuple[P
 
     assert "does not pass on idle_in_transaction_session_timeout, jit, lock_timeout, statement_timeout." in said
     assert api.command("migrate") == "The database has the newest schema.\n"
+
+
+async def test_a_pooler_that_cannot_keep_statements_is_told_apart(api: Api) -> None:
+    # What the first one has prepared is there still when the next one comes.
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        _ = [api.command("migrate", PREPARED_STATEMENTS="true") for _ in range(3)]
+
+    assert failure.value.stdout == (
+        "contacts_api: The pooler cannot keep prepared statements: set PREPARED_STATEMENTS=false.\n"
+    )
 
 
 async def test_every_command_goes_through_it(api: Api, home: Path) -> None:
