@@ -1,6 +1,7 @@
 """A contact: its fields, each described once, the table, and what goes in and out over HTTP."""
 
 from datetime import date, datetime
+from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Union, get_args, get_type_hints
 from uuid import UUID
@@ -132,6 +133,7 @@ def columns_of(fields: Any) -> dict[str, Any]:
     }
 
 
+@cache
 def search_tag(name: str) -> str:
     """Return what comes before the value of a field in `search_text`: the letters of its name, in capitals.
 

@@ -75,7 +75,7 @@ def _content_lines(file: Iterable[bytes]) -> Iterator[bytes]:
             yield b"".join(pieces)
             pieces, size = [], 0
             is_kept = bool(marker or _READ.match(text) or _AGENT.match(text))
-            is_printable = b"QUOTED-PRINTABLE" in text.partition(b":")[0].upper()
+            is_printable = b";" in text and b"QUOTED-PRINTABLE" in text.partition(b":")[0].upper()
         elif text[:1] in (b" ", b"\t") and not (goes_on or is_soft):
             text = text[1:]
         goes_on = not is_ended(line)
@@ -121,7 +121,7 @@ def parse(chunks: Iterable[bytes], last_date_of_birth: date) -> Iterator[Importe
             size += len(line) + 1
             if size <= RECORD_BYTES:
                 card.append(line)
-        is_agent = _AGENT.match(line) is not None
+        is_agent = marker == b"" and _AGENT.match(line) is not None
     if card is not None:
         raise CutOff
     if not number:
