@@ -206,9 +206,13 @@ async def copy_into(
             driver.remove_termination_listener(give_up)
 
 
-async def get_database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
+def from_state(name: str) -> Any:
+    """Return the dependency on what the application made under this name when it started."""
+
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(get)
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -217,15 +221,10 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-async def get_reader(request: Request) -> Reader:
-    reader: Reader = request.app.state.reader
-    return reader
-
-
-Reads: TypeAlias = Annotated[Reader, Depends(get_reader)]
+Reads: TypeAlias = Annotated[Reader, from_state("reader")]
 """What lists, searches and files are read from: a standby where there is one."""
 
-Autocommit: TypeAlias = Annotated[Database, Depends(get_database)]
+Autocommit: TypeAlias = Annotated[Database, from_state("database")]
 """Single statements, each its own transaction."""
 
 # Scope "function" commits before the answer leaves, so that no client is told of a success that fails.

@@ -11,12 +11,11 @@ from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 import sqlalchemy as sa
-from fastapi import Depends, Request
 from sqlmodel import col
 
 from contacts_api.accounts.models import AuthSession, EndedSession, FailedAttempt, User, owner_columns
 from contacts_api.accounts.sessions import kept_seconds
-from contacts_api.database import Database, table_of
+from contacts_api.database import Database, from_state, table_of
 
 logger = logging.getLogger(__name__)
 
@@ -148,9 +147,4 @@ class Cleanup:
                 await asyncio.sleep(RETRY_SECONDS)
 
 
-async def get_cleanup(request: Request) -> Cleanup:
-    cleanup: Cleanup = request.app.state.cleanup
-    return cleanup
-
-
-AccountCleanup: TypeAlias = Annotated[Cleanup, Depends(get_cleanup)]
+AccountCleanup: TypeAlias = Annotated[Cleanup, from_state("cleanup")]

@@ -10,7 +10,6 @@ from typing import Annotated, TypeAlias
 from uuid import UUID
 
 import sqlalchemy as sa
-from fastapi import Depends, Request
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlmodel import col
@@ -18,7 +17,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.models import AuthSession, EndedSession, User
 from contacts_api.connecting import Row
-from contacts_api.database import Database, table_of
+from contacts_api.database import Database, from_state, table_of
 from contacts_api.problems import Unauthorized
 from contacts_api.settings import Settings
 
@@ -231,9 +230,4 @@ class EndedSessions:
             del self._ended_at[session_id]
 
 
-async def get_sessions(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
-
-
-OpenSessions: TypeAlias = Annotated[Sessions, Depends(get_sessions)]
+OpenSessions: TypeAlias = Annotated[Sessions, from_state("sessions")]

@@ -21,7 +21,7 @@ from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate
 from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
 from contacts_api.accounts.sessions import END, Sessions
 from contacts_api.accounts.tokens import InvalidToken, Owner, Tokens
-from contacts_api.database import Database, table_of
+from contacts_api.database import Database, from_state, table_of
 from contacts_api.problems import Conflict, Problem, Unauthorized
 
 _USER = table_of(User)
@@ -226,12 +226,7 @@ def _refused_where_taken() -> Iterator[None]:
         raise
 
 
-async def get_users(request: Request) -> UserManager:
-    users: UserManager = request.app.state.users
-    return users
-
-
-Users: TypeAlias = Annotated[UserManager, Depends(get_users)]
+Users: TypeAlias = Annotated[UserManager, from_state("users")]
 
 
 async def get_current_user(owner: Owner, users: Users) -> User:
