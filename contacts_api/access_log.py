@@ -1,4 +1,4 @@
-"""Request ids, HEAD, and one line in the log for each request."""
+"""Request ids, HEAD, one line in the log for each request, and an answer where all else has failed."""
 
 import logging
 import re
@@ -14,6 +14,8 @@ from contacts_api.query_parameters import is_utf8
 logger = logging.getLogger("contacts_api.access")
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# Where the id of a request is in its scope.
+_ID = "contacts_api.request_id"
 
 
 class AccessLog:
@@ -21,8 +23,6 @@ class AccessLog:
 
     - gives every request an id,
     - answers HEAD where GET is answered,
-    - refuses a query string that is not UTF-8,
-    - answers with a 500 where all else has failed,
     - writes one line to the log, without the query string: that may hold names, addresses and keys.
     """
 
@@ -47,34 +47,53 @@ class AccessLog:
             await send(message)
 
         # A copy: uvicorn looks at the scope itself to see whether to send a body.
-        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-        app = self.app
-        if not is_utf8(scope["query_string"]):
-            app = Invalid.field("query", detail="The query string must be UTF-8.").response()
-        outcome = ""
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
-            await app(inner, receive, send_tagged)
-        except Exception as error:
-            # Starlette raises an error of its own where one that it has an answer for comes too late.
-            cause = error.__cause__ or error
-            if status and isinstance(cause, DATABASE_ERRORS):
-                # uvicorn breaks the connection off, and says that it does.
-                outcome = f" broken off by {type(cause).__name__}"
-                return
-            logger.exception("request %s failed", request_id.decode())
-            if status:
-                raise
-            await InternalError().response()(inner, receive, send_tagged)
+            await self.app({**scope, "method": method, _ID: request_id.decode()}, receive, send_tagged)
         finally:
             logger.info(
-                "%s %s %d%s %.1fms %s",
+                "%s %s %d %.1fms %s",
                 scope["method"],
                 scope["raw_path"].decode("ascii", "backslashreplace")[:200],
                 status,
-                outcome,
                 (time.perf_counter() - started_at) * 1000,
                 request_id.decode(),
             )
+
+
+class LastResort:
+    """Refuses a query string that is not UTF-8, and answers with a 500 where all else has failed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        app = self.app
+        if not is_utf8(scope["query_string"]):
+            app = Invalid.field("query", detail="The query string must be UTF-8.").response()
+        try:
+            await app(scope, receive, send_noted)
+        except Exception as error:
+            # Starlette raises an error of its own where one that it has an answer for comes too late.
+            cause = error.__cause__ or error
+            if has_begun and isinstance(cause, DATABASE_ERRORS):
+                # uvicorn breaks the connection off, and says that it does.
+                logger.info("request %s broke off: %s", scope[_ID], type(cause).__name__)
+                return
+            logger.exception("request %s failed", scope[_ID])
+            if has_begun:
+                raise
+            await InternalError().response()(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from contacts_api import __version__, runtime
-from contacts_api.access_log import AccessLog
+from contacts_api.access_log import AccessLog, LastResort
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.passwords import PasswordHasher
@@ -89,6 +89,8 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         app.router.routes += router.routes
     app.mount("/assets", StaticFiles(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)
+    # From the inside out: a page of an allowed origin can read every answer, the last resort's, too.
+    app.add_middleware(LastResort)
     if settings.cors_origins:
         app.add_middleware(CORS, settings.cors_origins)
     app.add_middleware(AccessLog)

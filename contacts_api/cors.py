@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from contacts_api.problems import OriginRefused
 
-EXPOSED_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
+EXPOSED_HEADERS = ["Content-Disposition", "ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
 
 
 class CORS(CORSMiddleware):

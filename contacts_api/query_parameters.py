@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contacts_api.bodies import limit_unknown
+from contacts_api.problems import Invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,6 +26,9 @@ class QueryParameters(Generic[Model]):
         self.model = model
 
     async def __call__(self, request: Request) -> Model:
+        for name in self.model.model_fields:
+            if len(request.query_params.getlist(name)) > 1:
+                raise Invalid.field("query", name, code="repeated", detail="Must be given once.")
         try:
             return self.model.model_validate(limit_unknown(self.model, dict(request.query_params)))
         except ValidationError as error:

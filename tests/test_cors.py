@@ -20,11 +20,29 @@ async def test_listed_origins_may_call_from_a_browser(make_settings: Callable[..
         refused = await client.options("/contacts", headers={"Origin": "https://evil.example.com", **preflight})
 
     assert ours.headers["access-control-allow-origin"] == "https://app.example.com"
-    for header in ("ETag", "Link", "Location", "Retry-After"):
+    for header in ("Content-Disposition", "ETag", "Link", "Location", "Retry-After"):
         assert header in ours.headers["access-control-expose-headers"]
     assert "access-control-allow-origin" not in others.headers
     assert asked.status_code == 200
     assert (refused.status_code, refused.headers["content-type"]) == (403, "application/problem+json")
+
+
+async def test_a_page_can_read_the_answers_of_the_outermost_layers(make_settings: Callable[..., Settings]) -> None:
+    app = create_app(make_settings(cors_origins=["https://app.example.com"]))
+
+    @app.get("/fails")
+    async def fail() -> None:
+        raise RuntimeError
+
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        answers = [
+            await client.get(path, headers={"Origin": "https://app.example.com"})
+            for path in ("/contacts?q=%FF", "/fails", "/nothing")
+        ]
+
+    assert [answer.status_code for answer in answers] == [422, 500, 404]
+    assert {answer.headers["access-control-allow-origin"] for answer in answers} == {"https://app.example.com"}
+    assert all("x-request-id" in answer.headers for answer in answers)
 
 
 async def test_no_origin_may_by_default(client: Client) -> None:

@@ -29,6 +29,13 @@ async def test_an_unknown_query_parameter_is_named(ada: Client, path: str) -> No
     assert (response.status_code, response.json()["errors"][0]["loc"]) == (422, ["query", "verbose"])
 
 
+@pytest.mark.parametrize("query", ["q=a&q=b", "limit=1&limit=1", "sort=name&q=a&sort=name"])
+async def test_a_query_parameter_is_given_once(ada: Client, query: str) -> None:
+    (error,) = (await ada.get(f"/contacts?{query}")).json()["errors"]
+
+    assert (error["loc"], error["code"]) == (["query", query.partition("=")[0]], "repeated")
+
+
 @pytest.mark.parametrize("path", ["/", "/docs", "/redoc", "/openapi.json", "/assets/docs.js"])
 async def test_the_pages_take_any_query(client: Client, path: str) -> None:
     assert (await client.get(f"{path}?verbose=1")).status_code in (200, 307)

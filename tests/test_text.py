@@ -78,7 +78,7 @@ def test_what_is_a_plain_address_is_a_valid_one_in_its_normal_form(text: str) ->
         assert read_address(text).normalized.lower() == text.lower()
 
 
-@pytest.mark.parametrize("text", ["grace@example.com", "G.Hopper+navy@mail-1.example.CO.UK", "o'neil@a.io"])
+@pytest.mark.parametrize("text", ["grace@example.com", "G.Hopper+navy@mail-1.example.CO.UK", "o'neil@a.io", "a@b.test"])
 def test_everyday_addresses_are_plain(text: str) -> None:
     assert is_plain_address(text)
 
@@ -89,7 +89,7 @@ def test_an_address_that_is_not_plain_is_looked_at_more_closely(text: str) -> No
     check_address(text)
 
 
-@pytest.mark.parametrize("text", ["a@b", "a@b.test", "@b.com", "a..b@c.com", "Bob <a@b.com>", "a@b.com\n", "a@-b.com"])
+@pytest.mark.parametrize("text", ["a@b", "@b.com", "a..b@c.com", "Bob <a@b.com>", "a@b.com\n", "a@-b.com"])
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(PydanticCustomError):
         check_address(text)

@@ -145,9 +145,12 @@ class RefreshRequest(Body):
 
 
 class TokenRequest(Body):
-    """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6). The name and secret of a client are ignored."""
+    """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6).
 
-    model_config = with_example(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD)
+    The name and secret of a client are ignored, and so are fields that are not known (3.2).
+    """
+
+    model_config = with_example(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD) | {"extra": "ignore"}
 
     grant_type: Literal["password", "refresh_token"]
     # The docs page fills in the examples of fields that have no default in the document.

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from pydantic import Field as Rule
 from sqlmodel import Field, SQLModel
 
@@ -22,7 +22,7 @@ class CalendarFeed(SQLModel, table=True):
 
 
 class FeedQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """Other parameters are ignored: people add them against caches."""
 
     key: Annotated[str, Rule(description="As in the address of the calendar.")]
 

@@ -1,12 +1,14 @@
 """A contact: its fields, each described once, the table, and what goes in and out over HTTP."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from functools import cache
-from types import NoneType
-from typing import Annotated, Any, Union, get_args, get_type_hints
+from typing import Annotated, Any, get_type_hints
 from uuid import UUID
 
-from pydantic import create_model
+from pydantic import GetJsonSchemaHandler, create_model, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from sqlalchemy import Computed, Index, SmallInteger, String, literal_column
 from sqlmodel import Field, SQLModel
 
@@ -22,10 +24,7 @@ FOLDING = 2
 
 
 class ContactFields(SQLModel):
-    """What is known about a person. A field is described here, and nowhere else: see docs/extending.md.
-
-    A contact that was imported may lack all but the first name.
-    """
+    """What is known about a person: null where there is nothing. docs/extending.md shows how to add a field."""
 
     first_name: Annotated[Name, About(search=as_typed, filter_length=100, columns=("given name",), example="Grace")]
     last_name: Annotated[
@@ -64,6 +63,7 @@ ABOUT: dict[str, About] = {
     name: next(each for each in field.metadata if isinstance(each, About))
     for name, field in ContactFields.model_fields.items()
 }
+SERVER_SET = ("id", "created_at", "updated_at")
 AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items() if about.example is not None}
 
 
@@ -147,37 +147,53 @@ if len({search_tag(name) for name in FIELDS}) < len(FIELDS):
 
 
 def _input(*, is_patch: bool) -> type[Body]:
-    """Return a body with the fields of a contact. Null is allowed only where it is the default.
-
-    In a patch every field may be left out: it is then None, which is not validated.
-    """
+    """Return a body with the fields of a contact. In a patch every field may be left out."""
     hints = get_type_hints(ContactFields, include_extras=True)
-    members: dict[str, Any] = {}
-    for name, field in ContactFields.model_fields.items():
-        if not field.is_required():
-            members[name] = (hints[name], None)
-        elif is_patch:
-            members[name] = (_without_null(hints[name]), None)
-        else:
-            members[name] = (_without_null(hints[name]), ...)
+    members: dict[str, Any] = {
+        name: (hints[name], ... if field.is_required() and not is_patch else None)
+        for name, field in ContactFields.model_fields.items()
+    }
     return create_model("ContactInput", __base__=Body, **members)  # type: ignore[no-any-return]
 
 
-def _without_null(hint: Any) -> Any:
-    """Return `X` of an annotated `X | None`."""
-    taken, *metadata = get_args(hint)
-    kinds = tuple(kind for kind in get_args(taken) if kind is not NoneType)
-    return Annotated[Union[kinds], *metadata] if kinds else hint  # noqa: UP007 (of a tuple)
+class SentBack(Body):
+    """A body that may have what only the server sets, so that what was read can be sent back changed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_what_the_server_sets(cls, data: Any) -> Any:
+        return {name: data[name] for name in data if name not in cls._ignored()} if isinstance(data, dict) else data
+
+    @classmethod
+    def _ignored(cls) -> set[str]:
+        return set(SERVER_SET) - cls.model_fields.keys()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        handler.resolve_ref_schema(schema)["properties"] |= {
+            name: {"readOnly": True} for name in sorted(cls._ignored())
+        }
+        return schema
 
 
 class ContactCreate(_input(is_patch=False)):  # type: ignore[misc]  # its base is made of ContactFields
     model_config = with_example(**AN_EXAMPLE)
 
 
-class ContactUpdate(_input(is_patch=True)):  # type: ignore[misc]  # its base is made of ContactFields
-    """The fields to change (a JSON merge patch, RFC 7396); null clears a field that may be null."""
+class ContactReplace(SentBack, ContactCreate):
+    """All fields; what is left out becomes null. What only the server sets is ignored."""
+
+
+class ContactUpdate(SentBack, _input(is_patch=True)):  # type: ignore[misc]  # its base is made of ContactFields
+    """The fields to change (a JSON merge patch, RFC 7396); null clears one. What only the server sets is ignored."""
 
     model_config = with_example(phone_number="+1 202 555 0199")
+
+
+def differs(contact: Contact, fields: Mapping[str, Any]) -> bool:
+    """Say whether these fields differ from those of the contact."""
+    return any(getattr(contact, name) != fields[name] for name in FIELDS)
 
 
 class ContactPublic(ContactFields):

@@ -3,13 +3,13 @@
 from typing import Annotated, TypeAlias
 from uuid import UUID
 
-from fastapi import Depends
+from fastapi import Depends, Header, Request
 
 from contacts_api.accounts.tokens import Owner
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import Contact
 from contacts_api.database import Autocommit, Session
-from contacts_api.etags import IfMatch, matches_etag
+from contacts_api.etags import IfMatch, list_header, matches_etag
 from contacts_api.problems import NotFound, Problem
 
 
@@ -21,7 +21,7 @@ class PreconditionFailed(Problem):
     status, code, title = 412, "precondition_failed", "The contact has changed since you read it"
 
 
-async def get_own_contact(contact_id: UUID, owner: Owner, session: Session, if_match: IfMatch = None) -> Contact:
+async def get_own_contact(contact_id: UUID, owner: Owner, session: Session, if_match: IfMatch) -> Contact:
     """Return the contact, locked until the request is through."""
     contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
     if contact is None:
@@ -29,6 +29,20 @@ async def get_own_contact(contact_id: UUID, owner: Owner, session: Session, if_m
     if if_match is not None and not matches_etag(if_match, contact.version):
         raise PreconditionFailed
     return contact
+
+
+async def get_contact_to_replace(
+    contact_id: UUID,
+    request: Request,
+    owner: Owner,
+    session: Session,
+    if_match: IfMatch,
+    if_none_match: Annotated[str | None, Header(description="`*` to create it.")] = None,
+) -> Contact | None:
+    """Return the contact, locked; None where `If-None-Match: *` says that there must be none."""
+    if list_header(request, "if-none-match") == "*":
+        return None
+    return await get_own_contact(contact_id, owner, session, if_match)
 
 
 async def get_own_contact_id(contact_id: UUID, owner: Owner, database: Autocommit) -> UUID:
@@ -39,5 +53,7 @@ async def get_own_contact_id(contact_id: UUID, owner: Owner, database: Autocommi
 
 OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
 """The contact in the path, locked: the caller's own and, with If-Match, as the caller saw it last."""
+ContactToReplace: TypeAlias = Annotated[Contact | None, Depends(get_contact_to_replace)]
+"""The same, or None with `If-None-Match: *`: then it is to be created."""
 OwnContactId: TypeAlias = Annotated[UUID, Depends(get_own_contact_id)]
 """The id of the contact in the path, which is the caller's own."""

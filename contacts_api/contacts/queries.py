@@ -20,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     column,
+    delete,
     func,
     insert,
     select,
@@ -57,6 +58,10 @@ def shown(row: Any) -> dict[str, Any]:
 GET = select(*(_contact[name] for name in _SHOWN), _contact.version).where(_OWNED, _THIS)
 EXISTS = select(_contact.id).where(_OWNED, _THIS)
 LOCK = select(Contact).where(_OWNED, _THIS).with_for_update()
+_THESE = _contact.id.in_(bindparam("ids", expanding=True))
+# In one order, so that two requests do not wait for each other.
+LOCK_ALL = select(Contact).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
+DELETE_ALL = delete(Contact).where(_OWNED, _THESE).returning(_contact.id)
 # Asked for by itself, since Citus takes no clock in an UPDATE. Not now(), the start of the transaction: of two updates
 # in turn, the second may have begun first.
 NOW = select(func.clock_timestamp())

@@ -16,16 +16,17 @@ from contacts_api.connecting import Row
 from contacts_api.contacts import queries, quota
 from contacts_api.contacts.birthdays import upcoming_birthdays
 from contacts_api.contacts.models import (
-    FIELDS,
     Contact,
     ContactCreate,
     ContactPage,
     ContactPublic,
+    ContactReplace,
     ContactUpdate,
     UpcomingBirthday,
     columns_of,
+    differs,
 )
-from contacts_api.contacts.own import ContactNotFound, OwnContact, PreconditionFailed
+from contacts_api.contacts.own import ContactNotFound, ContactToReplace, OwnContact, PreconditionFailed
 from contacts_api.contacts.quota import TooManyContacts
 from contacts_api.database import Autocommit, Session
 from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
@@ -64,8 +65,12 @@ def answer(row: Mapping[str, Any], status: int = 200, **headers: str) -> Respons
     return json_answer(queries.shown(row), {"ETag": etag_of(row["version"]), **PRIVATE, **headers}, status)
 
 
+def location_of(contact_id: UUID, request: Request) -> str:
+    return f"{request.scope['root_path']}/contacts/{contact_id}"
+
+
 async def save(contact: Contact, fields: Mapping[str, Any], session: Session) -> Response:
-    if any(getattr(contact, name) != fields[name] for name in FIELDS):
+    if differs(contact, fields):
         contact.sqlmodel_update({**columns_of(fields), "updated_at": await session.scalar(queries.NOW)})
         await session.flush()
     return answer(contact.model_dump())
@@ -130,7 +135,7 @@ async def create_contact(new: ContactCreate, request: Request, owner: Owner, dat
     contact_id = uuid7()
     max_contacts = request.app.state.settings.max_contacts
     row = await quota.create(database, max_contacts, owner.user_id, id=contact_id, **columns_of(new.model_dump()))
-    return answer(row, 201, Location=f"{request.scope['root_path']}/contacts/{contact_id}")
+    return answer(row, 201, Location=location_of(contact_id, request))
 
 
 @contacts.get(
@@ -153,11 +158,32 @@ async def get_contact(contact_id: UUID, request: Request, owner: Owner, database
 @contacts.put(
     "/{contact_id:uuid}",
     response_model=ContactPublic,
-    responses=documented(ContactNotFound, PreconditionFailed, onto={200: with_headers("ETag")}),
+    responses=documented(
+        ContactNotFound,
+        PreconditionFailed,
+        TooManyContacts,
+        onto={
+            200: with_headers("ETag"),
+            201: {
+                "description": "Created",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ContactPublic"}}},
+                **with_headers("ETag", "Location"),
+            },
+        },
+    ),
 )
-async def replace_contact(new: ContactCreate, contact: OwnContact, session: Session) -> Response:
-    """Replace one of your contacts; what the body leaves out becomes null."""
-    return await save(contact, new.model_dump(), session)
+async def replace_contact(
+    contact_id: UUID, new: ContactReplace, contact: ContactToReplace, request: Request, owner: Owner, session: Session
+) -> Response:
+    """Replace one of your contacts; what the body leaves out becomes null.
+
+    With `If-None-Match: *`, create it under an id of your choice instead: so a create can be repeated safely.
+    """
+    if contact is not None:
+        return await save(contact, new.model_dump(), session)
+    contact = Contact(owner_id=owner.user_id, id=contact_id, **columns_of(new.model_dump()))
+    await quota.create_under(session, request.app.state.settings.max_contacts, contact)
+    return answer(contact.model_dump(), 201, Location=location_of(contact_id, request))
 
 
 @contacts.patch(
@@ -166,9 +192,9 @@ async def replace_contact(new: ContactCreate, contact: OwnContact, session: Sess
     responses=documented(ContactNotFound, PreconditionFailed, onto={200: with_headers("ETag")}),
     openapi_extra={"requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": _CONTACT_UPDATE}}}}},
 )
-async def update_contact(changes: ContactUpdate, contact: OwnContact, session: Session) -> Response:
+async def update_contact(patch: ContactUpdate, contact: OwnContact, session: Session) -> Response:
     """Change some fields of one of your contacts (a JSON merge patch, RFC 7396)."""
-    return await save(contact, contact.model_dump() | changes.model_dump(exclude_unset=True), session)
+    return await save(contact, contact.model_dump() | patch.model_dump(exclude_unset=True), session)
 
 
 @contacts.delete(

@@ -10,7 +10,7 @@ from sqlalchemy import DateTime
 from sqlmodel import Field, SQLModel
 
 from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time, with_example
-from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic
+from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic, ContactUpdate
 from contacts_api.exchange.files import Format
 
 OnDuplicate = Literal["skip", "update", "create"]
@@ -20,6 +20,30 @@ class ContactBatch(Body):
     model_config = with_example(items=[AN_EXAMPLE])
 
     items: Annotated[list[ContactCreate], Rule(min_length=1, max_length=MAX_ITEMS), WrapValidator(a_few_at_a_time)]
+
+
+class ContactChange(ContactUpdate):
+    """The fields of one contact to change (a JSON merge patch, RFC 7396)."""
+
+    id: UUID
+
+
+class ContactChanges(Body):
+    model_config = with_example(
+        items=[{"id": "01a22042-afe2-74f4-844b-d6ec422a71e8", "phone_number": "+1 202 555 0199"}]
+    )
+
+    items: Annotated[list[ContactChange], Rule(min_length=1, max_length=MAX_ITEMS), WrapValidator(a_few_at_a_time)]
+
+
+class ContactIds(Body):
+    model_config = with_example(ids=["01a22042-afe2-74f4-844b-d6ec422a71e8"])
+
+    ids: Annotated[list[UUID], Rule(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Deleted(SQLModel):
+    deleted: int
 
 
 class ContactList(SQLModel):

@@ -3,6 +3,7 @@
 import asyncio
 from operator import itemgetter
 from typing import Annotated, TypeAlias
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, File, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
@@ -13,15 +14,32 @@ from contacts_api.answers import PRIVATE, file_of, json_answer, streamed
 from contacts_api.bodies import BodyLimit
 from contacts_api.contacts import queries
 from contacts_api.contacts.fields import last_date_of_birth
-from contacts_api.contacts.models import columns_of
+from contacts_api.contacts.models import columns_of, differs
+from contacts_api.contacts.own import ContactNotFound
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import TooManyContacts, keep_within
 from contacts_api.database import Reads, Session
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.files import CutOff, EmptyFile, NotUTF8, TooManyLines, UnknownFormat
 from contacts_api.exchange.imports import ImportRunning, TooManyRows, claim_import, import_file
-from contacts_api.exchange.models import ContactBatch, ContactList, ImportQuery, ImportReport
-from contacts_api.problems import Busy, DatabaseUnavailable, Invalid, Unauthorized, documented
+from contacts_api.exchange.models import (
+    ContactBatch,
+    ContactChanges,
+    ContactIds,
+    ContactList,
+    Deleted,
+    ImportQuery,
+    ImportReport,
+)
+from contacts_api.problems import (
+    MAX_ERRORS,
+    Busy,
+    DatabaseUnavailable,
+    FieldError,
+    Invalid,
+    Unauthorized,
+    documented,
+)
 from contacts_api.query_parameters import QueryParameters
 from contacts_api.routing import Handler, Route
 from contacts_api.waiting import has_come
@@ -29,6 +47,7 @@ from contacts_api.waiting import has_come
 BATCH_BYTES = 2 * 1024 * 1024
 
 Batch: TypeAlias = Annotated[ContactBatch, BodyLimit(lambda _: BATCH_BYTES)]
+Changes: TypeAlias = Annotated[ContactChanges, BodyLimit(lambda _: BATCH_BYTES)]
 Filter: TypeAlias = Annotated[ContactFilter, Depends(QueryParameters(ContactFilter))]
 ImportOptions: TypeAlias = Annotated[ImportQuery, Depends(QueryParameters(ImportQuery))]
 Upload: TypeAlias = Annotated[
@@ -70,6 +89,40 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, session:
     await keep_within(session, owner.user_id, len(rows), request.app.state.settings.max_contacts)
     items = [queries.shown(row) for row in sorted(created, key=itemgetter("id"))]
     return json_answer({"items": items}, PRIVATE, 201)
+
+
+@exchange.post("/batch/update", response_model=ContactList, responses=documented(ContactNotFound))
+async def update_contacts(batch: Changes, owner: Owner, session: Session) -> Response:
+    """Change up to 500 contacts: all of them, or none. Each is a JSON merge patch (RFC 7396) with the contact's id."""
+    positions: dict[UUID, int] = {}
+    for index, patch in enumerate(batch.items):
+        if positions.setdefault(patch.id, index) != index:
+            raise Invalid(errors=[_error_of(index, "repeated", "The same contact is in the list twice.")])
+    locked = await session.scalars(queries.LOCK_ALL, {"owner_id": owner.user_id, "ids": list(positions)})
+    contacts = {contact.id: contact for contact in locked}
+    unknown = [index for contact_id, index in positions.items() if contact_id not in contacts]
+    if unknown:
+        errors = [_error_of(index, ContactNotFound.code, "You have no contact with this id.") for index in unknown]
+        raise ContactNotFound(errors=errors[:MAX_ERRORS])
+    now = await session.scalar(queries.NOW)
+    for patch in batch.items:
+        contact = contacts[patch.id]
+        fields = contact.model_dump() | patch.model_dump(exclude_unset=True)
+        if differs(contact, fields):
+            contact.sqlmodel_update({**columns_of(fields), "updated_at": now})
+    await session.flush()
+    return json_answer({"items": [queries.shown(contacts[patch.id].model_dump()) for patch in batch.items]}, PRIVATE)
+
+
+def _error_of(index: int, code: str, detail: str) -> FieldError:
+    return FieldError(loc=["body", "items", index, "id"], code=code, detail=detail)
+
+
+@exchange.post("/batch/delete")
+async def delete_contacts(batch: ContactIds, owner: Owner, session: Session) -> Deleted:
+    """Delete up to 500 contacts. Ids of which you have no contact count for nothing."""
+    deleted = await session.execute(queries.DELETE_ALL, {"owner_id": owner.user_id, "ids": batch.ids})
+    return Deleted(deleted=len(deleted.all()))
 
 
 @uploads.post(

@@ -20,7 +20,7 @@ async def chunks(count: int) -> AsyncIterator[bytes]:
 
 
 # In chunks; that of an import is a setting, and tested with a small one in tests/exchange.
-TOO_MANY = {"create_contacts": 33}
+TOO_MANY = {"create_contacts": 33, "update_contacts": 33}
 
 
 @pytest.mark.parametrize(

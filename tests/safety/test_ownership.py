@@ -24,6 +24,10 @@ FORBIDDEN = {
     "seq": 7,
     "version": 7,
 }
+# What is ignored there: what was read can be sent back, and OAuth clients may send what we do not know. Or, in a change
+# of several contacts, it names one of them.
+TAKEN = {("replace_contact", "id"), ("update_contact", "id"), ("update_contacts", "id")}
+TAKEN |= {("issue_token", name) for name in FORBIDDEN}
 CONDITIONS: list[dict[str, str]] = [{}, {"If-Match": "*"}, {"If-Match": '"1"'}, {"If-Match": '"2"'}]
 CONDITIONS += [{"If-None-Match": condition["If-Match"]} for condition in CONDITIONS[1:]]
 
@@ -57,6 +61,9 @@ async def test_what_is_anothers_answers_as_what_never_was(
     for method, body, headers, prefix in (
         (m, b, h, p) for m in methods for b in bodies for h in CONDITIONS for p in prefixes
     ):
+        if operation.name == "replace_contact" and headers == {"If-None-Match": "*"}:
+            # It creates a contact of ones own: tests/contacts/test_contacts.py.
+            continue
         urls = [operation.url(*prefix, *ids[-(len(own) - len(prefix)) :]) for ids in (theirs, nobodys)]
         their_answer, nobodys_answer = [await ada.request(method, url, json=body, headers=headers) for url in urls]
 
@@ -103,6 +110,7 @@ async def test_no_body_sets_what_is_not_the_clients_to_set(ada: Client, execute:
     attempts = [
         (name, body, media_type)
         for name, value in FORBIDDEN.items()
+        if (operation.name, name) not in TAKEN
         for body in planted(operation.example, name, value)
         for media_type in operation.media_types
     ]
@@ -116,5 +124,5 @@ async def test_no_body_sets_what_is_not_the_clients_to_set(ada: Client, execute:
 
         assert response.status_code == 422, (name, response.text)
         assert name in [error["loc"][-1] for error in response.json()["errors"]]
-    assert len(attempts) >= len(FORBIDDEN)
+    assert len(attempts) >= len(FORBIDDEN) - len([name for taker, name in TAKEN if taker == operation.name])
     assert snapshot(execute) == before

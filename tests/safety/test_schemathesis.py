@@ -28,6 +28,7 @@ NOT_IN_THE_SCHEMA = {
     "list_birthdays": "a cursor is one that we have given; tz is a zone of the IANA database, of which there are 600",
     "create_contact": "a date of birth is not after today; an address obeys RFC 5321",
     "create_contacts": "as create_contact",
+    "update_contacts": "as create_contact; and no id is there twice",
     "import_contacts": "a file is CSV or vCards",
     "replace_contact": "as create_contact",
     "update_contact": "as create_contact",
