@@ -109,7 +109,8 @@ async def endings(url: str, sql: extensions.cursor) -> Table:
     """Return what a worker pays, twice a second, for knowing the sessions that have ended."""
     sql.execute(_ENDINGS, (ENDINGS,))
     engine = create_engine(url, 1)
-    copy = EndedSessions(Database(engine), ACCESS_TOKEN_SECONDS)
+    database = Database(engine)
+    copy = EndedSessions(database, database, ACCESS_TOKEN_SECONDS)
     table = Table("", "CPU, ms", "longest hold of the loop, ms", title=f"{ENDINGS:,} ended sessions, read by a worker")
 
     async def read_all() -> None:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
 from contacts_api.handlers import DATABASE_ERRORS
-from contacts_api.problems import InternalError, Invalid
+from contacts_api.problems import Busy, InternalError, Invalid
 from contacts_api.query_parameters import is_utf8
 
 logger = logging.getLogger("contacts_api.access")
@@ -86,7 +86,7 @@ class LastResort:
         except Exception as error:
             # Starlette raises an error of its own where one that it has an answer for comes too late.
             cause = error.__cause__ or error
-            if has_begun and isinstance(cause, DATABASE_ERRORS):
+            if has_begun and isinstance(cause, (*DATABASE_ERRORS, Busy)):
                 # uvicorn breaks the connection off, and says that it does.
                 logger.info("request %s broke off: %s", scope[_ID], type(cause).__name__)
                 return

@@ -117,7 +117,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engines.append(create_engine(url, settings.pool_size, prepared_statements=settings.prepared_statements))
         app.state.reader = Standby(app.state.database, Database(engines[-1]))
     app.state.sessions = Sessions(app.state.database, settings)
-    app.state.ended_sessions = EndedSessions(watch, settings.access_token_seconds)
+    app.state.ended_sessions = EndedSessions(watch, app.state.database, settings.access_token_seconds)
     app.state.cleanup = Cleanup(app.state.database, settings.access_token_seconds)
     app.state.tokens = Tokens(settings, secret, app.state.clock)
     hasher = PasswordHasher(settings.hashing_threads)

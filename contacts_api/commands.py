@@ -17,10 +17,10 @@ from typing import BinaryIO, Literal
 from uuid import UUID
 
 import asyncpg
+import psycopg2
 import uvicorn
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from sqlalchemy import insert
-from sqlalchemy.exc import DBAPIError
 from typer import echo, style
 from uuid_utils.compat import uuid7
 
@@ -28,6 +28,7 @@ from contacts_api import distributing, embedded, migrating, runtime
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.passwords import PasswordHasher
+from contacts_api.accounts.sessions import OVERLAP_SECONDS
 from contacts_api.accounts.users import UserManager
 from contacts_api.connecting import LOCK_SECONDS, Connector
 from contacts_api.contacts.fields import last_date_of_birth
@@ -55,7 +56,7 @@ BATCH = 500
 ROLE_SETTINGS = {
     "statement_timeout": f"{IMPORT_SECONDS}s",
     "lock_timeout": f"{LOCK_SECONDS}s",
-    "idle_in_transaction_session_timeout": f"{IMPORT_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{OVERLAP_SECONDS:.0f}s",
     "jit": "off",
 }
 UNSET = """
@@ -79,7 +80,9 @@ def explain(error: Exception) -> str | None:
             return str(error)
         case Problem():
             return error.detail
-        case DBAPIError():
+        case psycopg2.Error():
+            return " ".join(str(error).split())
+        case _ if isinstance(error, DATABASE_ERRORS) and not isinstance(error, OSError):
             return f"{problem_of_database_error(error).title}."
     return None
 

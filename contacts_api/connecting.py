@@ -14,7 +14,7 @@ LOCK_SECONDS = 2
 # Some servers compile even small statements, which takes seconds.
 _JIT_OFF = {"jit": "off"}
 
-Host: TypeAlias = tuple[str | None, int]
+Host: TypeAlias = tuple[str | None, int | None]
 # What libpq knows, and asyncpg would take for a setting of the server.
 _ONLY_LIBPQS = {
     *("hostaddr", "connect_timeout", "channel_binding", "client_encoding", "fallback_application_name"),
@@ -64,7 +64,7 @@ class Connector:
     def __init__(self, url: str, statement_seconds: float, prepared_statements: bool = True) -> None:
         parameters = parse_dsn(url)
         self._hosts = _hosts_of(parameters)
-        self._attributes = parameters.pop("target_session_attrs", "any")
+        self._attributes = parameters.pop("target_session_attrs", None)
         database = parameters.pop("dbname", None)
         self._dsn = f"postgresql:///?{urlencode({k: v for k, v in parameters.items() if k not in _ONLY_LIBPQS})}"
         # The server gives up first, and says why.
@@ -93,7 +93,7 @@ class Connector:
                     failure = error
         raise failure or OSError("No host is given.")
 
-    async def _connect(self, host: Host, attributes: str) -> Connection:
+    async def _connect(self, host: Host, attributes: str | None) -> Connection:
         try:
             connection = await self._open(host, attributes)
         except BaseException:
@@ -105,15 +105,17 @@ class Connector:
         self._hosts.insert(0, host)
         return connection
 
-    async def _open(self, host: Host, attributes: str) -> Connection:
+    async def _open(self, host: Host, attributes: str | None) -> Connection:
         try:
             return await self._log_in(host, attributes)
-        except asyncpg.ProtocolViolationError:
-            # A pooler that passes no settings on. The start says what to do about it: commands.advise().
+        except asyncpg.ProtocolViolationError as error:
+            if "startup parameter" not in str(error):
+                raise
+            # A pooler that passes no settings on. The start says what to do about it: commands.check_server().
             self.settings = {"application_name": self.settings["application_name"]}
             return await self._log_in(host, attributes)
 
-    async def _log_in(self, host: Host, attributes: str) -> Connection:
+    async def _log_in(self, host: Host, attributes: str | None) -> Connection:
         name, port = host
         connection: Connection = await asyncpg.connect(
             self._dsn,
@@ -136,6 +138,6 @@ def _hosts_of(parameters: dict[str, str]) -> list[Host]:
     if len(ports) == 1:
         ports *= len(hosts)
     try:
-        return [(host or None, int(port or 5432)) for host, port in zip(hosts, ports, strict=True)]
+        return [(host or None, int(port) if port else None) for host, port in zip(hosts, ports, strict=True)]
     except ValueError:
         raise ValueError("the ports in its URL do not fit the hosts") from None

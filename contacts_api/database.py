@@ -161,8 +161,8 @@ class Database:
                 rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
                 return rows
             except _SPOILT:
-                # Better none than one with an answer under way.
-                connection.terminate()
+                # Better none than one with an answer under way. The others of the pool stay.
+                pooled.invalidate()
                 raise
             finally:
                 pooled.close()

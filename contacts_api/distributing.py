@@ -23,10 +23,11 @@ def distribute(url: str, shards: int) -> Iterator[str]:
     """
     users = table_of(User).name
     calls = {users: f"""create_reference_table('"{users}"')"""}
-    for column in owner_columns():
-        # Tables with as many shards, by a column of the same type, are kept together.
-        table = column.table.name
-        calls[table] = f"""create_distributed_table('"{table}"', '{column.name}', shard_count => {shards:d})"""
+    first, *_ = owners = [(column.table.name, column.name) for column in owner_columns()]
+    for table, column in owners:
+        # What belongs to one owner is kept together: the others go where the shards of the first are.
+        where = f"shard_count => {shards:d}" if (table, column) == first else f"""colocate_with => '"{first[0]}"'"""
+        calls[table] = f"""create_distributed_table('"{table}"', '{column}', {where})"""
     with closing(connect_synchronously(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'citus'")
         if not cursor.fetchone():

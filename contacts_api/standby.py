@@ -10,14 +10,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.sql.base import Executable
 
 from contacts_api.connecting import Connection, Row
-from contacts_api.database import Database
+from contacts_api.database import LOST, Database
 from contacts_api.handlers import DATABASE_ERRORS
 from contacts_api.problems import Busy
 
@@ -25,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 0.25
 """How long a read waits for the standby, before it goes to the primary."""
+READY_SECONDS = 1.0
+"""How long it may take to have a connection to the standby, its replay included."""
 POLL_SECONDS = 0.005
 AWAY_SECONDS = 5.0
 """How long all reads go to the primary after the standby has failed."""
@@ -53,10 +54,23 @@ class Standby:
     async def read(self, statement: Executable, **parameters: Any) -> list[Row]:
         """Return the rows."""
         if time.monotonic() >= self._away_until:
-            ready = partial(_wait_for_replay, await self._position_of_primary())
+            position = await self._position_of_primary()
+            is_ready = False
             try:
-                return await self._standby.run(statement, parameters, ready)
+                async with asyncio.timeout(READY_SECONDS) as limit:
+
+                    async def ready(connection: Connection) -> None:
+                        nonlocal is_ready
+                        await _wait_for_replay(position, connection)
+                        is_ready = True
+                        # From here on the statement has its own limit.
+                        limit.reschedule(None)
+
+                    return await self._standby.run(statement, parameters, ready)
             except (*DATABASE_ERRORS, Busy, StandbyIsBehindError) as error:
+                if is_ready and not isinstance(error, LOST):
+                    # The statement's own fault, or the standby has cancelled it for the sake of its replay.
+                    return await self._primary.read(statement, **parameters)
                 logger.warning("cannot read from the standby: %s", type(error).__name__)
                 self._away_until = time.monotonic() + AWAY_SECONDS
         return await self._primary.read(statement, **parameters)

@@ -59,7 +59,12 @@ class Places:
             raise Busy from None
         finally:
             self._waiting -= 1
-        if await _client_has_gone():
+        try:
+            has_gone = await _client_has_gone()
+        except BaseException:
+            self.leave()
+            raise
+        if has_gone:
             self.leave()
             raise Busy
 

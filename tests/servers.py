@@ -137,9 +137,11 @@ class Postgres:
         processes = [server, *server.children()]
         for process in processes[1:]:
             process.suspend()
-        yield
-        for process in processes:
-            process.resume()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     @contextmanager
     def table_locked(self) -> Iterator[None]:

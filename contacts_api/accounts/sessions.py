@@ -98,11 +98,12 @@ _newest_first = sa.select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.cr
 _END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSIONS, sa.Integer))))
 _LIST = sa.select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
 _IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
+_NOW = sa.select(sa.cast(sa.extract("epoch", sa.func.now()), sa.Double))
 # The one statement that names no owner: every worker needs the ended sessions of all users. Times are in seconds.
 _ENDED_AFTER = sa.text(
     """
-    SELECT id, extract(epoch FROM ended_at)::float8 AS ended_at FROM ended_session
-    WHERE (ended_session.ended_at, id) > (to_timestamp(:after), :last_id)
+    SELECT id, extract(epoch FROM ended_at)::float8 AS ended_at
+    FROM ended_session WHERE (ended_session.ended_at, id) > (to_timestamp(:after), :last_id)
     ORDER BY ended_session.ended_at, id LIMIT :bite
     """
 ).bindparams(sa.bindparam("after", type_=sa.Double), sa.bindparam("last_id", type_=sa.Uuid))
@@ -183,15 +184,17 @@ class Sessions:
 class EndedSessions:
     """A worker's copy of the sessions that ended while their access tokens are still valid.
 
-    It is read once when the worker starts, a few thousand rows at a time. From then on only what is new is read.
+    It is read once when the worker starts, a few thousand rows at a time. From then on only what is new is read, over a
+    connection of its own (`watch`), so that it never waits for requests.
     """
 
-    def __init__(self, database: Database, access_token_seconds: int) -> None:
-        self._database = database
+    def __init__(self, watch: Database, database: Database, access_token_seconds: int) -> None:
+        self._watch, self._database = watch, database
         self._kept = kept_seconds(access_token_seconds)
         # Those that ended first come first, as far as they were read so.
         self._ended_at: dict[UUID, float] = {}
-        self._newest = 0.0
+        # By the database's clock.
+        self._as_of = 0.0
         self._read_at = float("-inf")
 
     async def has_ended(self, claims: Claims) -> bool:
@@ -213,19 +216,21 @@ class EndedSessions:
     async def refresh(self) -> None:
         """Read what has ended since the last time."""
         asked_at = time.monotonic()
-        after, last_id = self._newest - OVERLAP_SECONDS, UUID(int=0)
-        while rows := await self._database.read(_ENDED_AFTER, after=after, last_id=last_id, bite=BITE_ROWS):
+        ((now,),) = await self._watch.read(_NOW)
+        # After a failover the clock of the database may be behind.
+        after, last_id = min(self._as_of, now) - OVERLAP_SECONDS, UUID(int=0)
+        while rows := await self._watch.read(_ENDED_AFTER, after=after, last_id=last_id, bite=BITE_ROWS):
             self._ended_at.update(rows)
             after, last_id = rows[-1].ended_at, rows[-1].id
             if len(rows) < BITE_ROWS:
                 break
-        self._newest = max(self._newest, after)
+        self._as_of = now
         self._forget()
         self._read_at = asked_at
 
     def _forget(self) -> None:
         """Drop those whose access tokens have expired."""
-        expired = takewhile(lambda session: session[1] < self._newest - self._kept, self._ended_at.items())
+        expired = takewhile(lambda session: session[1] < self._as_of - self._kept, self._ended_at.items())
         for session_id, _ in list(expired):
             del self._ended_at[session_id]
 

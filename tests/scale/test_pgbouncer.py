@@ -88,9 +88,9 @@ async def test_the_start_says_what_to_set_for_the_role(api: Api, pooled: tuple[P
 
 
 async def test_a_pooler_that_cannot_keep_statements_is_told_apart(api: Api) -> None:
-    # What the first one has prepared is there still when the next one comes.
+    # What one has prepared is there still when another gets the same of the connections.
     with pytest.raises(subprocess.CalledProcessError) as failure:
-        _ = [api.command("migrate", PREPARED_STATEMENTS="true") for _ in range(3)]
+        _ = [api.command("migrate", PREPARED_STATEMENTS="true") for _ in range(POOL + 1)]
 
     assert failure.value.stdout == (
         "contacts_api: The pooler cannot keep prepared statements: set PREPARED_STATEMENTS=false.\n"
