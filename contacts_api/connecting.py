@@ -11,8 +11,6 @@ CONNECT_SECONDS = 2
 """How long each host may take to answer."""
 IDLE_SECONDS = 10
 LOCK_SECONDS = 2
-# Some servers compile even small statements, which takes seconds.
-_JIT_OFF = {"jit": "off"}
 
 Host: TypeAlias = tuple[str | None, int | None]
 # What libpq knows, and asyncpg would take for a setting of the server.
@@ -76,7 +74,8 @@ class Connector:
             "statement_timeout": str(round(statement_seconds * 1000)),
             "lock_timeout": str(LOCK_SECONDS * 1000),
             "idle_in_transaction_session_timeout": str(round(max(statement_seconds, IDLE_SECONDS) * 1000)),
-            **_JIT_OFF,
+            # Some servers compile even small statements, which takes seconds.
+            "jit": "off",
         }
         """What each connection sets. Less, once a pooler has refused it."""
 

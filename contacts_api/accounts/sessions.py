@@ -99,7 +99,7 @@ _END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSION
 _LIST = sa.select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
 _IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
 _NOW = sa.select(sa.cast(sa.extract("epoch", sa.func.now()), sa.Double))
-# The one statement that names no owner: every worker needs the ended sessions of all users. Times are in seconds.
+# Names no owner: every worker needs the ended sessions of all users. Times are in seconds.
 _ENDED_AFTER = sa.text(
     """
     SELECT id, extract(epoch FROM ended_at)::float8 AS ended_at
