@@ -69,3 +69,29 @@ async def test_nothing_is_done_for_who_has_gone_meanwhile() -> None:
 async def test_a_refusal_is_a_503_that_says_when_to_try_again() -> None:
     assert Busy().response().status_code == 503
     assert Busy().response().headers["Retry-After"] == "1"
+
+
+class Undecided(Request):
+    """A request of a client that is still being asked whether it is there."""
+
+    async def is_disconnected(self) -> bool:
+        await asyncio.Event().wait()
+        return False
+
+
+async def test_who_is_cancelled_on_getting_a_place_gives_it_back() -> None:
+    async def wait() -> None:
+        has_come(Undecided({"type": "http"}))
+        await places.take()
+
+    places = Places(1, max_waiting=5, max_seconds=10)
+    await places.take()
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0.01)
+    places.leave()
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+    async with asyncio.timeout(1):
+        await places.take()
