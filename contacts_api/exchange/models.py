@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, WrapValidator
+from pydantic import BaseModel, ConfigDict, JsonValue, WrapValidator
 from pydantic import Field as Rule
 from sqlalchemy import DateTime
 from sqlmodel import Field, SQLModel
@@ -12,6 +12,9 @@ from sqlmodel import Field, SQLModel
 from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time, with_example
 from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic, ContactUpdate
 from contacts_api.exchange.files import Format
+
+_AN_ID = "01a22042-afe2-74f4-844b-d6ec422a71e8"
+_A_CHANGE: dict[str, JsonValue] = {"id": _AN_ID, "phone_number": "+1 202 555 0199"}
 
 OnDuplicate = Literal["skip", "update", "create"]
 
@@ -25,19 +28,19 @@ class ContactBatch(Body):
 class ContactChange(ContactUpdate):
     """The fields of one contact to change (a JSON merge patch, RFC 7396)."""
 
+    model_config = with_example(**_A_CHANGE)
+
     id: UUID
 
 
 class ContactChanges(Body):
-    model_config = with_example(
-        items=[{"id": "01a22042-afe2-74f4-844b-d6ec422a71e8", "phone_number": "+1 202 555 0199"}]
-    )
+    model_config = with_example(items=[_A_CHANGE])
 
     items: Annotated[list[ContactChange], Rule(min_length=1, max_length=MAX_ITEMS), WrapValidator(a_few_at_a_time)]
 
 
 class ContactIds(Body):
-    model_config = with_example(ids=["01a22042-afe2-74f4-844b-d6ec422a71e8"])
+    model_config = with_example(ids=[_AN_ID])
 
     ids: Annotated[list[UUID], Rule(min_length=1, max_length=MAX_ITEMS)]
 
