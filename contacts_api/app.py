@@ -20,7 +20,7 @@ from contacts_api.accounts.sessions import EndedSessions, Sessions
 from contacts_api.accounts.tokens import Tokens
 from contacts_api.accounts.users import UserManager
 from contacts_api.calendar.routes import calendar, feeds
-from contacts_api.contacts.routes import contacts
+from contacts_api.contacts.routes import contacts, relabelling
 from contacts_api.cors import CORS
 from contacts_api.database import Database, create_engine
 from contacts_api.exchange.imports import IMPORT_SECONDS, IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
@@ -85,7 +85,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.clock = clock
     # Routes are tried in turn: those of contacts are called the most. Not by include_router(), which matches each
     # router once more: 25 to 40 µs of CPU for a call of contacts, which takes 200, and 50 for a sign-in.
-    for router in (contacts, exchange, uploads, feeds, calendar, auth, token, users, health, pages):
+    for router in (contacts, relabelling, exchange, uploads, feeds, calendar, auth, token, users, health, pages):
         app.router.routes += router.routes
     app.mount("/assets", StaticFiles(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)

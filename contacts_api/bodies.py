@@ -63,6 +63,10 @@ class Body(SQLModel):
                 del member["default"]
         return schema
 
+    def sent(self) -> dict[str, Any]:
+        """Return the members that were sent, each whole."""
+        return self.model_dump(include=self.model_fields_set)
+
     @model_validator(mode="before")
     @classmethod
     def _limit_unknown(cls, data: Any) -> Any:

@@ -82,9 +82,18 @@ def import_contacts(
     on_duplicate: Annotated[
         Literal["skip", "update", "create"], Option(help="What to do with contacts that the account already has.")
     ] = "skip",
+    date_order: Annotated[
+        Literal["auto", "dmy", "mdy"], Option(help="How a CSV file writes dates; auto finds out.")
+    ] = "auto",
+    encoding: Annotated[str, Option(help="auto is UTF-8, or UTF-16 by its mark; else a name: windows-1251.")] = "auto",
+    label: Annotated[str | None, Option(help="A label for every contact that is created or updated.")] = None,
+    columns: Annotated[
+        str | None, Option(help='What columns mean whose names do not: \'{"Naam": "first_name"}\'.', show_default=False)
+    ] = None,
 ) -> None:
-    """Import a file into an account."""
-    commands().import_contacts(file, email, dry_run, on_duplicate)
+    """Import a file into an account, and print what became of each row. Ends with 1 where rows failed."""
+    options = {"dry_run": dry_run, "on_duplicate": on_duplicate, "date_order": date_order, "encoding": encoding}
+    commands().import_contacts(file, email, {**options, "label": label}, columns)
 
 
 @app.command("export")

@@ -5,6 +5,7 @@ import errno
 import getpass
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -13,7 +14,8 @@ from contextlib import AbstractContextManager, ExitStack, aclosing, asynccontext
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Literal
 from uuid import UUID
 
 import asyncpg
@@ -21,7 +23,7 @@ import psycopg2
 import uvicorn
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from sqlalchemy import insert
-from typer import echo, style
+from typer import Exit, echo, style
 from uuid_utils.compat import uuid7
 
 from contacts_api import distributing, embedded, migrating, runtime
@@ -38,9 +40,10 @@ from contacts_api.contacts.quota import recount
 from contacts_api.contacts.reindexing import reindex as reindex_contacts
 from contacts_api.database import STATEMENT_SECONDS, Database, create_engine, table_of
 from contacts_api.exchange import exports
+from contacts_api.exchange.columns import read_columns
 from contacts_api.exchange.files import Format
 from contacts_api.exchange.imports import IMPORT_SECONDS, claim_import, import_file
-from contacts_api.exchange.models import ImportReport, OnDuplicate
+from contacts_api.exchange.models import ImportQuery, ImportReport
 from contacts_api.handlers import DATABASE_ERRORS, problem_of_database_error
 from contacts_api.problems import Problem
 from contacts_api.protocol import Protocol
@@ -239,31 +242,43 @@ async def add_contacts(database: Database, owner_id: UUID, count: int) -> int:
             return await recount(session, owner_id)
 
 
-def import_contacts(path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate) -> None:
-    report = asyncio.run(import_into(connected(Settings()), path, email, dry_run, on_duplicate))
-    for error in report.errors:
-        echo(f"row {error.row}: {error.field or 'the row'}: {error.detail}", err=True)
+def import_contacts(path: Path, email: str, options: dict[str, Any], columns: str | None) -> None:
+    """Import a file, and print the report. Raises Exit where rows failed."""
+    query = ImportQuery.model_validate(options)
+    report = asyncio.run(import_into(connected(Settings()), path, email, query, read_columns(columns)))
+    for listed, what in ((report.errors, "failed"), (report.warnings, "warning")):
+        for each in listed:
+            place = f"row {each.row} (line {each.line})"
+            echo(f"{place}: {what}: {f'{each.field}: ' if each.field else ''}{each.detail}", err=True)
+    for skip in report.skips:
+        echo(f"row {skip.row} (line {skip.line}): skipped: {skip.detail}", err=True)
     numbers = ", ".join(f"{getattr(report, name):,} {name}" for name in ("created", "updated", "skipped", "failed"))
-    echo(f"{numbers}{' (a dry run: nothing is changed)' if dry_run else ''}.")
+    echo(f"{numbers}{' (a dry run: nothing is changed)' if query.dry_run else ''}.")
+    if report.not_kept:
+        echo(f"Not kept: {', '.join(f'{times:,} {name}' for name, times in sorted(report.not_kept.items()))}.")
+    if report.failed:
+        raise Exit(1)
 
 
 async def import_into(
-    settings: Settings, path: Path, email: str, dry_run: bool, on_duplicate: OnDuplicate
+    settings: Settings, path: Path, email: str, query: ImportQuery, columns: dict[str, str | None]
 ) -> ImportReport:
     async with account(settings, email) as (user, _, database):
-        with opened(path, "rb") as file, progress(os.fstat(file.fileno()).st_size, "bytes") as show:
-            async with claim_import(database, user.id):
-                return await import_file(
-                    database,
-                    user.id,
-                    file,
-                    last_date_of_birth=last_date_of_birth(datetime.now(UTC)),
-                    max_rows=settings.import_max_rows,
-                    max_contacts=settings.max_contacts,
-                    dry_run=dry_run,
-                    on_duplicate=on_duplicate,
-                    on_progress=lambda: show(file.tell()) if file.seekable() else None,
-                )
+        with opened(path, "rb") as source, readable_twice(source) as file:
+            size = os.fstat(file.fileno()).st_size
+            with progress(size, "bytes") as show:
+                async with claim_import(database, user.id):
+                    return await import_file(
+                        database,
+                        user.id,
+                        file,
+                        query,
+                        columns=columns,
+                        last_date_of_birth=last_date_of_birth(datetime.now(UTC)),
+                        max_rows=settings.import_max_rows,
+                        max_contacts=settings.max_contacts,
+                        on_progress=lambda: show(file.tell()),
+                    )
 
 
 def export_contacts(email: str, path: Path | None, extension: str | None) -> None:
@@ -290,6 +305,18 @@ async def pieces_of_export(settings: Settings, email: str, format_: Format) -> A
     async with account(settings, email) as (user, _, database):
         async for piece in exports.export_contacts(database, user.id, ContactFilter(), format_):
             yield piece
+
+
+@contextmanager
+def readable_twice(source: BinaryIO) -> Iterator[BinaryIO]:
+    """Yield the file, or a copy of a pipe, which can be read once."""
+    if source.seekable():
+        yield source
+        return
+    with TemporaryFile() as copy:
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        yield copy
 
 
 def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManager[BinaryIO]:

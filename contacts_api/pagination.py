@@ -189,7 +189,8 @@ class Pager:
         if more:
             next_cursor = self._cursors.write({**(keep or {}), **listing.position_of(items[-1])}, self._path(), *which)
             path = self._request.scope["root_path"] + self._path()
-            headers["Link"] = f'<{path}?{urlencode({**self._request.query_params, "cursor": next_cursor})}>; rel="next"'
+            kept = [(name, value) for name, value in self._request.query_params.multi_items() if name != "cursor"]
+            headers["Link"] = f'<{path}?{urlencode([*kept, ("cursor", next_cursor)])}>; rel="next"'
         return json_answer({"items": [to_item(row) for row in items], "next_cursor": next_cursor, **members}, headers)
 
     def _path(self) -> str:

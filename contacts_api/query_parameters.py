@@ -3,7 +3,7 @@
 FastAPI's own way, field by field, took a sixth of the CPU of a search.
 """
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_origin
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
@@ -24,13 +24,18 @@ class QueryParameters(Generic[Model]):
 
     def __init__(self, model: type[Model]) -> None:
         self.model = model
+        self._lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
 
     async def __call__(self, request: Request) -> Model:
-        for name in self.model.model_fields:
-            if len(request.query_params.getlist(name)) > 1:
+        given: dict[str, Any] = dict(request.query_params)
+        for name in self.model.model_fields.keys() & given.keys():
+            values = request.query_params.getlist(name)
+            if name in self._lists:
+                given[name] = values
+            elif len(values) > 1:
                 raise Invalid.field("query", name, code="repeated", detail="Must be given once.")
         try:
-            return self.model.model_validate(limit_unknown(self.model, dict(request.query_params)))
+            return self.model.model_validate(limit_unknown(self.model, given))
         except ValidationError as error:
             details = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
             raise RequestValidationError(details) from None

@@ -27,6 +27,8 @@ Handler: TypeAlias = Callable[[FastAPIRequest], Coroutine[Any, Any, Response]]
 class Route(APIRoute):
     """A route that refuses other media types than its own, and query parameters that it does not declare."""
 
+    seconds = REQUEST_SECONDS
+
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         # This calls get_route_handler, which sets self.query.
         super().__init__(path, endpoint, **{**options, "operation_id": endpoint.__name__})
@@ -78,11 +80,11 @@ class Route(APIRoute):
         return read_and_handle
 
     async def run(self, handle: Handler, request: FastAPIRequest) -> Response:
-        """Read the body, and answer within REQUEST_SECONDS after that."""
+        """Read the body, and answer within `seconds` after that."""
         if self.body_field:
             await request.body()
         has_come(request)
-        async with asyncio.timeout(REQUEST_SECONDS):
+        async with asyncio.timeout(self.seconds):
             return await handle(request)
 
     async def _refuse_invalid(self, request: Request) -> None:

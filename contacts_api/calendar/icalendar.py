@@ -1,11 +1,12 @@
 """Birthdays as a calendar to subscribe to (RFC 5545, its names and intervals of RFC 7986); it is only written.
 
-One event a contact: all day, every year from the birth on, taking up no time. Someone born on 29 February
-has their birthday on the last day of February. The same contacts give the same bytes, whenever they are asked for.
+One event a contact: all day, every year from the birth on (from 2000 where the year is not known), taking up no time.
+Someone born on 29 February has their birthday on the last day of February. The same contacts give the same bytes,
+whenever they are asked for.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC
+from datetime import UTC, date
 from typing import Any
 
 from contacts_api.text import content_line, escape_text
@@ -27,13 +28,13 @@ TAIL = b"END:VCALENDAR\r\n"
 def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the events of contacts, which go between HEAD and TAIL.
 
-    `rows` have `id`, `first_name`, `last_name`, `date_of_birth` and `updated_at`.
+    `rows` have `id`, `first_name`, `last_name`, `date_of_birth`, `birthday` (month * 100 + day) and `updated_at`.
     """
     return b"".join(part for row in rows for part in _event(row))
 
 
 def _event(contact: Mapping[str, Any]) -> Iterator[bytes]:
-    born = contact["date_of_birth"]
+    born = contact["date_of_birth"] or date(2000, contact["birthday"] // 100, contact["birthday"] % 100)
     name = escape_text(" ".join(filter(None, (contact["first_name"], contact["last_name"]))))
     rule = ";BYMONTH=2;BYMONTHDAY=-1" if (born.month, born.day) == (2, 29) else ""
     yield (

@@ -11,13 +11,13 @@ from contacts_api.database import table_of
 from contacts_api.pagination import Listing
 
 _contact, _feed = table_of(Contact).c, table_of(CalendarFeed).c
-_BORN = (_contact.owner_id == bindparam("owner_id"), _contact.date_of_birth.is_not(None))
+_BORN = (_contact.owner_id == bindparam("owner_id"), _contact.birthday.is_not(None))
 _FEED_OF_OWNER = _feed.owner_id == bindparam("owner_id")
 
 BIRTHDAYS = Listing(
-    select(_contact.id, _contact.first_name, _contact.last_name, _contact.date_of_birth, _contact.updated_at).where(
-        *_BORN
-    ),
+    select(
+        *(_contact[name] for name in ("id", "first_name", "last_name", "date_of_birth", "birthday", "updated_at"))
+    ).where(*_BORN),
     _contact.id,
 )
 # All that changes a calendar changes one of these.

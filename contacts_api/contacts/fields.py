@@ -1,29 +1,49 @@
 """The types of a contact's fields, and what the application does with a field besides storing it."""
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from contacts_api.text import OneLine, Trimmed, check_address
+from contacts_api.bodies import Body
+from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line
+
+MAX_LABELS, MAX_DETAILS, DETAIL_CHARACTERS = 50, 100, 1000
 
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_ANY_YEAR = re.compile(r"(?:--|([0-9]{4})-)([0-9]{2}-[0-9]{2})")
 _FIRST_DATE = date(1900, 1, 1)
 
 _BETWEEN_DIGITS = r"(?:[ +\-().\/#*,;]|[xX]|[eE][xX][tT])*"
 _PHONE_NUMBER = f"^{_BETWEEN_DIGITS}(?:[0-9]{_BETWEEN_DIGITS}){{3,}}$"
 
 
-@dataclass(frozen=True, kw_only=True)
+Kind = Literal[
+    "email", "phone", "address", "url", "organization", "title", "nickname", "date", "relation", "account", "other"
+]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class About:
     """Stands in the annotation of a field, and says what the field means to searches and files."""
 
     search: Callable[[str], str] | None = None
     """Returns what `q` looks through: `as_typed`, or a function that adds to it. None: it is not searched."""
+    kind: Kind | None = None
+    """The kind of details that are more of the same: searches of the field see those, too."""
     filter_length: int = 0
     """How long a text the query parameter of its name may have, which searches this field alone; 0: there is none."""
     columns: tuple[str, ...] = ()
@@ -41,6 +61,11 @@ def as_typed(text: str) -> str:
 def with_digits(number: str) -> str:
     """Return the number as it was typed, and its digits alone: people type either."""
     return f"{number} {digits_of(number)}"
+
+
+def is_number(text: str) -> bool:
+    """Say whether `text` is a phone number by its characters, with 3 digits or more."""
+    return re.fullmatch(_PHONE_NUMBER, text) is not None
 
 
 def digits_of(number: str) -> str:
@@ -74,11 +99,57 @@ def _possible_birth(born: date, info: ValidationInfo) -> date:
 
 
 def _phone_characters(number: str) -> str:
-    if not re.fullmatch(_PHONE_NUMBER, number):
+    if not is_number(number):
         raise PydanticCustomError(
             "phone_number", "Must have at least 3 digits, and between them only spaces, + - ( ) . / # * , ; x or ext."
         )
     return number
+
+
+def is_month_and_day(text: str) -> bool:
+    """Say whether `MM-DD` names a day of some year."""
+    try:
+        # A leap year, since someone may be born on 29 February.
+        return bool(date.fromisoformat(f"2000-{text}")) and len(text) == 5
+    except ValueError:
+        return False
+
+
+def _month_and_day(text: str) -> str:
+    if not is_month_and_day(text):
+        raise PydanticCustomError("date_format", "Must be a month and a day as text: MM-DD.")
+    return text
+
+
+def _check_phone_number(text: str) -> str:
+    if not 3 <= len(text) <= 32:
+        raise PydanticCustomError("phone_number", "Must have 3 to 32 characters.")
+    return _phone_characters(text)
+
+
+def check_date(text: str) -> str:
+    found = _ANY_YEAR.fullmatch(text)
+    year = found and (found[1] or "2000")
+    try:
+        if found:
+            date.fromisoformat(f"{year}-{found[2]}")
+            return text
+    except ValueError:
+        pass
+    raise PydanticCustomError("date_format", "Must be a date as text: YYYY-MM-DD, or --MM-DD without a year.")
+
+
+def distinct(labels: list[str] | None) -> list[str]:
+    """Return the labels without those that differ from an earlier one by letter case only."""
+    first: dict[str, str] = {}
+    for label in labels or ():
+        first.setdefault(label_key(label), label)
+    return list(first.values())
+
+
+def label_key(label: str) -> str:
+    """Return what a label has in common with itself in another letter case."""
+    return unicodedata.normalize("NFKC", label.casefold())
 
 
 Email = Annotated[
@@ -96,3 +167,36 @@ PhoneNumber = Annotated[
     Field(json_schema_extra={"pattern": _PHONE_NUMBER}),
 ]
 DateOfBirth = Annotated[date, BeforeValidator(_iso_date), AfterValidator(_possible_birth)]
+Birthday = Annotated[
+    str,
+    AfterValidator(_month_and_day),
+    Field(json_schema_extra={"pattern": "^(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"}),
+]
+Labels = Annotated[Annotated[list[Label], Field(max_length=MAX_LABELS)] | None, AfterValidator(distinct)]
+"""The labels of a contact, each once in any letter case; null is none."""
+
+_RULES_OF_KINDS: dict[str, Callable[[str], str]] = {
+    "email": _lower_domain,
+    "phone": _check_phone_number,
+    "date": check_date,
+}
+
+
+class Detail(Body):
+    """What a person has more of, or what contacts have no field for."""
+
+    kind: Kind
+    label: Label | None = None
+    value: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=DETAIL_CHARACTERS), Lines]
+
+    @field_validator("value")
+    @classmethod
+    def _fits_its_kind(cls, value: str, info: ValidationInfo) -> str:
+        check = _RULES_OF_KINDS.get(info.data.get("kind", ""))
+        return check(check_one_line(value)) if check else value
+
+
+Details = Annotated[
+    Annotated[list[Detail], Field(max_length=MAX_DETAILS)] | None, AfterValidator(lambda details: details or [])
+]
+"""The details of a contact, in their order; null is none."""

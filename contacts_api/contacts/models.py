@@ -1,59 +1,63 @@
 """A contact: its fields, each described once, the table, and what goes in and out over HTTP."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from functools import cache
+from functools import cache, lru_cache
+from hashlib import blake2b
 from typing import Annotated, Any, get_type_hints
 from uuid import UUID
 
+import orjson
 from pydantic import GetJsonSchemaHandler, create_model, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
-from sqlalchemy import Computed, Index, SmallInteger, String, literal_column
+from sqlalchemy import Index, SmallInteger, String, literal_column
 from sqlmodel import Field, SQLModel
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
 from contacts_api.bodies import Body, with_example
-from contacts_api.contacts.fields import About, DateOfBirth, Email, PhoneNumber, as_typed, digits_of, with_digits
+from contacts_api.contacts.fields import (
+    About,
+    Birthday,
+    DateOfBirth,
+    Details,
+    Email,
+    Labels,
+    PhoneNumber,
+    as_typed,
+    digits_of,
+    label_key,
+    with_digits,
+)
 from contacts_api.database import stamped
 from contacts_api.pagination import Page
-from contacts_api.text import Name, Note, Timestamp, fold
+from contacts_api.text import Label, Name, Note, Timestamp, fold
 
-FOLDING = 2
+FOLDING = 3
 """The version of the rules of `columns_of`. Raise it when they change: `reindex` then brings older rows up to date."""
 
 
 class ContactFields(SQLModel):
     """What is known about a person: null where there is nothing. docs/extending.md shows how to add a field."""
 
-    first_name: Annotated[Name, About(search=as_typed, filter_length=100, columns=("given name",), example="Grace")]
-    last_name: Annotated[
-        Name | None,
-        About(search=as_typed, filter_length=100, columns=("family name", "surname"), example="Hopper"),
-    ]
-    email: Annotated[
-        Email | None,
+    first_name: Annotated[Name, About(search=as_typed, filter_length=100, example="Grace")]
+    last_name: Annotated[Name | None, About(search=as_typed, filter_length=100, example="Hopper")]
+    email: Annotated[Email | None, About(search=as_typed, filter_length=254, kind="email", example="grace@example.com")]
+    phone_number: Annotated[PhoneNumber | None, About(search=with_digits, kind="phone", example="+1 (202) 555-0143")]
+    date_of_birth: Annotated[DateOfBirth | None, About(example="1906-12-09")]
+    birthday: Annotated[Birthday | None, About(example="12-09")] = None
+    additional_info: Annotated[Note | None, About(example="Found the first bug.")] = None
+    labels: Annotated[Labels, About(example=["Navy", "Pioneers"])] = None
+    details: Annotated[
+        Details,
         About(
-            search=as_typed,
-            filter_length=254,
-            columns=("e-mail # - value", "e-mail address", "e-mail # address", "email address", "e-mail"),
-            example="grace@example.com",
+            example=[
+                {"kind": "phone", "label": "work", "value": "+1 (202) 555-0117"},
+                {"kind": "organization", "label": None, "value": "Eckert-Mauchly Computer Corporation"},
+            ]
         ),
-    ]
-    phone_number: Annotated[
-        PhoneNumber | None,
-        About(
-            search=with_digits,
-            columns=(
-                *("phone # - value", "primary phone", "mobile phone", "home phone", "home phone #"),
-                *("business phone", "business phone #", "company main phone", "car phone", "other phone", "phone"),
-                "mobile",
-            ),
-            example="+1 (202) 555-0143",
-        ),
-    ]
-    date_of_birth: Annotated[DateOfBirth | None, About(columns=("birthday",), example="1906-12-09")]
-    additional_info: Annotated[Note | None, About(columns=("notes", "note"), example="Found the first bug.")] = None
+    ] = None
 
 
 FIELDS = tuple(ContactFields.model_fields)
@@ -76,7 +80,7 @@ class Contact(ContactFields, table=True):
         Index("ix_contact_by_update", "owner_id", "updated_at", "id"),
         Index("ix_contact_by_birthday", "owner_id", "birthday"),
     )
-    # What PostgreSQL computes comes back with the UPDATE.
+    # The new version comes back with the UPDATE.
     __mapper_args__ = {"eager_defaults": True}
 
     owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
@@ -84,6 +88,10 @@ class Contact(ContactFields, table=True):
     version: int = Field(sa_column_kwargs={"server_default": "1", "onupdate": literal_column("version + 1")})
     created_at: datetime = stamped()
     updated_at: datetime = stamped()
+    # Fields as `columns_of` stores them: month * 100 + day, and JSON.
+    birthday: int | None = Field(default=None, sa_type=SmallInteger)  # type: ignore[assignment]
+    labels: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]
+    details: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]
     # The UID of the vCard that it was imported from, which the next import knows it by.
     uid: str | None = None
     # What `columns_of` makes of the fields, by the rules of `folding`.
@@ -91,13 +99,6 @@ class Contact(ContactFields, table=True):
     sort_name: str = Field(sa_type=String(collation="C"))
     identity: str | None = None
     folding: int = Field(sa_type=SmallInteger, sa_column_kwargs={"server_default": "1"})
-    birthday: int | None = Field(
-        default=None,
-        sa_type=SmallInteger,
-        sa_column_args=[
-            Computed("(extract(month from date_of_birth) * 100 + extract(day from date_of_birth))::smallint")
-        ],
-    )
 
 
 class ContactTally(SQLModel, table=True):
@@ -113,24 +114,63 @@ class ContactTally(SQLModel, table=True):
 
 
 def columns_of(fields: Any) -> dict[str, Any]:
-    """Return the columns of a contact with these fields: the fields, and what is compared of them.
+    """Return the columns of a contact with these fields: the fields as they are stored, and what is compared of them.
 
     `search_text` has a line for each field that searches see: its name in capitals, which no folded text has, and the
-    folded value. `sort_name` is the last name and the first. `identity` is what two contacts of one person share:
-    the names, and the e-mail address or else the digits of the phone number.
+    folded values. Further lines are nicknames, organizations, and names as they are written where nobody writes a space
+    between them. The last line has the labels as `label_tag` writes them, in order.
+    `sort_name` is the last name and the first. `identity` is what two contacts of one person share: the names, and the
+    e-mail address or else the digits of the phone number or else the date of birth. Of whom nothing of this is known,
+    all else but the labels is the same.
     """
-    folded = {
-        name: fold(about.search(fields[name])) for name, about in ABOUT.items() if about.search and fields.get(name)
-    }
+    texts = {name: about.search(value) for name, about in ABOUT.items() if about.search and (value := fields.get(name))}
+    labels, details = fields.get("labels") or [], fields.get("details") or []
+    first, last, born = fields["first_name"], fields.get("last_name") or "", fields.get("date_of_birth")
+    for detail in details:
+        if detail["kind"] in _LINES_OF_KINDS:
+            name, search = _LINES_OF_KINDS[detail["kind"]]
+            texts[name] = f"{texts.get(name, '')} {search(detail['value'])}".lstrip()
+    if last and not first.isascii() and _WITHOUT_SPACES.search(first):
+        texts["joined"] = f"{last}{first}{last}"
+    folded = {name: fold(text) for name, text in texts.items()}
     # The newline sorts before, and is found in, no name. 500 characters leave room in an index entry.
     sort_name = f"{folded.get('last_name', '')}\n{folded['first_name']}"[:500]
+    own = fold(fields.get("email") or "") or digits_of(fields.get("phone_number") or "") or str(born or "")
+    if not own:
+        rest = (fields.get("birthday"), fields.get("additional_info"), [list(detail.values()) for detail in details])
+        own = blake2b(repr(rest).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    lines = [f"\n{search_tag(name)}{text}" for name, text in folded.items()]
+    if labels:
+        lines.append(f"\n{search_tag('labels')}{' '.join(sorted(map(label_tag, labels)))}")
     return {
         **{name: fields.get(name) for name in FIELDS},
-        "search_text": "".join(f"\n{search_tag(name)}{text}" for name, text in folded.items()),
+        "birthday": born.month * 100 + born.day if born else _day_number(fields.get("birthday")),
+        "labels": orjson.dumps(labels).decode() if labels else "[]",
+        "details": orjson.dumps(details).decode() if details else "[]",
+        "search_text": "".join(lines),
         "sort_name": sort_name,
-        "identity": f"{sort_name}\n{folded.get('email') or digits_of(fields.get('phone_number') or '')}",
+        "identity": f"{sort_name}\n{own}",
         "folding": FOLDING,
     }
+
+
+def fields_of(columns: Any) -> dict[str, Any]:
+    """Return the fields that `columns_of` was given, with the birthday that follows from the date of birth."""
+    fields = {name: columns[name] for name in FIELDS}
+    return fields | {
+        "birthday": month_and_day(columns["birthday"]),
+        "labels": orjson.loads(columns["labels"]),
+        "details": orjson.loads(columns["details"]),
+    }
+
+
+def month_and_day(number: int | None) -> str | None:
+    """Return `MM-DD` for a stored birthday."""
+    return None if number is None else f"{number // 100:02}-{number % 100:02}"
+
+
+def _day_number(birthday: str | None) -> int | None:
+    return int(birthday.replace("-", "")) if birthday else None
 
 
 @cache
@@ -141,6 +181,25 @@ def search_tag(name: str) -> str:
     """
     return f"{''.join(filter(str.isalpha, name.upper()))} "
 
+
+@lru_cache(maxsize=1024)
+def label_tag(label: str) -> str:
+    """Return 16 capitals that stand for a label in `search_text`, in any letter case: no other search finds them."""
+    digest = blake2b(label_key(label).encode(), digest_size=8).hexdigest()
+    return digest.translate(_CAPITALS)
+
+
+_CAPITALS = str.maketrans("0123456789abcdef", "ABCDEFGHIJKLMNOP")
+# Thai, Lao, Burmese, Khmer, Chinese, Japanese and Korean.
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+# In which line searches find a detail, and how.
+_LINES_OF_KINDS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "nickname": ("nickname", as_typed),
+    "organization": ("organization", as_typed),
+    **{about.kind: (name, about.search) for name, about in ABOUT.items() if about.kind and about.search},
+}
 
 if len({search_tag(name) for name in FIELDS}) < len(FIELDS):
     raise ValueError("The names of two fields differ only by digits or underscores: searches would mix them up.")
@@ -191,9 +250,10 @@ class ContactUpdate(SentBack, _input(is_patch=True)):  # type: ignore[misc]  # i
     model_config = with_example(phone_number="+1 202 555 0199")
 
 
-def differs(contact: Contact, fields: Mapping[str, Any]) -> bool:
-    """Say whether these fields differ from those of the contact."""
-    return any(getattr(contact, name) != fields[name] for name in FIELDS)
+def changes_of(contact: Contact, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that give the contact these fields; none where it has them."""
+    columns = columns_of(fields)
+    return columns if any(getattr(contact, name) != columns[name] for name in FIELDS) else {}
 
 
 class ContactPublic(ContactFields):
@@ -210,4 +270,25 @@ class UpcomingBirthday(SQLModel):
     contact: ContactPublic
     birthday_on: date
     days_until: int
-    turns: int
+    turns: int | None
+
+
+class LabelChange(Body):
+    model_config = with_example(label="Shipmates")
+
+    label: Label
+
+
+class LabelUse(SQLModel):
+    label: str
+    contacts: int
+
+
+class LabelList(SQLModel):
+    items: list[LabelUse]
+
+
+class LabelledContacts(SQLModel):
+    """How many contacts have changed."""
+
+    contacts: int

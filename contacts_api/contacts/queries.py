@@ -1,10 +1,12 @@
 """Every statement on contacts. Each names its owner, and is built once."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 from sqlalchemy import (
@@ -12,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Date,
+    DateTime,
     Integer,
     Select,
     SmallInteger,
@@ -23,6 +26,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     text,
     true,
@@ -31,14 +35,22 @@ from sqlalchemy.types import TypeEngine
 
 from contacts_api.answers import as_json
 from contacts_api.connecting import Row
-from contacts_api.contacts.fields import About
-from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, search_tag
+from contacts_api.contacts.fields import MAX_LABELS, About, digits_of, is_number
+from contacts_api.contacts.models import (
+    ABOUT,
+    FIELDS,
+    STORED,
+    Contact,
+    label_tag,
+    month_and_day,
+    search_tag,
+)
 from contacts_api.database import Reader, table_of
 from contacts_api.pagination import Listing, PageQuery, Position
 from contacts_api.text import SearchTerm, fold
 
 Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
-MAX_WORDS = 5
+MAX_WORDS = 8
 # A search first walks through so many contacts for each one that is asked for: enough where one in twenty matches.
 WALK_PER_ITEM, SHORTEST_WALK = 20, 500
 
@@ -52,7 +64,12 @@ _THIS = _contact.id == bindparam("contact_id")
 
 def shown(row: Any) -> dict[str, Any]:
     """Return what clients see of a contact, as JSON."""
-    return as_json(row, _SHOWN)
+    members = as_json(row, _SHOWN)
+    members["birthday"] = month_and_day(members["birthday"])
+    # They are stored as JSON: what is empty, as most are, need not be parsed.
+    for name in ("labels", "details"):
+        members[name] = [] if members[name] == "[]" else orjson.Fragment(members[name])
+    return members
 
 
 GET = select(*(_contact[name] for name in _SHOWN), _contact.version).where(_OWNED, _THIS)
@@ -65,6 +82,31 @@ DELETE_ALL = delete(Contact).where(_OWNED, _THESE).returning(_contact.id)
 # Asked for by itself, since Citus takes no clock in an UPDATE. Not now(), the start of the transaction: of two updates
 # in turn, the second may have begun first.
 NOW = select(func.clock_timestamp())
+
+LABELS = text(
+    """
+    SELECT label, count(*) AS contacts, min(created_at) AS since, min(id::text) AS id
+    FROM contact CROSS JOIN LATERAL json_array_elements_text(labels::json) AS label
+    WHERE owner_id = :owner_id AND labels <> '[]'
+    GROUP BY label ORDER BY contacts DESC, label LIMIT :limit
+    """
+).columns(column("label", Text), column("contacts", Integer), column("since", DateTime), column("id", Text))
+"""How many contacts have each label, as it is written; and the first of them."""
+HAS_LABEL = select(_contact.id).where(_OWNED, _contact.search_text.like(bindparam("tag", type_=Text))).limit(1)
+LOCK_LABELLED = (
+    select(_contact.id, *(_contact[name] for name in FIELDS))
+    .where(_OWNED, _contact.search_text.like(bindparam("tag", type_=Text)), _contact.id > bindparam("after"))
+    .order_by(_contact.id)
+    .limit(bindparam("limit", type_=BigInteger))
+    .with_for_update()
+)
+RELABEL = text(
+    """
+    UPDATE contact SET labels = :labels, search_text = :search_text, sort_name = :sort_name, identity = :identity,
+        folding = :folding, version = version + 1, updated_at = :now
+    WHERE owner_id = :owner_id AND id = :contact_id
+    """
+)
 
 RAISE_TALLY = text(
     """
@@ -95,8 +137,14 @@ CREATE = (
 CREATE_ALL = insert(table_of(Contact)).returning(*(_contact[name] for name in _SHOWN))
 
 
+def _words(q: str) -> list[str]:
+    """Return the folded words of a search; a number is one, however it is written."""
+    folded = fold(q)
+    return [folded] if is_number(folded) else re.sub("[,\u3001\u060c]", " ", folded).split()
+
+
 def _few_words(q: str) -> str:
-    if len(q.split()) > MAX_WORDS:
+    if len(_words(q)) > MAX_WORDS:
         raise PydanticCustomError("too_many_words", f"Must have at most {MAX_WORDS} words.")
     return q
 
@@ -106,9 +154,19 @@ class _Words(BaseModel):
 
     q: Annotated[
         SearchTerm,
-        Field(max_length=100, description="Up to 5 words, each in a name, the e-mail address or the phone number."),
+        Field(
+            max_length=100,
+            description=(
+                f"Up to {MAX_WORDS} words, each in a name, a nickname, an organization, an e-mail address or a phone "
+                "number; or one phone number, however it is written."
+            ),
+        ),
         AfterValidator(_few_words),
     ] = ""
+    label: Annotated[
+        list[Annotated[SearchTerm, Field(max_length=64)]],
+        Field(max_length=MAX_LABELS, description="A label, whole; given several times, the contact has all of them."),
+    ] = []
 
 
 def _filter(name: str, about: About) -> Any:
@@ -127,10 +185,21 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
     ] = "name"
 
     def patterns(self) -> dict[str, str]:
-        """Return what to look for: the patterns of the folded terms, by the names of the statements' parameters."""
-        words = {f"word_{n}": word for n, word in enumerate(self.q.split())}
-        terms = words | {f"in_{name}": term for name in _FILTERS if (term := getattr(self, name))}
-        return {name: like(folded) for name, term in terms.items() if (folded := fold(term))}
+        """Return what to look for: LIKE patterns, by the names of the statements' parameters.
+
+        `number_0` goes with `number_0_digits`, one of which is to be found; each of the others is.
+        """
+        words = _words(self.q)
+        plain = [word for word in words if not is_number(word) or word.isdecimal()]
+        terms = {f"word_{n}": word for n, word in enumerate(plain)}
+        for n, number in enumerate(word for word in words if word not in plain):
+            terms |= {f"number_{n}": number, f"number_{n}_digits": digits_of(number)}
+        terms |= {f"in_{name}": folded for name in _FILTERS if (folded := fold(getattr(self, name)))}
+        patterns = {name: like(term) for name, term in terms.items()}
+        if labels := sorted({label_tag(label) for label in self.label if label}):
+            # In the order in which a contact has them.
+            patterns["labels"] = f"%{'%'.join(labels)}%"
+        return patterns
 
 
 class ContactQuery(ContactFilter, PageQuery):
@@ -149,9 +218,14 @@ def like(text: str) -> str:
 def _matches(search_text: ColumnElement[str], terms: Collection[str]) -> ColumnElement[bool]:
     conditions = []
     for name in sorted(terms):
+        if name.endswith("_digits"):
+            continue
         pattern: ColumnElement[str] = bindparam(name, type_=Text)
-        # The trigram index serves this one.
-        conditions.append(search_text.like(pattern))
+        # The trigram index serves these.
+        found: ColumnElement[bool] = search_text.like(pattern)
+        if name.startswith("number_"):
+            found = or_(found, search_text.like(bindparam(f"{name}_digits", type_=Text)))
+        conditions.append(found)
         if name.startswith("in_"):
             from_value = func.split_part(search_text, f"\n{search_tag(name.removeprefix('in_'))}", 2)
             conditions.append(func.split_part(from_value, "\n", 1).like(pattern))
@@ -168,7 +242,7 @@ def contacts(sort: Sort) -> Listing:
     return _sorted(select(*_LISTED).where(_OWNED), sort)
 
 
-@cache
+@lru_cache(maxsize=256)
 def exported(sort: Sort, terms: frozenset[str]) -> Listing:
     """Return the list of the contacts that match, with what a file has of them: their fields and vCard UIDs."""
     uid = func.coalesce(_contact.uid, cast(_contact.id, Text)).label("vcard_uid")
@@ -176,7 +250,7 @@ def exported(sort: Sort, terms: frozenset[str]) -> Listing:
     return _sorted(select(uid, *columns).where(_OWNED, _matches(_contact.search_text, terms)), sort)
 
 
-@cache
+@lru_cache(maxsize=256)
 def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
     """Return the statement that looks for the terms in the next `limit` contacts of a list.
 
@@ -190,7 +264,7 @@ def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
     return select(walked, goes_on).where(_matches(walked.c.search_text, terms)).order_by(*listing.order_of(walked.c))
 
 
-@cache
+@lru_cache(maxsize=256)
 def _search_by_index(sort: Sort, terms: frozenset[str]) -> Listing:
     """Return the list of the contacts that match. PostgreSQL finds all of them first, by the trigram index.
 
@@ -225,7 +299,7 @@ async def count(database: Reader, patterns: Mapping[str, str], owner_id: UUID) -
     return int(total)
 
 
-@cache
+@lru_cache(maxsize=256)
 def _count(terms: frozenset[str]) -> Select[Any]:
     return select(func.count()).select_from(Contact).where(_OWNED, _matches(_contact.search_text, terms))
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from contacts_api.accounts.models import User
-from contacts_api.contacts.models import FIELDS, FOLDING, STORED, Contact, columns_of
+from contacts_api.contacts.models import FIELDS, FOLDING, STORED, Contact, columns_of, fields_of
 from contacts_api.database import Database, table_of
 
 BATCH_ROWS = 500
@@ -57,7 +57,7 @@ async def _fold_some(session: AsyncSession, owner_id: UUID, after: UUID) -> UUID
         return None
     changes = []
     for row in rows:
-        columns = columns_of(row)
+        columns = columns_of(fields_of(row))
         key = {"owner_id": owner_id, "contact_id": row["id"], "version": row["version"]}
         changes.append(key | {name: columns[name] for name in _COMPARED})
     await session.execute(_FOLD, changes)

@@ -13,8 +13,9 @@ from uuid_utils.compat import uuid7
 from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.answers import PRIVATE, json_answer, with_headers
 from contacts_api.connecting import Row
-from contacts_api.contacts import queries, quota
+from contacts_api.contacts import labels, queries, quota
 from contacts_api.contacts.birthdays import upcoming_birthdays
+from contacts_api.contacts.labels import LabelNotFound, OwnLabel
 from contacts_api.contacts.models import (
     Contact,
     ContactCreate,
@@ -22,13 +23,17 @@ from contacts_api.contacts.models import (
     ContactPublic,
     ContactReplace,
     ContactUpdate,
+    LabelChange,
+    LabelledContacts,
+    LabelList,
     UpcomingBirthday,
+    changes_of,
     columns_of,
-    differs,
+    fields_of,
 )
 from contacts_api.contacts.own import ContactNotFound, ContactToReplace, OwnContact, PreconditionFailed
 from contacts_api.contacts.quota import TooManyContacts
-from contacts_api.database import Autocommit, Session
+from contacts_api.database import Autocommit, Reads, Session
 from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
 from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages
 from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
@@ -70,18 +75,21 @@ def location_of(contact_id: UUID, request: Request) -> str:
 
 
 async def save(contact: Contact, fields: Mapping[str, Any], session: Session) -> Response:
-    if differs(contact, fields):
-        contact.sqlmodel_update({**columns_of(fields), "updated_at": await session.scalar(queries.NOW)})
+    if changes := changes_of(contact, fields):
+        contact.sqlmodel_update({**changes, "updated_at": await session.scalar(queries.NOW)})
         await session.flush()
     return answer(contact.model_dump())
 
 
-contacts = APIRouter(
-    prefix="/contacts",
-    tags=["contacts"],
-    route_class=Route,
-    responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy),
-)
+class RelabellingRoute(Route):
+    """A route that goes through up to a million contacts, a few at a time."""
+
+    seconds = 300.0
+
+
+_ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
+contacts = APIRouter(prefix="/contacts", tags=["contacts"], route_class=Route, responses=_ALWAYS)
+relabelling = APIRouter(prefix="/contacts", tags=["contacts"], route_class=RelabellingRoute, responses=_ALWAYS)
 
 
 @contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
@@ -118,10 +126,30 @@ async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, 
 
     def upcoming(row: Row) -> dict[str, Any]:
         on = row["birthday_on"]
-        turns = on.year - row["date_of_birth"].year
+        born = row["date_of_birth"]
+        turns = on.year - born.year if born else None
         return {"contact": queries.shown(row), "birthday_on": on, "days_until": (on - today).days, "turns": turns}
 
     return pages.answer(queries.BIRTHDAYS, query, rows, upcoming, *which, keep={"today": str(today)})
+
+
+@contacts.get("/labels", response_model=LabelList)
+async def list_labels(owner: Owner, database: Reads) -> Response:
+    """List the labels of your contacts, and how many have each: at most 10,000, the most used ones."""
+    return json_answer({"items": await labels.list_labels(database, owner.user_id)}, PRIVATE)
+
+
+@relabelling.patch("/labels/{label:path}", responses=documented(LabelNotFound))
+async def rename_label(label: OwnLabel, new: LabelChange, request: Request, owner: Owner) -> LabelledContacts:
+    """Rename a label on every contact that has it. Where a contact has the new one already, the two become one."""
+    changed = await labels.replace_label(request.app.state.database, owner.user_id, label, [new.label])
+    return LabelledContacts(contacts=changed)
+
+
+@relabelling.delete("/labels/{label:path}", responses=documented(LabelNotFound))
+async def delete_label(label: OwnLabel, request: Request, owner: Owner) -> LabelledContacts:
+    """Take a label off every contact. No contact is deleted."""
+    return LabelledContacts(contacts=await labels.replace_label(request.app.state.database, owner.user_id, label, []))
 
 
 @contacts.post(
@@ -194,7 +222,7 @@ async def replace_contact(
 )
 async def update_contact(patch: ContactUpdate, contact: OwnContact, session: Session) -> Response:
     """Change some fields of one of your contacts (a JSON merge patch, RFC 7396)."""
-    return await save(contact, contact.model_dump() | patch.model_dump(exclude_unset=True), session)
+    return await save(contact, fields_of(contact.model_dump()) | patch.sent(), session)
 
 
 @contacts.delete(

@@ -1,39 +1,57 @@
 """Contacts as CSV (RFC 4180): UTF-8, the names of the columns in the first record.
 
-Read are commas, semicolons and tabs, all ends of lines, and the columns of this application, of Google
-Contacts and of Outlook, in any order; other columns are ignored. The first e-mail address and number are
-taken, or the one that Google marks with an asterisk. Rows are counted as a spreadsheet does: the names of
-the columns are row 1.
+Read are commas, semicolons and tabs, all ends of lines, and the columns that names.toml knows, in any order; others
+become details with their names, and a warning says so. Of several e-mail addresses and numbers the one that Google
+marks with an asterisk is the contact's own, else the first of the best column. Rows are counted as a spreadsheet does:
+the names of the columns are row 1, whatever stands before them.
 
 Written are commas and CRLF, and a byte order mark, without which Excel takes the file for Windows-1252.
 A spreadsheet runs no cell, whether it splits at commas, semicolons or tabs. An apostrophe is written
 - before a cell that begins with a tab, a line break, or white space and one of = + - @;
 - inside a cell, before one of = + - @ that stands after a semicolon, tab or line break, with only white space
   and quotes between: `x;"=1` becomes `x;"'=1`.
-Where there are apostrophes already, one more is written. Reading takes one off at each of these places, so every
+A phone number cannot run, and has none. Where there are
+apostrophes already, one more is written. Reading takes one off at each of these places, so every
 text is read as it was. A text that is empty, and not null, is a lone apostrophe.
 """
 
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date
-from itertools import chain, islice
+from dataclasses import replace
 from typing import Any
 
-from contacts_api.contacts.models import ABOUT, FIELDS
-from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, NotUTF8, UnknownFormat, is_ended, lines
+from contacts_api.contacts.fields import is_number
+from contacts_api.contacts.models import FIELDS
+from contacts_api.exchange.columns import NOT_KEPT, UNKNOWN, Column, Header
+from contacts_api.exchange.dates import DateOrder, order_shown
+from contacts_api.exchange.files import (
+    BOM,
+    RECORD_BYTES,
+    CutOff,
+    NotText,
+    UnknownColumns,
+    UnknownFormat,
+    UnusableFile,
+    is_ended,
+    lines,
+)
 from contacts_api.exchange.reader import (
-    PLACEHOLDERS,
+    KINDS,
+    NEVER_OWN,
     BadRow,
+    Draft,
     ImportedContact,
-    Source,
+    Reading,
+    Remark,
+    Said,
     bad_row,
-    read_birthday,
     read_contact,
     too_large,
 )
+from contacts_api.problems import Invalid
 
 HEAD = BOM + ",".join(FIELDS).encode() + b"\r\n"
 TAIL = b""
@@ -47,28 +65,18 @@ _SPLIT = r"""[;\t\r\n](?:"|[^\S\t\r\n])*+"""
 _UNGUARDED_SIGN = re.compile(rf"{_SPLIT}(?='*+{_SIGN})")
 _GUARDED_SIGN = re.compile(rf"{_SPLIT}'(?='*+{_SIGN})")
 
-# What contacts have no field for: the columns that mean it, the best one first. "#" is any number.
-_PARTS = {
-    "middle_name": ("middle name", "additional name"),
-    "nickname": ("nickname",),
-    "full_name": ("name", "display name", "full name", "file as"),
-    "organisation": ("organization name", "organization # - name", "company", "organization"),
-}
-_COLUMNS = _PARTS | {name: (name.replace("_", " "), *about.columns) for name, about in ABOUT.items()}
-# For each column: the parts of a source that it means, and its rank among the columns of each.
-_KNOWN: dict[str, list[tuple[str, int]]] = {}
-for _part, _names in _COLUMNS.items():
-    for _name in dict.fromkeys(_names):
-        _KNOWN.setdefault(_name, []).append((_part, _names.index(_name)))
-_LABEL = re.compile("(e-mail|phone) # - (?:label|type)")
-_IDENTIFYING = {"first_name", "last_name", "nickname", "full_name", "organisation", "email", "phone_number"}
-
-# Outlook and Windows write a date as the computer's region has it; 0/0/00 is none.
-_YEAR_LAST = re.compile(r"([0-9]{1,2})([/.-])([0-9]{1,2})\2([0-9]{4})(?: .*)?", re.DOTALL)
-_NO_DATE = re.compile(r"0([/.-])0\1(?:00|0000)")
+_SIGNED = re.compile(rf"'{_SIGN}")
+_ENTRIES = re.compile(r"\n(?!  )")
+_ENTRY = re.compile(r"([a-z]+)(?: \((.*?)\))?: (.*)", re.DOTALL)
+# In a label, what would end it gets a backslash.
+_CLOSING, _CLOSED = re.compile(r"\)(?=[:\\])"), r")\\"
+_PARTS_OF_BIRTH = ("birth_year", "birth_month", "birth_day")
+_NO_LABELS = {"smtp", "ex", "internet", ""}
+_LOWERED = {"home", "work", "mobile", "main", "other", "fax", "pager", "work fax", "home fax", "anniversary"}
 # Excel writes which sign it is, for itself, into a line before the names of the columns.
 _SEPARATOR = re.compile('"?sep=.?"?', re.IGNORECASE)
-_SAMPLE = 200
+# So many lines may stand before the names of the columns; so many names are listed in an error.
+_PREAMBLE, _LISTED = 20, 20
 
 
 class _RecordTooLarge(Exception):  # noqa: N818 (it ends nothing but a record)
@@ -80,26 +88,36 @@ class _Lines:
 
     def __init__(self, file: Iterator[bytes]) -> None:
         self._file = file
+        self._given_back: list[bytes] = []
         self._size = self._quotes = 0
         self._last = b"\n"
         self.is_over = False
+        self.number = 0
+        """How many lines have been begun."""
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        """Return the next line. Raises _RecordTooLarge and NotUTF8."""
+        """Return the next line. Raises _RecordTooLarge and NotText."""
         line = self._take()
         self._size += len(line)
         if self._size > RECORD_BYTES:
             raise _RecordTooLarge
         try:
-            return line.decode()
+            return (line.removeprefix(BOM) if self.number == 1 else line).decode()
         except UnicodeDecodeError:
-            raise NotUTF8 from None
+            raise NotText(f"Line {self.number:,} is not text in this encoding. {NotText.advice}") from None
 
     def begin_record(self) -> None:
         self._size = self._quotes = 0
+
+    def give_back(self, taken: Sequence[str]) -> None:
+        """Let these lines, the last ones, be the next ones."""
+        self._given_back = [line.encode() for line in taken]
+        self.number -= len(taken)
+        self._last = b"\n"
+        self.is_over = False
 
     def skip_record(self) -> None:
         """Go to the end of the record, as far as its quotes tell. Raises CutOff."""
@@ -116,162 +134,305 @@ class _Lines:
         return not is_ended(self._last)
 
     def _take(self) -> bytes:
+        # A line that is too long comes in pieces.
+        begins = is_ended(self._last)
         try:
-            self._last = next(self._file)
+            self._last = self._given_back.pop(0) if self._given_back else next(self._file)
         except StopIteration:
             self.is_over = True
             raise
+        self.number += begins
         self._quotes += self._last.count(b'"')
         return self._last
 
 
-def _records(file: _Lines, delimiter: str, row: int) -> Iterator[tuple[int, list[str] | BadRow]]:
-    """Yield the records after the given row with their rows: lists of cells, or what is wrong where there is none."""
+def _records(file: _Lines, delimiter: str) -> Iterator[tuple[int, int, list[str] | BadRow]]:
+    """Yield the records after the header with their rows and lines: lists of cells, or what is wrong."""
     reader = csv.reader(file, delimiter=delimiter, strict=True)
+    row = 1
     while True:
         row += 1
+        line = file.number + 1
         file.begin_record()
         try:
-            yield row, next(reader)
+            yield row, line, next(reader)
         except StopIteration:
             return
         except _RecordTooLarge:
             file.skip_record()
-            yield row, too_large(row)
+            yield row, line, too_large(row, line)
         except csv.Error:
             if file.is_over:
                 raise CutOff from None
-            yield row, bad_row(row, "csv_syntax", "A quoted cell must end where the cell ends.")
+            yield row, line, bad_row(row, line, "csv_syntax", "A quoted cell must end where the cell ends.")
 
 
-class _Header:
-    """Where in a row the parts of a source are."""
-
-    def __init__(self, cells: Sequence[str]) -> None:
-        self.width = len(cells)
-        self.is_ours = "first_name" in cells
-        names = [re.sub(r"[\s_]+", " ", cell).strip().lower() for cell in cells]
-        labels = {name: index for index, name in enumerate(names) if _LABEL.fullmatch(_any_number(name))}
-        found: dict[str, list[tuple[int, int, int]]] = {}
-        for index, name in enumerate(names):
-            for part, rank in _KNOWN.get(name, _KNOWN.get(_any_number(name), [])):
-                stem = name.removesuffix("value")
-                label = labels.get(f"{stem}label", labels.get(f"{stem}type", -1))
-                found.setdefault(part, []).append((rank, index, label))
-        # By the part: the indexes of its columns, the preferred ones first, each with that of its label or -1.
-        self.columns = {part: [(index, label) for _, index, label in sorted(each)] for part, each in found.items()}
-        self.is_known = bool(self.columns.keys() & _IDENTIFYING)
-
-    def value(self, cells: Sequence[str], part: str) -> str:
-        """Return the cell of `part` that is marked, or the first one with something in it."""
-        columns = self.columns[part]
-        if len(columns) == 1:
-            return cells[columns[0][0]]
-        first = ""
-        for index, label in columns:
-            cell = cells[index]
-            if not cell or cell.isspace():
-                continue
-            if label >= 0 and cells[label].startswith("*"):
-                return cell
-            first = first or cell
-        return first
-
-
-def _any_number(name: str) -> str:
-    return re.sub("[0-9]+", "#", name)
-
-
-def parse(chunks: Iterable[bytes], last_date_of_birth: date) -> Iterator[ImportedContact | BadRow]:
+def parse(
+    chunks: Iterable[bytes], reading: Reading, mapping: Mapping[str, str | None]
+) -> Iterator[ImportedContact | BadRow]:
     """Yield the contacts of a CSV file, row by row, and the rows that are none.
 
-    Raises UnknownFormat, NotUTF8 or CutOff, perhaps after some rows.
+    Raises UnknownFormat, UnknownColumns, NotText or CutOff, perhaps after some rows.
     """
-    file = lines(chunks)
-    header, delimiter, row_of_header = _read_header(file)
-    text = _Lines(file)
-    rows = _records(text, delimiter, row_of_header)
-    sample = list(islice(rows, _SAMPLE))
-    day_first = _is_day_first(header, (cells for _, cells in sample))
+    text = _Lines(lines(chunks))
+    header, delimiter = _read_header(text, mapping)
+    reading = replace(reading, is_ours=header.is_ours)
+    read = _Rows(header, reading)
     are_full = True
-    for row, cells in chain(sample, rows):
+    for row, line, cells in _records(text, delimiter):
         if isinstance(cells, BadRow):
             yield cells
         elif not any(cells):
             continue
         elif len(cells) > header.width and any(cells[header.width :]):
-            yield bad_row(row, "too_many_cells", "The row has more cells than there are columns.")
+            yield bad_row(row, line, "too_many_cells", "The row has more cells than there are columns.")
         else:
             if len(cells) < header.width:
                 # Where every row before had all of its cells, a last one without them and without an end is cut off.
-                if are_full and row >= sample[-1][0] and text.is_cut_off():
+                if are_full and text.is_cut_off():
                     raise CutOff
                 are_full = False
                 cells += [""] * (header.width - len(cells))
-            yield read_contact(row, _source(header, cells, day_first), last_date_of_birth)
+            yield read_contact(read.draft(row, line, cells), reading)
 
 
-def _read_header(file: Iterator[bytes]) -> tuple[_Header, str, int]:
-    """Return what the names of the columns say, the delimiter that shows in them, and their row."""
-    for row, line in enumerate(file, 1):
+def date_order_of(
+    chunks: Iterable[bytes], mapping: Mapping[str, str | None]
+) -> tuple[DateOrder | None, tuple[int, int] | None]:
+    """Return how the dates of a file are to be read, and row and line of the first one that can be read both ways.
+
+    All dates of the file say which it is; where they do not, the language of their column and their separators do.
+    None: there is no such date. Raises what `parse` raises for the beginning of a file.
+    """
+    text = _Lines(lines(chunks))
+    header, delimiter = _read_header(text, mapping)
+    columns = [column.index for column in header.columns if column.meaning in ("date_of_birth", "date")]
+    shown: Counter[str] = Counter()
+    first, sample = None, ""
+    if columns and not header.is_ours:
+        for row, line, cells in _records(text, delimiter):
+            for index in columns:
+                if isinstance(cells, BadRow) or index >= len(cells) or not (order := order_shown(cells[index])):
+                    continue
+                shown[order] += 1
+                if order == "both" and not first:
+                    first, sample = (row, line), cells[index]
+    if not shown:
+        return None, None
+    if shown["dmy"] != shown["mdy"]:
+        # Where some show the one order and some the other, the others are read as most are.
+        is_certain = not (shown["dmy"] and shown["mdy"])
+        return ("dmy" if shown["dmy"] > shown["mdy"] else "mdy"), None if is_certain else first
+    is_month_first = header.is_month_first and "/" in sample
+    return ("mdy" if is_month_first else "dmy"), first
+
+
+def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Header, str]:
+    """Return what the names of the columns say, and the delimiter that shows in them.
+
+    Other programs write something before the names, so that the best one of the first lines is the header.
+    """
+    best: tuple[int, int, Header, str, int] | None = None
+    begin: list[str] = []
+    missing = ""
+    for row in range(1, _PREAMBLE + 1):
+        text.begin_record()
         try:
-            text = line.removeprefix(BOM).decode()
-        except UnicodeDecodeError:
-            raise NotUTF8 from None
-        if not text.strip() or _SEPARATOR.fullmatch(text.strip()):
+            line = next(text)
+        except (StopIteration, _RecordTooLarge):
+            break
+        begin.append(line)
+        stripped = line.strip()
+        if not stripped or _SEPARATOR.fullmatch(stripped):
             continue
-        headers = {}
-        if len(line) <= RECORD_BYTES:
-            headers = {delimiter: _Header(next(csv.reader([text], delimiter=delimiter))) for delimiter in ",;\t"}
-        delimiter = max(headers, key=lambda each: len(headers[each].columns), default="")
-        if delimiter and headers[delimiter].is_known:
-            return headers[delimiter], delimiter, row
-        break
-    raise UnknownFormat
+        for delimiter in ",;\t":
+            try:
+                header = Header(next(csv.reader([line], delimiter=delimiter)), mapping)
+            except KeyError as error:
+                missing = str(error.args[0])
+                continue
+            except csv.Error:
+                continue
+            known = header.width - len(header.unknown)
+            if (header.identifying or mapping) and (best is None or (header.identifying, known) > best[:2]):
+                best = (header.identifying, known, header, delimiter, row)
+        if best and (best[0] > 1 or mapping):
+            break
+    if best is None:
+        if missing:
+            detail = f"{missing[:64]!r} is no column of the file."
+            raise Invalid.field("body", "columns", code=UnknownColumns.code, detail=detail)
+        raise _unknown(begin)
+    _, _, header, delimiter, row = best
+    # Those that were read to find it are read once more.
+    text.give_back(begin[row:])
+    if header.unknown and not header.has_names:
+        raise _unknown_columns(header.unknown)
+    return header, delimiter
 
 
-def _is_day_first(header: _Header, sample: Iterable[list[str] | BadRow]) -> bool:
-    """Say whether dates with slashes are day/month/year: month/day/year, unless one shows that they are not."""
-    for cells in sample:
-        if not isinstance(cells, BadRow):
-            for index, _ in header.columns.get("date_of_birth", ()):
-                date_ = _YEAR_LAST.fullmatch(cells[index].strip()) if index < len(cells) else None
-                if date_ and date_[2] == "/" and int(date_[1]) > 12:
-                    return True
-    return False
+def _unknown(begin: Sequence[str]) -> UnusableFile:
+    """Return what is wrong with a file that begins so."""
+    line = next((line for line in begin if line.strip()), "").strip()
+    cells = max((line.split(delimiter) for delimiter in ",;\t"), key=len)
+    if len(cells) > 1 and line.isprintable():
+        return _unknown_columns([cell.strip(' "') for cell in cells])
+    return UnknownFormat()
 
 
-def _source(header: _Header, cells: Sequence[str], day_first: bool) -> Source:
-    source: Source = {}
-    for part in header.columns:
-        if text := header.value(cells, part):
-            source[part] = unguarded(text) if header.is_ours and "'" in text else text
-    if birthday := source.pop("date_of_birth", "").strip():
-        _read_birthday(source, birthday, day_first, frozenset() if header.is_ours else PLACEHOLDERS)
-    # Google puts several values of one label into one cell.
-    for part in ("email", "phone_number"):
-        if part in source:
-            source[part] = source[part].partition(" ::: ")[0]
-    return source
+def _unknown_columns(names: Sequence[str]) -> UnusableFile:
+    listed = ", ".join(repr(name[:64]) for name in names[:_LISTED])
+    detail = (
+        f"Not known are {listed}{' and others' if len(names) > _LISTED else ''}. Say what they mean with `columns`, "
+        'such as {"Naam": "first_name", "Remark": null}.'
+    )
+    return UnknownColumns(detail)
 
 
-def _read_birthday(source: Source, text: str, day_first: bool, placeholders: frozenset[str]) -> None:
-    if _NO_DATE.fullmatch(text):
-        return
-    if dated := _YEAR_LAST.fullmatch(text):
-        first, sign, second, year = dated.groups()
-        month, day = (second, first) if sign != "/" or day_first else (first, second)
-        text = f"{year}-{month:0>2}-{day:0>2}"
-    read_birthday(source, text, placeholders)
+class _Rows:
+    """Makes drafts of the rows of a file."""
+
+    def __init__(self, header: Header, reading: Reading) -> None:
+        self._header, self._reading = header, reading
+        self._reported: set[str] = set()
+
+    def draft(self, row: int, line: int, cells: Sequence[str]) -> Draft:
+        draft, header = Draft(row, line), self._header
+        addresses: dict[str, list[str]] = {}
+        born: dict[str, str] = {}
+        for column in header.columns:
+            cell = cells[column.index]
+            # A note of ours may be nothing but white space.
+            if not cell or (cell.isspace() and not header.is_ours):
+                continue
+            if "'" in cell:
+                cell = unguarded(cell) if header.is_ours else _unguarded_sign(cell)
+            if column.is_label:
+                # An address, say, whose label alone is there, says nothing.
+                continue
+            if column.meaning == "address":
+                addresses.setdefault(column.group, []).append(cell)
+            elif column.meaning in _PARTS_OF_BIRTH:
+                born[column.meaning] = cell.strip()
+            else:
+                self._read(draft, column, cell, cells)
+        for column in header.columns:
+            if parts := addresses.pop(column.group, None):
+                whole = max(parts, key=len)
+                rest = [part for part in parts if part is not whole and part not in whole]
+                text = "\n".join([whole, *rest] if len(rest) < len(parts) - 1 else parts)
+                label = (self._label(column, cells) or "").lstrip("* ")
+                draft.said.append(Said("address", label, text, column.name))
+        if born:
+            year, month, day = (born.get(part, "") for part in _PARTS_OF_BIRTH)
+            text = f"{f'{year}-' if year else '--'}{month:0>2}-{day:0>2}" if month and day else " ".join(born.values())
+            draft.said.append(Said("date_of_birth", None, text, "birth year"))
+        return draft
+
+    def _read(self, draft: Draft, column: Column, cell: str, cells: Sequence[str]) -> None:
+        meaning, name = column.meaning, column.name
+        if meaning in ("first_name", "middle_name", "last_name", "prefix", "suffix"):
+            if draft.names.get(meaning):
+                draft.said.append(Said("other", name, cell, name))
+            else:
+                draft.names[meaning] = cell
+        elif meaning == "full_name":
+            draft.full_names.append(cell)
+        elif meaning == "additional_info":
+            draft.notes.append(cell)
+        elif meaning == "labels":
+            draft.labels += cell.split("\n") if self._header.is_ours else _labels_in(cell)
+        elif meaning == "details":
+            draft.said += _details_in(cell, name)
+        elif meaning == NOT_KEPT:
+            draft.not_kept.append(name)
+        elif meaning == UNKNOWN:
+            if name not in self._reported:
+                self._reported.add(name)
+                detail = "The column is not known: its values are kept in details."
+                draft.warnings.append(Remark(name, "unknown_column", detail))
+            draft.said.append(Said("other", name, cell, name))
+        else:
+            self._say(draft, column, cell, self._label(column, cells))
+
+    def _say(self, draft: Draft, column: Column, cell: str, label: str | None) -> None:
+        kind = column.meaning
+        if kind == "department":
+            kind, label = "organization", "department"
+        if self._header.is_ours:
+            draft.said.append(Said(kind, label, cell, column.name))
+            return
+        # Google marks the preferred value, and puts several values of one label into one cell.
+        rank = -1 if label and label.startswith("*") else self._header.rank(label or "")
+        label = label.lstrip("* ") if label else None
+        label = column.name if kind == "other" and not label else label
+        for text in cell.split(" ::: ") if kind in KINDS else [cell]:
+            draft.said.append(Said(kind, label, text, column.name, rank))
+
+    def _label(self, column: Column, cells: Sequence[str]) -> str | None:
+        indexes = self._header.labels.get(column.group, ())
+        label = " ".join(filter(None, (cells[index].strip() for index in indexes)))
+        mark, plain = label[: len(label) - len(label.lstrip("* "))], label.lstrip("* ")
+        if plain.lower() in _NO_LABELS:
+            return f"{mark}{column.label}" or None
+        return mark + (plain.lower() if plain.lower() in _LOWERED else plain)
+
+
+def _unguarded_sign(cell: str) -> str:
+    """Return a cell without the apostrophe that keeps a spreadsheet from running it."""
+    return cell[1:] if cell[0] == "'" and _SIGNED.match(cell) else cell
+
+
+def _labels_in(cell: str) -> list[str]:
+    """Return the labels in a cell, as Google and Outlook write them."""
+    for separator in (":::", "\n", ";", ","):
+        if separator in cell:
+            return [label for each in cell.split(separator) if (label := each.strip().lstrip("* "))]
+    return [cell.strip().lstrip("* ")]
+
+
+def _details_in(cell: str, name: str) -> Iterator[Said]:
+    """Yield the details in a cell as `_written` writes them."""
+    for entry in _ENTRIES.split(cell):
+        found = _ENTRY.fullmatch(entry)
+        if found and found[1] in KINDS:
+            label = found[2].replace(")\\", ")") if found[2] else None
+            yield Said(found[1], label, found[3].replace("\n  ", "\n"), name, NEVER_OWN)
+        elif entry.strip():
+            yield Said("other", name, entry, name)
+
+
+def _written(details: Sequence[Mapping[str, Any]]) -> str:
+    """Return details as a cell: `kind (label): value`, one a line, the further lines of a value indented."""
+    return "\n".join(
+        "".join(
+            (
+                each["kind"],
+                f" ({_CLOSING.sub(_CLOSED, each['label'])})" if each["label"] else "",
+                ": ",
+                each["value"].replace("\n", "\n  "),
+            )
+        )
+        for each in details
+    )
 
 
 def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the records of `rows`, which have all fields of a contact; they go after HEAD."""
     file = io.StringIO()
-    csv.writer(file).writerows(
-        ["" if (value := row[name]) is None else guarded(str(value)) for name in FIELDS] for row in rows
-    )
+    csv.writer(file).writerows([_cell(name, row[name]) for name in FIELDS] for row in rows)
     return file.getvalue().encode()
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        value = "\n".join(value) if name == "labels" else _written(value)
+        return guarded(value) if value else ""
+    text = str(value)
+    # A number cannot run, and nobody wants an apostrophe before it.
+    return text if is_number(text) else guarded(text)
 
 
 def guarded(text: str) -> str:

@@ -3,6 +3,8 @@
 No more of a file is held than a few chunks.
 """
 
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Literal
@@ -17,6 +19,12 @@ MAX_LINES = 5_000_000
 _CHUNK = 64 * 1024
 _BEGIN_VCARD = b"BEGIN:VCARD"
 
+# Those that turn bytes into text and nothing else: Python's other codecs unpack, escape or take very long.
+_ENCODINGS = re.compile(
+    r"UTF-?8|UTF-?16(?:-?[BL]E)?|US-ASCII|ISO-8859-\d{1,2}|(?:WINDOWS-|CP)125\d|MACINTOSH|MAC-?ROMAN|IBM437|CP8(?:50|52|66)"
+    r"|KOI8-[RU]|GB2312|GBK|GB18030|BIG5|SHIFT_JIS|EUC-(?:JP|KR)|ISO-2022-JP"
+)
+
 Format = Literal["csv", "vcard"]
 
 
@@ -30,8 +38,13 @@ class EmptyFile(UnusableFile):
     code, title = "empty_file", "The file is empty"
 
 
-class NotUTF8(UnusableFile):
-    code, title = "not_utf8", "The file is not text in UTF-8"
+class NotText(UnusableFile):
+    code, title = "not_utf8", "The file is not text in UTF-8, or in the encoding that is named"
+    advice = "Save it as CSV UTF-8, or name its encoding, such as encoding=windows-1252."
+
+
+class UnknownColumns(UnusableFile):
+    code, title = "unknown_columns", "The columns of the file cannot be told from their names"
 
 
 class UnknownFormat(UnusableFile):
@@ -51,16 +64,55 @@ class TooManyLines(UnusableFile):
 
 
 def sniff(chunks: Iterable[bytes]) -> tuple[Format, Iterator[bytes]]:
-    """Return the format of a file, and all of its chunks. Raises EmptyFile."""
-    chunks, head = iter(chunks), b""
-    for chunk in chunks:
-        head += chunk
-        if len(head.removeprefix(BOM).lstrip()) >= len(_BEGIN_VCARD) or len(head) >= RECORD_BYTES:
-            break
+    """Return the format of a file in UTF-8, and all of its chunks. Raises EmptyFile."""
+    head, chunks = _head(chunks)
     text = head.removeprefix(BOM).lstrip()
     if not text:
         raise EmptyFile
-    return "vcard" if text[: len(_BEGIN_VCARD)].upper() == _BEGIN_VCARD else "csv", chain([head], chunks)
+    return "vcard" if text[: len(_BEGIN_VCARD)].upper() == _BEGIN_VCARD else "csv", chunks
+
+
+def _head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """Return the beginning of a file, long enough to tell what it is, and all of its chunks."""
+    chunks, head = iter(chunks), b""
+    for chunk in chunks:
+        head += chunk
+        if len(head.removeprefix(BOM).lstrip()) >= 2 * len(_BEGIN_VCARD) or len(head) >= RECORD_BYTES:
+            break
+    return head, chain([head], chunks)
+
+
+def is_encoding(name: str) -> bool:
+    return _ENCODINGS.fullmatch(name.upper()) is not None
+
+
+def in_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield a file in UTF-8. `auto` is UTF-8, or UTF-16 where a mark or a NUL in its first characters shows it.
+
+    Bytes that are no text stay as they are, and are not UTF-8. Raises NotText for UTF-16 that is none.
+    """
+    head, chunks = _head(chunks)
+    if encoding == "auto":
+        encoding = _encoding_of(head)
+    if encoding == "UTF-8":
+        yield from chunks
+        return
+    is_wide = encoding.upper().startswith(("UTF-16", "UTF-32"))
+    decoder = getincrementaldecoder(encoding)("strict" if is_wide else "surrogateescape")
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk).removeprefix("\ufeff").encode("utf-8", "surrogateescape")
+        yield decoder.decode(b"", True).encode("utf-8", "surrogateescape")
+    except UnicodeError:
+        raise NotText(f"It is not text in {encoding}. {NotText.advice}") from None
+
+
+def _encoding_of(head: bytes) -> str:
+    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return "UTF-16"
+    if b"\0" in head[:2]:
+        return "UTF-16-BE" if head[:1] == b"\0" else "UTF-16-LE"
+    return "UTF-8"
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

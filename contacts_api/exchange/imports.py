@@ -1,8 +1,10 @@
 """Files of contacts into the database: read in a thread, staged by COPY, written in one transaction a file."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -15,17 +17,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from contacts_api.contacts import queries
-from contacts_api.contacts.models import FIELDS, STORED, columns_of
+from contacts_api.contacts.fields import MAX_DETAILS, MAX_LABELS, distinct
+from contacts_api.contacts.models import FIELDS, STORED, columns_of, fields_of
 from contacts_api.contacts.quota import keep_within
 from contacts_api.contacts.reindexing import reindex_owner
 from contacts_api.database import Database, copy_into, table_of
 from contacts_api.exchange import csv, matching, vcard
-from contacts_api.exchange.files import sniff
-from contacts_api.exchange.models import ImportReport, OnDuplicate, RowError, RunningImport
-from contacts_api.exchange.reader import IN_WORDS, BadRow, ImportedContact
+from contacts_api.exchange.files import in_utf8, sniff
+from contacts_api.exchange.models import (
+    ImportQuery,
+    ImportReport,
+    OnDuplicate,
+    RowRemark,
+    RunningImport,
+    SkippedRow,
+)
+from contacts_api.exchange.reader import BadRow, ImportedContact, NotAPerson, Reading, Remark
 from contacts_api.handlers import DATABASE_ERRORS
 from contacts_api.problems import Busy, Conflict, Invalid
-from contacts_api.text import NOTE_CHARACTERS
 
 # So many at once in a worker, on connections of their own; so many more wait, for so long.
 IMPORTS, IMPORTS_WAITING, IMPORT_WAIT_SECONDS = 2, 24, 30.0
@@ -36,12 +45,10 @@ ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 
 # Of fewer, more of the time goes into asking; of more, more memory is taken.
 BATCH_ROWS = 4000
-MAX_ERRORS = 1000
+MAX_REMARKS = 1000
 _CHUNK = 64 * 1024
-_PARSERS = {"csv": csv.parse, "vcard": vcard.parse}
 
-Rows: TypeAlias = Iterator[ImportedContact | BadRow]
-Batch: TypeAlias = tuple[list[tuple[Any, ...]], list[BadRow]]
+Rows: TypeAlias = Iterator[ImportedContact | BadRow] | Iterator[ImportedContact | BadRow | NotAPerson]
 
 _RUNNING = table_of(RunningImport)
 _running = _RUNNING.c
@@ -100,32 +107,65 @@ async def import_file(
     database: Database,
     owner_id: UUID,
     file: BinaryIO,
+    query: ImportQuery,
     *,
+    columns: Mapping[str, str | None],
     last_date_of_birth: date,
     max_rows: int,
     max_contacts: int,
-    dry_run: bool = False,
-    on_duplicate: OnDuplicate = "skip",
     on_progress: Callable[[], None] = lambda: None,
 ) -> ImportReport:
     """Import the contacts of a file: all that are good, or none where the file itself is not.
 
-    Raises UnusableFile, TooManyRows, TooManyContacts or ImportRunning. A dry run does the same, and takes it back.
+    `file` can be read from its beginning twice. `columns` says what columns of a CSV file mean whose names do not.
+    Raises UnusableFile, Invalid, TooManyRows, TooManyContacts or ImportRunning. A dry run does it, and takes it back.
     """
-    format_, chunks = await asyncio.to_thread(sniff, iter(partial(file.read, _CHUNK), b""))
-    rows = _PARSERS[format_](chunks, last_date_of_birth)
-    report = ImportReport(format=format_, dry_run=dry_run, created=0, updated=0, skipped=0, failed=0, errors=[])
+    report, rows = await asyncio.to_thread(read_file, file, query, columns, last_date_of_birth)
     async with database.session() as session:
         if not (await session.execute(LOCK, {"owner_id": owner_id})).scalar_one():
             raise ImportRunning
         await reindex_owner(session, owner_id)
         work = _Import(session, owner_id, report)
         await work.stage(rows, max_rows, on_progress)
-        await work.write(on_duplicate)
+        await work.write(query.on_duplicate)
         await keep_within(session, owner_id, report.created, max_contacts)
-        if dry_run:
+        if query.dry_run:
             await session.rollback()
     return report
+
+
+def read_file(
+    file: BinaryIO, query: ImportQuery, columns: Mapping[str, str | None], last_date_of_birth: date
+) -> tuple[ImportReport, Rows]:
+    """Return the report as it begins, and the rows. The file is read once more if that tells how it writes dates."""
+
+    def chunks() -> Iterator[bytes]:
+        file.seek(0)
+        return in_utf8(iter(partial(file.read, _CHUNK), b""), query.encoding)
+
+    format_, _ = sniff(chunks())
+    reading = Reading(last_date_of_birth, label=query.label)
+    if query.encoding != "auto":
+        reading = replace(reading, encoding=query.encoding)
+    order = query.date_order if query.date_order != "auto" else None
+    report = ImportReport(format=format_, dry_run=query.dry_run, date_order=order)
+    if format_ == "vcard":
+        if columns:
+            raise Invalid.field("body", "columns", code="not_allowed", detail="Only a CSV file has columns.")
+        return report, vcard.parse(chunks(), replace(reading, date_order=order or "mdy"))
+    if order is None:
+        order, ambiguous = csv.date_order_of(chunks(), columns)
+        report.date_order = order
+        if ambiguous:
+            read, other = ("day, month, year", "mdy") if order == "dmy" else ("month, day, year", "dmy")
+            detail = (
+                f"Dates like this one can be read in two ways. They are read as {read}; otherwise: date_order={other}."
+            )
+            remark = RowRemark(
+                row=ambiguous[0], line=ambiguous[1], field="date_of_birth", code="ambiguous_date", detail=detail
+            )
+            report.warnings.append(remark)
+    return report, csv.parse(chunks(), replace(reading, date_order=order or "mdy"), columns)
 
 
 class _Import:
@@ -141,16 +181,17 @@ class _Import:
         """Bring the good rows into the database, a batch while the next one is read, and report the bad ones."""
         for statement in matching.BEGIN:
             await self._session.execute(statement)
+        count = 0
         reading = self._read(rows)
         while batch := await reading:
-            records, bad_rows = batch
-            self._staged += len(records)
-            self._note(bad_rows)
-            if self._staged + self._report.failed > max_rows:
+            count += batch.count
+            self._staged += len(batch.records)
+            self._note(batch)
+            if count > max_rows:
                 raise TooManyRows.field("body", "file", detail=f"It may have at most {max_rows:,} rows.")
             reading = self._read(rows)
             try:
-                await self._copy("staged", matching.STAGED, records)
+                await self._copy("staged", matching.STAGED, batch.records)
             finally:
                 # The file must not be closed while a thread reads it.
                 await asyncio.gather(reading, return_exceptions=True)
@@ -163,12 +204,21 @@ class _Import:
         if on_duplicate == "create":
             await self._run(matching.SEPARATE)
             report.created = await self._run(matching.CREATE_ALL)
-        else:
-            await self._run(matching.MATCH)
-            report.created = await self._run(matching.CREATE_NEW)
+            return
+        await self._run(matching.KNOW_STORED)
+        await self._session.execute(matching.KNOW_ROWS)
+        for statement in (matching.KNOW_KNOWN, matching.ALIGN):
+            await self._session.execute(statement)
+        await self._run(matching.MATCH)
+        report.created = await self._run(matching.CREATE_NEW)
         if on_duplicate == "update":
             report.updated = await self._update()
+        else:
+            said = await self._session.execute(matching.FIRST_SAID, {"owner_id": self._owner_id, "limit": MAX_REMARKS})
+            for row in map(dict, said.mappings()):
+                self._skip(row, is_same=_after(row) == _before(row))
         report.skipped = self._staged - report.created - report.updated
+        report.skips.sort(key=lambda skip: skip.row)
 
     async def _update(self) -> int:
         """Give the contacts what the file says of them, and return how many of them were stored before and change."""
@@ -177,14 +227,17 @@ class _Import:
         said = await self._session.stream(matching.SAID, {"owner_id": self._owner_id})
         changes: list[tuple[Any, ...]] = []
         async for rows in _by_contact(said.mappings()):
-            before = {name: rows[0][name] for name in ("uid", *FIELDS)}
-            after = before
+            first = rows[0]
+            before = after = _before(first)
             for row in rows:
-                after = _updated(after, {name: row[f"said_{name}"] for name in before}, rows[0]["contact_id"])
+                after = _after(row, after)
+            is_updated = after != before and first["is_stored"]
+            for row in rows[is_updated:]:
+                self._skip(row, is_same=after == before)
             if after != before:
-                columns = {**after, **columns_of(after), "owner_id": self._owner_id, "id": rows[0]["contact_id"]}
+                columns = {**after, **columns_of(after), "owner_id": self._owner_id, "id": first["contact_id"]}
                 changes.append(tuple(columns[name] for name in matching.CHANGED))
-                updated += rows[0]["is_stored"]
+                updated += is_updated
             if len(changes) == BATCH_ROWS:
                 await self._copy("changed", matching.CHANGED, changes)
                 changes = []
@@ -192,15 +245,26 @@ class _Import:
         await self._run(matching.CHANGE, now=await self._session.scalar(queries.NOW))
         return updated
 
-    def _read(self, rows: Rows) -> asyncio.Task[Batch | None]:
+    def _read(self, rows: Rows) -> asyncio.Task["Batch | None"]:
         return asyncio.create_task(asyncio.to_thread(_take, rows, self._owner_id, self._staged))
 
-    def _note(self, bad_rows: list[BadRow]) -> None:
-        errors = self._report.errors
-        self._report.failed += len(bad_rows)
-        for bad in bad_rows[: MAX_ERRORS - len(errors)]:
-            errors += [RowError(row=bad.row, field=e.field, code=e.code, detail=e.detail) for e in bad.errors]
-        del errors[MAX_ERRORS:]
+    def _note(self, batch: "Batch") -> None:
+        report = self._report
+        report.failed += batch.failed
+        for name, times in batch.not_kept.items():
+            name = name if name in report.not_kept or len(report.not_kept) < MAX_REMARKS else "others"
+            report.not_kept[name] = report.not_kept.get(name, 0) + times
+        for listed, remarks in ((report.errors, batch.errors), (report.warnings, batch.warnings)):
+            listed += remarks[: MAX_REMARKS - len(listed)]
+
+    def _skip(self, row: Mapping[str, Any], *, is_same: bool) -> None:
+        skips = self._report.skips
+        if len(skips) < MAX_REMARKS:
+            is_there = row["is_stored"] or not self._report.dry_run
+            which = "You have this contact" if row["is_stored"] else "An earlier row is this contact"
+            detail = f"{which}, and it says the same." if is_same else f"{which}, and it says something else."
+            contact_id = row["contact_id"] if is_there else None
+            skips.append(SkippedRow(row=row["row"], line=row["line"], contact_id=contact_id, detail=detail))
 
     async def _copy(self, table: str, columns: Sequence[str], records: list[tuple[Any, ...]]) -> None:
         await copy_into(self._session, table, columns, records, seconds=IMPORT_SECONDS)
@@ -211,14 +275,45 @@ class _Import:
         return int(result.rowcount)
 
 
-def _take(rows: Rows, owner_id: UUID, count: int) -> Batch | None:
-    """Return the next rows: the good ones as they are staged, numbered from `count` on, and the bad ones."""
+@dataclass
+class Batch:
+    """Some rows as they were read: those that are good as they are staged, and what there is to say."""
+
+    count: int
+    records: list[tuple[Any, ...]] = field(default_factory=list)
+    failed: int = 0
+    errors: list[RowRemark] = field(default_factory=list)
+    warnings: list[RowRemark] = field(default_factory=list)
+    not_kept: Counter[str] = field(default_factory=Counter)
+
+
+def _take(rows: Rows, owner_id: UUID, first: int) -> Batch | None:
+    """Return the next rows; those that are good are numbered from `first` on."""
     taken = list(islice(rows, BATCH_ROWS))
-    records = []
-    for n, row in enumerate((row for row in taken if isinstance(row, ImportedContact)), count):
-        columns = columns_of(row.fields)
-        records.append((n, owner_id, uuid7(), row.uid, *(columns[name] for name in STORED)))
-    return (records, [row for row in taken if isinstance(row, BadRow)]) if taken else None
+    if not taken:
+        return None
+    batch = Batch(len(taken))
+    for row in taken:
+        if isinstance(row, NotAPerson):
+            batch.not_kept[row.name] += 1
+        elif isinstance(row, BadRow):
+            batch.failed += 1
+            if len(batch.errors) < MAX_REMARKS:
+                batch.errors.append(_remark(row, row.error))
+        else:
+            columns = columns_of(row.fields)
+            n = first + len(batch.records)
+            batch.records.append(
+                (n, row.row, row.line, owner_id, uuid7(), row.uid, *(columns[name] for name in STORED))
+            )
+            batch.not_kept.update(row.not_kept)
+            if row.warnings and len(batch.warnings) < MAX_REMARKS:
+                batch.warnings += (_remark(row, warning) for warning in row.warnings)
+    return batch
+
+
+def _remark(row: ImportedContact | BadRow, remark: Remark) -> RowRemark:
+    return RowRemark(row=row.row, line=row.line, field=remark.field, code=remark.code, detail=remark.detail)
 
 
 async def _by_contact(rows: AsyncIterable[Any]) -> AsyncIterator[list[Any]]:
@@ -233,15 +328,22 @@ async def _by_contact(rows: AsyncIterable[Any]) -> AsyncIterator[list[Any]]:
         yield together
 
 
-def _updated(contact: Mapping[str, Any], said: Mapping[str, Any], contact_id: UUID) -> dict[str, Any]:
+def _before(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contact that a row is, as it is stored."""
+    return {"uid": row["uid"], **fields_of(row)}
+
+
+def _after(row: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the contact with what a row says; on what it does not say, it stays as it is."""
-    after = {name: contact[name] if said[name] is None else said[name] for name in FIELDS}
-    note, words = contact["additional_info"], said["additional_info"]
-    # A birthday in words is no note: it takes the place of none.
-    if words and words.startswith(IN_WORDS) and "\n" not in words:
-        is_known = contact["date_of_birth"] is not None or words in (note or "")
-        after["additional_info"] = note if is_known else "\n".join(filter(None, (note, words)))[:NOTE_CHARACTERS]
-    uid = contact["uid"]
-    if uid is None and said["uid"] != str(contact_id):
-        uid = said["uid"]
+    before = before or _before(row)
+    said = fields_of({name: row[f"said_{name}"] for name in FIELDS})
+    after = {name: before[name] if said[name] is None else said[name] for name in FIELDS}
+    after["labels"] = distinct([*before["labels"], *said["labels"]])[:MAX_LABELS]
+    new = [detail for detail in said["details"] if detail not in before["details"]]
+    after["details"] = [*before["details"], *new][:MAX_DETAILS]
+    if after["date_of_birth"]:
+        after["birthday"] = f"{after['date_of_birth']:%m-%d}"
+    uid = before["uid"]
+    if uid is None and row["said_uid"] != str(row["contact_id"]):
+        uid = row["said_uid"]
     return {"uid": uid, **after}

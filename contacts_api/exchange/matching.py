@@ -1,5 +1,10 @@
 """Which contact each row of a file is, found by PostgreSQL: by its UID, else by its identity (`columns_of`).
 
+An identity is the name, and the e-mail address or else the number or else the date of birth. Where one of two has no
+address, the numbers are compared, and where one has no number either, the dates: `ALIGN` gives such a row the identity
+of the other. Two of one name of whom nothing of this is known
+are one person only if all else that is said of them is the same.
+
 The rows of a file are staged, and compared with the contacts that are stored and with the rows before them:
 
 1. Rows with the same UID are one person. A row without a UID is a person by itself. A person has the identity of the
@@ -20,11 +25,58 @@ from contacts_api.contacts.models import FIELDS, STORED
 
 # What is known of a row beside the columns of a contact: its number, and the contact that it is.
 BEGIN = (
-    text("CREATE TEMPORARY TABLE staged (n integer PRIMARY KEY, LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP"),
+    text(
+        "CREATE TEMPORARY TABLE staged (n integer PRIMARY KEY, row integer, line integer, "
+        "LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP"
+    ),
+    text(
+        "CREATE TEMPORARY TABLE known (sort_name text, has_email boolean, digits text, born integer, identity text, "
+        "n integer) ON COMMIT DROP"
+    ),
     text("CREATE TEMPORARY TABLE matched (n integer PRIMARY KEY, contact_id uuid, is_stored boolean) ON COMMIT DROP"),
 )
 # PostgreSQL knows nothing yet of the staged rows, and would go through all contacts for each of them.
 KNOW_STAGED = text("ANALYZE staged")
+
+_SHARED = """
+    sort_name, email IS NOT NULL, regexp_replace(coalesce(phone_number, ''), '[^0-9]', '', 'g'),
+    date_of_birth - date '1900-01-01', identity
+"""
+# What tells contacts of these names apart: first those that are stored, then the rows of the file.
+KNOW_STORED = text(
+    f"""
+    INSERT INTO known SELECT {_SHARED}, -1
+    FROM contact JOIN (SELECT DISTINCT sort_name FROM staged) AS wanted USING (sort_name)
+    WHERE owner_id = :owner_id
+    """
+)
+KNOW_KNOWN = text("ANALYZE known")
+KNOW_ROWS = text(f"INSERT INTO known SELECT {_SHARED}, n FROM staged")
+ALIGN = text(
+    """
+    WITH keys AS (
+        SELECT sort_name, has_email, digits <> '' AS has_digits, identity, n, 'number' AS kind, digits AS key
+        FROM known WHERE digits <> ''
+        UNION ALL SELECT sort_name, has_email, digits <> '', identity, n, 'date', born::text
+        FROM known WHERE born IS NOT NULL
+    ), firsts AS (
+        SELECT DISTINCT ON (sort_name, kind, key, has_email, has_digits) * FROM keys
+        ORDER BY sort_name, kind, key, has_email, has_digits, n
+    ), identities AS (
+        SELECT identity, min(n) AS n FROM known GROUP BY identity
+    ), found AS (
+        SELECT DISTINCT ON (keys.n) keys.identity AS own, firsts.identity
+        FROM keys JOIN identities ON identities.identity = keys.identity AND identities.n = keys.n
+        JOIN firsts ON firsts.sort_name = keys.sort_name AND firsts.kind = keys.kind AND firsts.key = keys.key
+        WHERE keys.n >= 0 AND firsts.n < keys.n AND NOT (firsts.has_email AND keys.has_email)
+        AND (keys.kind = 'number' OR NOT (firsts.has_digits AND keys.has_digits))
+        ORDER BY keys.n, keys.kind DESC, firsts.n
+    )
+    UPDATE staged SET identity = found.identity FROM found WHERE staged.identity = found.own
+    """
+)
+"""Give rows the identity of whom they share a number with, or else a date of birth, where one has no more to compare.
+"""
 
 MATCH = text(
     """
@@ -44,7 +96,8 @@ MATCH = text(
     ), identities AS (
         SELECT identity, max(nth) AS last FROM stored GROUP BY identity
     ), numbered AS (
-        SELECT n, id, uid, identity, row_number() OVER (PARTITION BY identity ORDER BY n) AS nth,
+        SELECT n, id, uid, identity,
+            row_number() OVER (PARTITION BY identity ORDER BY n) AS nth,
             CASE WHEN uid IS NULL THEN n ELSE min(n) OVER (PARTITION BY uid) END AS person
         FROM staged WHERE owner_id = :owner_id
     ), found AS (
@@ -71,7 +124,7 @@ MATCH = text(
 )
 
 _NAMES = ("owner_id", "id", "uid", *STORED)
-STAGED, CHANGED = ("n", *_NAMES), _NAMES
+STAGED, CHANGED = ("n", "row", "line", *_NAMES), _NAMES
 
 CREATE_NEW = text(
     f"""
@@ -97,16 +150,14 @@ CREATE_ALL = text(
 )
 
 # What the rows say of contacts that are stored, or that the file has made of several rows.
-SAID = text(
-    f"""
-    SELECT contact_id, is_stored, {", ".join(f"contact.{name} AS {name}" for name in ("uid", *FIELDS))},
+_SAID = f"""
+    SELECT row, line, contact_id, is_stored, {", ".join(f"contact.{name} AS {name}" for name in ("uid", *FIELDS))},
         {", ".join(f"staged.{name} AS said_{name}" for name in ("uid", *FIELDS))}
     FROM staged JOIN matched USING (n)
     JOIN contact ON contact.owner_id = :owner_id AND contact.id = matched.contact_id
     WHERE is_stored OR staged.id <> contact_id
-    ORDER BY contact_id, n
-    """  # nosec B608 (of names of columns)
-)
+"""  # nosec B608 (of names of columns)
+SAID, FIRST_SAID = text(f"{_SAID} ORDER BY contact_id, n"), text(f"{_SAID} ORDER BY n LIMIT :limit")
 BEGIN_CHANGES = text("CREATE TEMPORARY TABLE changed (LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP")
 CHANGE = text(
     f"""

@@ -4,14 +4,17 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, JsonValue, WrapValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, WrapValidator
 from pydantic import Field as Rule
+from pydantic_core import PydanticCustomError
 from sqlalchemy import DateTime
 from sqlmodel import Field, SQLModel
 
 from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time, with_example
 from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic, ContactUpdate
-from contacts_api.exchange.files import Format
+from contacts_api.exchange.dates import DateOrder
+from contacts_api.exchange.files import Format, is_encoding
+from contacts_api.text import Label
 
 _AN_ID = "01a22042-afe2-74f4-844b-d6ec422a71e8"
 _A_CHANGE: dict[str, JsonValue] = {"id": _AN_ID, "phone_number": "+1 202 555 0199"}
@@ -53,32 +56,63 @@ class ContactList(SQLModel):
     items: list[ContactPublic]
 
 
+def _known_encoding(name: str) -> str:
+    if name != "auto" and not is_encoding(name):
+        raise PydanticCustomError("not_allowed", "Must be auto, or an encoding of text such as utf-8 or windows-1252.")
+    return name
+
+
 class ImportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dry_run: Annotated[bool, Rule(description="Report what the import would do, without doing it.")] = False
     on_duplicate: Annotated[OnDuplicate, Rule(description="What to do with a contact that is there already.")] = "skip"
+    date_order: Annotated[
+        Literal["auto", "dmy", "mdy"], Rule(description="How a CSV file writes dates; `auto` finds out.")
+    ] = "auto"
+    encoding: Annotated[
+        str,
+        Rule(max_length=32, description="`auto` is UTF-8, or UTF-16 by its mark; else a name such as windows-1251."),
+        AfterValidator(_known_encoding),
+    ] = "auto"
+    label: Annotated[
+        Label | None, Rule(description="A label for every contact that the import creates or updates.")
+    ] = None
 
 
-class RowError(SQLModel):
-    """What is wrong with a field of a row, or with all of it where `field` is null."""
+class RowRemark(SQLModel):
+    """What there is to say about a field of a row, or about all of it where `field` is null."""
 
     row: int
+    line: int
     field: str | None
     code: str
     detail: str
 
 
+class SkippedRow(SQLModel):
+    """A row that was skipped, and the contact that it is; null where a dry run would have made it."""
+
+    row: int
+    line: int
+    contact_id: UUID | None
+    detail: str
+
+
 class ImportReport(SQLModel):
-    """What an import did; a dry run, what it would have done. Every row is counted once."""
+    """What an import did; a dry run, what it would have done. Every person is counted once."""
 
     format: Format
     dry_run: bool
-    created: int
-    updated: int
-    skipped: int
-    failed: int
-    errors: list[RowError] = Field(description="The first 1,000.")
+    date_order: DateOrder | None = Field(description="How dates were read that can be written both ways; null: none.")
+    created: int = 0
+    updated: int = 0
+    skipped: int = 0
+    failed: int = 0
+    not_kept: dict[str, int] = Field(default={}, description="What was left out, by its name in the file.")
+    errors: list[RowRemark] = Field(default=[], description="The first 1,000 reasons why a row failed.")
+    warnings: list[RowRemark] = Field(default=[], description="The first 1,000 values that are not where they were.")
+    skips: list[SkippedRow] = Field(default=[], description="The first 1,000 rows that were skipped.")
 
 
 class RunningImport(SQLModel, table=True):

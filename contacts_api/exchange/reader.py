@@ -1,26 +1,38 @@
-"""What a row or a card says becomes a contact here: the rules are those of `ContactFields`, whatever the format."""
+"""What a row or a card says becomes a contact here: the rules are those of `ContactFields`, whatever the format.
+
+Nothing that is said gets lost without a word. A value that its field refuses is mended where that is plain, else it is
+kept as a detail; what there is no room for is counted.
+"""
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
-from pydantic import StringConstraints, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
-from contacts_api.contacts.models import FIELDS, ContactFields
+from contacts_api.contacts.fields import (
+    DETAIL_CHARACTERS,
+    MAX_DETAILS,
+    MAX_LABELS,
+    Kind,
+    check_date,
+    digits_of,
+    distinct,
+)
+from contacts_api.contacts.models import ABOUT, FIELDS, ContactFields
+from contacts_api.exchange.dates import DateOrder, read_date
 from contacts_api.exchange.files import RECORD_BYTES
 from contacts_api.handlers import detail_of
-from contacts_api.text import OneLine
-
-Source: TypeAlias = dict[str, str]
-"""What a row or a card says, as text, by the names of fields and by these: `middle_name`, `nickname`, `full_name`,
-`organisation`, `birthday_in_words` and `uid`. What it does not say is not there."""
+from contacts_api.text import NOTE_CHARACTERS, Label, fold
 
 
 @dataclass(frozen=True, slots=True)
-class RowFieldError:
-    """What is wrong with one field of a row, or with all of it where `field` is null."""
+class Remark:
+    """What there is to say about a field of a row, or about all of it where `field` is null."""
 
     field: str | None
     code: str
@@ -32,7 +44,17 @@ class BadRow:
     """A row that cannot be imported. The others can."""
 
     row: int
-    errors: tuple[RowFieldError, ...]
+    line: int
+    error: Remark
+
+
+@dataclass(frozen=True, slots=True)
+class NotAPerson:
+    """A row that is no person: what it is."""
+
+    row: int
+    line: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,116 +62,389 @@ class ImportedContact:
     """A contact as it was read: `fields` has all fields of a contact, valid or null."""
 
     row: int
+    line: int
     uid: str | None
     fields: dict[str, Any]
+    warnings: Sequence[Remark]
+    not_kept: Sequence[str]
 
 
-_TYPES = get_type_hints(ContactFields, include_extras=True)
-_UID = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255), OneLine] | None
-_VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(
-    TypedDict("ImportedFields", {"uid": _UID, **{name: _TYPES[name] | None for name in FIELDS}})  # type: ignore
-)
-_NAMELESS = RowFieldError(
-    "first_name", "missing", "A name, a nickname, an organisation, an e-mail address or a phone number is needed."
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a file is read."""
+
+    last_date_of_birth: date
+    date_order: DateOrder = "mdy"
+    is_ours: bool = False
+    label: str | None = None
+    """A label for every contact."""
+    encoding: str = "UTF-8"
+    """That of bytes which are written as text, where they name none."""
+
+
+class Said(NamedTuple):
+    """A value: `kind` is a field or a kind of details, `name` is what the file calls it."""
+
+    kind: str
+    label: str | None
+    text: str
+    name: str
+    rank: int = 0
+    """How far it is from being the contact's own value, of several."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """What a row or a card says, as text."""
+
+    row: int
+    line: int
+    names: dict[str, str] = field(default_factory=dict)
+    """By the parts of a name: `first_name`, `middle_name`, `last_name`, `prefix` and `suffix`."""
+    full_names: list[str] = field(default_factory=list)
+    uid: str | None = None
+    said: list[Said] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    not_kept: list[str] = field(default_factory=list)
+    warnings: list[Remark] = field(default_factory=list)
+
+
+KINDS = frozenset(get_args(Kind))
+STANDARD_LABELS = frozenset({"home", "work", "mobile", "main", "other", "fax", "pager", "phone", "email", "smtp", "ex"})
+NEVER_OWN = 1000
+"""The rank of a value that is a detail, even where the contact's own is missing."""
+MAX_UID = 255
+_FIELD_OF_KIND: dict[str, str] = {about.kind: name for name, about in ABOUT.items() if about.kind}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(hint)
+    for name, hint in get_type_hints(ContactFields, include_extras=True).items()
+    if name in FIELDS
+}
+_LABEL: TypeAdapter[str] = TypeAdapter(Label)
+_NAMELESS = Remark(
+    "first_name", "missing", "A name, a nickname, an organization, an e-mail address or a phone number is needed."
 )
 
 # Invisible marks of direction, and the spaces and hyphens that typesetters use, as phones put them around numbers.
 _PHONE_SIGNS = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
-_PHONE_SIGNS |= {0xA0: " ", 0x2007: " ", 0x2009: " ", 0x202F: " ", **dict.fromkeys(range(0x2010, 0x2015), "-")}
-
-# Apple's year for none, and the one of others. In our own files it is the year.
-PLACEHOLDERS = frozenset({"1604", "1900"})
-# Before a day and a month.
-IN_WORDS = "Birthday: "
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
-_ISO_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_YEAR_FIRST = re.compile("([0-9]{4})([-/.]?)([0-9]{2})\\2([0-9]{2})(?:[T ].*)?", re.DOTALL)
-_YEARLESS = re.compile("--([0-9]{2})-?([0-9]{2})(?:[T ].*)?", re.DOTALL)
-
-
-def bad_row(row: int, code: str, detail: str) -> BadRow:
-    return BadRow(row, (RowFieldError(None, code, detail),))
+_PHONE_SIGNS |= {0xA0: " ", 0x2007: " ", 0x2009: " ", 0x202F: " ", **dict.fromkeys(range(0x2010, 0x2016), "-")}
+_PHONE_SIGNS |= {0x2212: "-", 0xFF0B: "+", 0xFF08: "(", 0xFF09: ")", 0xFF0D: "-", 0x3000: " "}
+_BETWEEN_NUMBERS = re.compile(r"\s*(?:[;,/|\n]|\bor\b)\s*")
+# Fewer digits are an extension, or an area code.
+_DIGITS_OF_A_NUMBER = 6
+_ADDRESS = re.compile(r"[^\s<>,;:|()\[\]\"]+@[^\s<>,;:|()\[\]\"]+")
+_QUOTES = str.maketrans("", "", "<>()[]\"',;:|")
+_BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_TURNS_AROUND = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_WORD = re.compile(r"\w")
+_KEPT = "It is kept in details."
 
 
-def too_large(row: int) -> BadRow:
-    return bad_row(row, "record_too_large", f"A contact may take at most {RECORD_BYTES:,} bytes.")
+def bad_row(row: int, line: int, code: str, detail: str) -> BadRow:
+    return BadRow(row, line, Remark(None, code, detail))
 
 
-def read_birthday(source: Source, text: str, placeholders: frozenset[str]) -> None:
-    """Set the birthday of `source` from an ISO 8601 date, basic or extended, perhaps with a time.
-
-    A birthday without a year (`--0412`, or one of the years that stand for none) cannot be stored
-    as a date: the day and month are kept in words. What is no date is left for the rules to refuse.
-    """
-    if _ISO_DATE.fullmatch(text) and text[:4] not in placeholders:
-        source["date_of_birth"] = text
-    elif yearless := _YEARLESS.fullmatch(text):
-        _set_birthday(source, text, None, yearless[1], yearless[2])
-    elif dated := _YEAR_FIRST.fullmatch(text):
-        _set_birthday(source, text, None if dated[1] in placeholders else dated[1], dated[3], dated[4])
-    elif text:
-        source["date_of_birth"] = text
+def too_large(row: int, line: int) -> BadRow:
+    return bad_row(row, line, "record_too_large", f"A contact may take at most {RECORD_BYTES:,} bytes.")
 
 
-def _set_birthday(source: Source, text: str, year: str | None, month: str, day: str) -> None:
-    if year:
-        source["date_of_birth"] = f"{year}-{month}-{day}"
-        return
+def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
+    """Return the contact that the draft describes, or why there is no person in it."""
+    return _Reader(draft, reading).read()
+
+
+class _Reader:
+    """Reads one draft."""
+
+    def __init__(self, draft: Draft, reading: Reading) -> None:
+        self._draft, self._reading = draft, reading
+        self._details: list[dict[str, Any]] = []
+        # What the file calls each of them.
+        self._said_as: list[str] = []
+        self._seen: set[tuple[str, str]] = set()
+        self._fields: dict[str, Any] = dict.fromkeys(FIELDS)
+
+    def read(self) -> ImportedContact | BadRow:
+        draft, fields = self._draft, self._fields
+        own: dict[str, tuple[int, int]] = {}
+        for said in draft.said:
+            if said.kind in KINDS:
+                self._keep(said, own)
+            elif said.kind in ("date_of_birth", "birthday"):
+                self._read_birthday(said)
+            else:
+                self._read_field(said)
+        for name, (_, index) in sorted(own.items(), key=lambda each: -each[1][1]):
+            detail = self._details.pop(index)
+            said_as = self._said_as.pop(index)
+            fields[name] = detail["value"]
+            # A field has no label. Those that everybody has say little, others are somebody's words.
+            if detail["label"] and not STANDARD_LABELS.issuperset(detail["label"].lower().split()):
+                self._add("other", f"{name} label", detail["label"], said_as)
+        if not draft.names.get("first_name", "").strip() and not self._name_by_another():
+            return BadRow(draft.row, draft.line, _NAMELESS)
+        self._read_names()
+        if not fields["first_name"]:
+            return BadRow(draft.row, draft.line, _NAMELESS)
+        self._read_notes()
+        labels = distinct([label for text in draft.labels for label in self._labels(text)])
+        if self._reading.label:
+            labels = distinct([*labels[: MAX_LABELS - 1], self._reading.label, *labels[MAX_LABELS - 1 :]])
+        draft.not_kept += ["labels"] * len(labels[MAX_LABELS:])
+        fields["labels"] = labels[:MAX_LABELS]
+        if fields["date_of_birth"]:
+            fields["birthday"] = f"{fields['date_of_birth']:%m-%d}"
+        uid = draft.uid
+        if uid and (len(uid) > MAX_UID or _CONTROLS.search(uid)):
+            self._add("other", "UID", uid, "UID")
+            uid = None
+        fields["details"] = self._details[:MAX_DETAILS]
+        draft.not_kept += self._said_as[MAX_DETAILS:]
+        return ImportedContact(draft.row, draft.line, uid, fields, draft.warnings, draft.not_kept)
+
+    def _valid(self, name: str, text: str) -> Any:
+        """Return the value of a field. Raises ValidationError."""
+        return _ADAPTERS[name].validate_python(text, context={"last_date_of_birth": self._reading.last_date_of_birth})
+
+    def _keep(self, said: Said, own: dict[str, tuple[int, int]]) -> None:
+        """Keep a value as a detail, and note in `own` which one is the first choice for a field."""
+        name = _FIELD_OF_KIND.get(said.kind)
+        if name is None:
+            self._add(said.kind, said.label, said.text, said.name)
+            return
+        is_ours = self._reading.is_ours
+        pieces = [said.text] if is_ours else _pieces(said.kind, said.text)
+        if said.kind == "email" and pieces != [said.text]:
+            self._keep_name_beside(said.text)
+        for text in pieces:
+            if self._is_full():
+                self._draft.not_kept.append(said.name)
+                continue
+            try:
+                value = self._valid(name, text if is_ours else _mended(said.kind, text))
+            except ValidationError as error:
+                self._refuse(name, text, error, said.name)
+                continue
+            if not is_ours and (said.kind, value) in self._seen:
+                continue
+            if said.rank < own.get(name, (NEVER_OWN, 0))[0]:
+                own[name] = (said.rank, len(self._details))
+            self._append(said.kind, said.label, value, said.name)
+
+    def _keep_name_beside(self, text: str) -> None:
+        """Keep the name that stands beside an address."""
+        if name := " ".join(_ADDRESS.sub(" ", text).replace("mailto:", " ").translate(_QUOTES).split()):
+            self._draft.full_names.append(name)
+
+    def _is_full(self) -> bool:
+        # One more for each field, which takes its value from among the details.
+        return len(self._details) >= MAX_DETAILS + len(_FIELD_OF_KIND)
+
+    def _append(self, kind: str, label: str | None, value: str, said_as: str) -> None:
+        self._details.append({"kind": kind, "label": self._label(label), "value": value})
+        self._said_as.append(said_as)
+        self._seen.add((kind, value))
+
+    def _read_birthday(self, said: Said) -> None:
+        text = said.text.strip()
+        if self._reading.is_ours and said.kind == "birthday":
+            text = f"--{text}"
+        found: str | None
+        if self._reading.is_ours and re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            found = text
+        else:
+            found = read_date(_ascii_digits(text), self._reading.date_order, self._reading.last_date_of_birth.year)
+        if found == "":
+            return
+        name = "birthday" if found and found.startswith("--") else "date_of_birth"
+        if self._fields[name] is not None:
+            if said.kind != "birthday" and found != str(self._fields[name]):
+                self._add("other", name, text, said.name)
+            return
+        try:
+            self._fields[name] = self._valid(name, (found or text).removeprefix("--"))
+        except ValidationError as error:
+            self._refuse("date_of_birth", text, error, said.name)
+
+    def _read_field(self, said: Said) -> None:
+        """Set a field to the first of its values that it takes."""
+        name = said.kind
+        try:
+            if self._fields.get(name) is None:
+                self._fields[name] = self._valid(name, said.text)
+            else:
+                self._add("other", name, said.text, said.name)
+        except ValidationError as error:
+            try:
+                self._fields[name] = self._valid(name, _one_line(said.text))
+            except ValidationError:
+                self._refuse(name, said.text, error, said.name)
+
+    def _refuse(self, name: str, text: str, error: ValidationError, said_as: str) -> None:
+        """Keep a value that its field refuses as a detail, and say so."""
+        rule = detail_of(error.errors(include_url=False, include_input=False)[0])
+        if self._add("other", name, text, said_as):
+            self._draft.warnings.append(Remark(name, "moved_to_details", f"{rule} {_KEPT}"))
+
+    def _add(self, kind: str, label: str | None, text: str, said_as: str) -> bool:
+        """Add a detail, in pieces where it is too long for one. Returns whether there was something to add."""
+        is_clean = self._reading.is_ours and not _CONTROLS.search(text)
+        text = text.strip() if is_clean else _clean(text)
+        if not text:
+            return False
+        if self._is_full():
+            self._draft.not_kept.append(said_as)
+            return False
+        if kind == "date" and not (self._reading.is_ours and _is_date(text)):
+            found = read_date(text, self._reading.date_order, self._reading.last_date_of_birth.year)
+            if found == "":
+                return False
+            kind, label, text = ("date", label, found) if found else ("other", label or "date", text)
+        for start in range(0, len(text), DETAIL_CHARACTERS):
+            if piece := text[start : start + DETAIL_CHARACTERS].strip():
+                self._append(kind, label, piece, said_as)
+        return True
+
+    def _label(self, label: str | None) -> str | None:
+        if not label:
+            return None
+        if not self._reading.is_ours or len(label) > 64 or _CONTROLS.search(label):
+            label = _one_line(label)[:64].strip()
+        return label or None
+
+    def _labels(self, text: str) -> Iterator[str]:
+        """Yield a label in as many as it takes."""
+        text = text if self._reading.is_ours and not _CONTROLS.search(text) else _one_line(text)
+        for start in range(0, len(text), 64):
+            if label := text[start : start + 64].strip():
+                yield label
+
+    def _name_by_another(self) -> bool:
+        """Give a contact without a first name another one, and say so where it is no name."""
+        draft = self._draft
+        nickname, organization = (self._first_of(kind) for kind in ("nickname", "organization"))
+        if nickname:
+            draft.names["first_name"] = nickname
+        elif last_name := draft.names.get("last_name", "").strip():
+            draft.names |= {"first_name": last_name, "last_name": ""}
+        elif full_name := next(filter(str.strip, draft.full_names), ""):
+            draft.names["first_name"] = full_name
+        elif organization:
+            draft.names["first_name"] = organization
+        elif address := self._fields["email"] or self._fields["phone_number"]:
+            draft.names["first_name"] = address
+            what = "e-mail address" if self._fields["email"] else "phone number"
+            detail = f"There is no name: the contact goes by its {what}."
+            draft.warnings.append(Remark("first_name", "without_a_name", detail))
+        return "first_name" in draft.names
+
+    def _first_of(self, kind: str) -> str:
+        return next((str(detail["value"]) for detail in self._details if detail["kind"] == kind), "")
+
+    def _read_names(self) -> None:
+        """Set the names. Middle names join the first name where there is room; what else there is becomes details."""
+        names, draft = self._draft.names, self._draft
+        first, middle = names.get("first_name", ""), names.get("middle_name", "").strip()
+        if middle and len(first) + len(middle) < 100:
+            first = f"{first} {middle}"
+        elif middle:
+            self._add("other", "middle name", middle, "middle_name")
+        for name, text in (("first_name", first), ("last_name", names.get("last_name", ""))):
+            if text and not text.isspace():
+                self._fields[name] = self._read_name(name, text)
+        if self._fields["first_name"] is None and self._fields["last_name"]:
+            self._fields |= {"first_name": self._fields["last_name"], "last_name": None}
+        for part in ("prefix", "suffix"):
+            self._add("other", f"name {part}", names.get(part, ""), f"name {part}")
+        if draft.full_names:
+            self._read_full_names()
+
+    def _read_name(self, name: str, text: str) -> str | None:
+        try:
+            return str(self._valid(name, text))
+        except ValidationError as error:
+            tidy = _one_line(text)
+            if len(tidy) > 100:
+                self._refuse(name, tidy, error, name)
+                tidy = tidy[:100].strip()
+            try:
+                return str(self._valid(name, tidy))
+            except ValidationError:
+                return None
+
+    def _read_full_names(self) -> None:
+        """Keep the names in full that say more than the parts of the name do."""
+        parts = [*self._draft.names.values(), self._fields["first_name"], self._fields["last_name"] or ""]
+        known = sorted({word for part in parts for word in fold(part).replace(",", " ").split()}, key=len, reverse=True)
+        for full_name in self._draft.full_names:
+            if full_name == f"{parts[-2]} {parts[-1]}":
+                continue
+            rest = fold(full_name)
+            for word in known:
+                rest = rest.replace(word, "")
+            if _WORD.search(rest):
+                self._add("other", "full name", full_name, "full name")
+                known += fold(full_name).split()
+
+    def _read_notes(self) -> None:
+        notes = self._draft.notes
+        if not notes:
+            return
+        text = "\n".join(notes)
+        if not self._reading.is_ours:
+            text = _CONTROLS.sub(" ", _BREAKS.sub("\n", text))
+        try:
+            self._fields["additional_info"] = self._valid("additional_info", text)
+        except ValidationError as error:
+            text = _CONTROLS.sub(" ", _BREAKS.sub("\n", text))
+            self._fields["additional_info"] = text[:NOTE_CHARACTERS]
+            self._refuse("additional_info", text[NOTE_CHARACTERS:], error, "additional_info")
+
+
+def _is_date(text: str) -> bool:
     try:
-        # A leap year, since someone may be born on 29 February.
-        born = date(2000, int(month), int(day))
-    except ValueError:
-        source["date_of_birth"] = text
-    else:
-        source["birthday_in_words"] = f"{IN_WORDS}{born.day} {_MONTHS[born.month - 1]}"
+        return bool(check_date(text))
+    except PydanticCustomError:
+        return False
 
 
-def read_contact(row: int, source: Source, last_date_of_birth: date) -> ImportedContact | BadRow:
-    """Return the contact that `source` describes, or what the rules of contacts say against it.
-
-    Middle names join the first name where there is room. A contact without a first name goes by its
-    nickname, else by its last name, its name in full, its organisation, e-mail address or number.
-    """
-    given, middle = source.get("first_name", ""), source.get("middle_name", "")
-    family = source.get("last_name", "")
-    if middle and len(given) + len(middle) < 100:
-        given = f"{given} {middle}"
-    if not given or given.isspace():
-        given, family = _substitute(source)
-    phone, notes = source.get("phone_number", ""), source.get("additional_info")
-    in_words = source.get("birthday_in_words")
-    if in_words and in_words not in (notes or "").split("\n"):
-        notes = f"{notes}\n{in_words}" if notes else in_words
-    found = {name: _given(source.get(name, "")) for name in ("uid", *FIELDS)} | {
-        "first_name": _given(given),
-        "last_name": _given(family),
-        "phone_number": _given(phone if phone.isascii() else phone.translate(_PHONE_SIGNS)),
-        "additional_info": notes,
-    }
-    try:
-        fields: dict[str, Any] = dict(_VALID.validate_python(found, context={"last_date_of_birth": last_date_of_birth}))
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)
-        return BadRow(row, tuple(RowFieldError(str(each["loc"][0]), each["type"], detail_of(each)) for each in details))
-    if fields["first_name"] is None:
-        return BadRow(row, (_NAMELESS,))
-    return ImportedContact(row, fields.pop("uid"), fields)
+def _pieces(kind: str, text: str) -> list[str]:
+    """Return the values in a text that may have several of them."""
+    if kind == "email":
+        found = _ADDRESS.findall(text) if text.count("@") > 1 or "<" in text or " " in text.strip() else []
+        return found or [text]
+    if not _BETWEEN_NUMBERS.search(text):
+        return [text]
+    pieces = list(filter(None, _BETWEEN_NUMBERS.split(text)))
+    return pieces if all(len(digits_of(_ascii_digits(each))) >= _DIGITS_OF_A_NUMBER for each in pieces) else [text]
 
 
-def _given(text: str) -> str | None:
-    return text if text and not text.isspace() else None
+def _mended(kind: str, text: str) -> str:
+    """Return an e-mail address or a phone number without cheap mistakes."""
+    text = text.strip()
+    if kind == "email":
+        text = text[7:] if text[:7].lower() == "mailto:" else text
+        return text.removeprefix("'").strip("<>") if text[:1] in "'<" else text
+    text = text if text.isascii() else _ascii_digits(text.translate(_PHONE_SIGNS))
+    return text.removeprefix("'") if text.startswith("'") else text
 
 
-def _substitute(source: Source) -> tuple[str, str]:
-    """Return a first and a last name for a contact that has no first name."""
-    if nickname := source.get("nickname", "").strip():
-        return nickname, source.get("last_name", "")
-    if family := source.get("last_name", "").strip():
-        return family, ""
-    for part in ("full_name", "organisation", "email", "phone_number"):
-        if text := source.get(part, "").strip():
-            return text[:100], ""
-    return "", ""
+def _ascii_digits(text: str) -> str:
+    """Return a text with the digits of any script as those of ASCII."""
+    if text.isascii():
+        return text
+    return "".join(str(unicodedata.digit(c)) if c.isdecimal() else c for c in text)
+
+
+def _clean(text: str) -> str:
+    """Return a text as a detail has it."""
+    if not text.isprintable():
+        text = _CONTROLS.sub(" ", _BREAKS.sub("\n", text))
+    return text.strip()
+
+
+def _one_line(text: str) -> str:
+    """Return a text as a name has it: on one line, without what turns its direction around."""
+    return " ".join(_CONTROLS.sub(" ", _TURNS_AROUND.sub("", text)).split())

@@ -5,7 +5,7 @@ from operator import itemgetter
 from typing import Annotated, TypeAlias
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, File, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from uuid_utils.compat import uuid7
 
@@ -14,13 +14,14 @@ from contacts_api.answers import PRIVATE, file_of, json_answer, streamed
 from contacts_api.bodies import BodyLimit
 from contacts_api.contacts import queries
 from contacts_api.contacts.fields import last_date_of_birth
-from contacts_api.contacts.models import columns_of, differs
+from contacts_api.contacts.models import changes_of, columns_of, fields_of
 from contacts_api.contacts.own import ContactNotFound
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import TooManyContacts, keep_within
 from contacts_api.database import Reads, Session
+from contacts_api.exchange.columns import read_columns
 from contacts_api.exchange.exports import export_contacts
-from contacts_api.exchange.files import CutOff, EmptyFile, NotUTF8, TooManyLines, UnknownFormat
+from contacts_api.exchange.files import CutOff, EmptyFile, NotText, TooManyLines, UnknownColumns, UnknownFormat
 from contacts_api.exchange.imports import ImportRunning, TooManyRows, claim_import, import_file
 from contacts_api.exchange.models import (
     ContactBatch,
@@ -45,6 +46,7 @@ from contacts_api.routing import Handler, Route
 from contacts_api.waiting import has_come
 
 BATCH_BYTES = 2 * 1024 * 1024
+COLUMNS_BYTES = 16 * 1024
 
 Batch: TypeAlias = Annotated[ContactBatch, BodyLimit(lambda _: BATCH_BYTES)]
 Changes: TypeAlias = Annotated[ContactChanges, BodyLimit(lambda _: BATCH_BYTES)]
@@ -52,6 +54,16 @@ Filter: TypeAlias = Annotated[ContactFilter, Depends(QueryParameters(ContactFilt
 ImportOptions: TypeAlias = Annotated[ImportQuery, Depends(QueryParameters(ImportQuery))]
 Upload: TypeAlias = Annotated[
     UploadFile, File(description="CSV or vCards."), BodyLimit(lambda settings: settings.import_max_bytes)
+]
+
+
+ColumnMeanings: TypeAlias = Annotated[
+    str | None,
+    Form(
+        max_length=COLUMNS_BYTES,
+        description="For a CSV file whose columns have names of its own: a JSON object from names to fields.",
+        examples=['{"Wie heißt es?": "first_name", "Rufnr.": "phone", "Nr.": null}'],
+    ),
 ]
 
 
@@ -107,9 +119,9 @@ async def update_contacts(batch: Changes, owner: Owner, session: Session) -> Res
     now = await session.scalar(queries.NOW)
     for patch in batch.items:
         contact = contacts[patch.id]
-        fields = contact.model_dump() | patch.model_dump(exclude_unset=True)
-        if differs(contact, fields):
-            contact.sqlmodel_update({**columns_of(fields), "updated_at": now})
+        fields = fields_of(contact.model_dump()) | patch.sent()
+        if changes := changes_of(contact, fields):
+            contact.sqlmodel_update({**changes, "updated_at": now})
     await session.flush()
     return json_answer({"items": [queries.shown(contacts[patch.id].model_dump()) for patch in batch.items]}, PRIVATE)
 
@@ -128,21 +140,35 @@ async def delete_contacts(batch: ContactIds, owner: Owner, session: Session) -> 
 @uploads.post(
     "/import",
     responses=documented(
-        ImportRunning, TooManyRows, TooManyContacts, EmptyFile, NotUTF8, UnknownFormat, CutOff, TooManyLines
+        ImportRunning,
+        TooManyRows,
+        TooManyContacts,
+        EmptyFile,
+        NotText,
+        UnknownFormat,
+        UnknownColumns,
+        CutOff,
+        TooManyLines,
     ),
     # One file. Other fields are read only to say that they are not allowed.
-    form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1024},
+    form_limits={"max_files": 1, "max_fields": 20, "max_part_size": COLUMNS_BYTES},
 )
-async def import_contacts(file: Upload, query: ImportOptions, request: Request, owner: Owner) -> ImportReport:
+async def import_contacts(
+    file: Upload, query: ImportOptions, request: Request, owner: Owner, columns: ColumnMeanings = None
+) -> ImportReport:
     """Import a CSV file or vCards, as Google, Outlook, iCloud, Android and Nextcloud export them.
 
     Good rows are imported, and bad ones are reported. `on_duplicate` says what happens to contacts that you have
     already: they are skipped, updated with what the file says, or created again. A row is a contact that you have if it
-    has the UID of its vCard, or the same name and e-mail address, or phone number if there is no address. Of several
-    rows for one contact, the first is taken; an update takes the last value of each field.
+    has the UID of its vCard, or the same name and e-mail address, or else phone number, or else date of birth. Of
+    several rows for one contact, the first is taken; an update takes the last value of each field, and adds labels and
+    details.
+
+    Nothing is lost without a word: what contacts have no field for, and what its field refuses, is kept in `details`,
+    and groups in `labels`; `warnings`, `skips` and `not_kept` say what happened. Try `dry_run=true` first.
     """
     for name in await request.form():
-        if name != "file":
+        if name not in ("file", "columns"):
             raise Invalid.field("body", name[:64], code="extra_forbidden", detail="Options go into the query string.")
     state = request.app.state
     has_come(request)
@@ -150,10 +176,11 @@ async def import_contacts(file: Upload, query: ImportOptions, request: Request, 
         state.imports,
         owner.user_id,
         file.file,
+        query,
+        columns=read_columns(columns),
         last_date_of_birth=last_date_of_birth(state.clock()),
         max_rows=state.settings.import_max_rows,
         max_contacts=state.settings.max_contacts,
-        **query.model_dump(),
     )
 
 

@@ -1,12 +1,14 @@
 """Contacts as vCards: 2.1, 3.0 (RFC 2426) and 4.0 (RFC 6350) are read, 3.0 is written, as all that import read it.
 
-Read are N, FN, NICKNAME, ORG, EMAIL, TEL, BDAY, NOTE and UID, with or without a group (`item1.EMAIL`), from
-lines that may be folded, in quoted-printable, base64 or the charset they name. Of several e-mail addresses
-and numbers the preferred one is taken (the lowest PREF, or TYPE=pref), else the first, and a fax or pager only
-for want of another. Everything else is passed over unread, so a photo costs nothing; so is a vCard within a
-vCard (AGENT). Prefixes and suffixes of names, and dates other than the birthday (X-ABDATE), are not kept.
+Lines may be folded, in quoted-printable, base64 or the charset they name. Of several e-mail addresses and numbers the
+preferred one is the contact's own (the lowest PREF, or TYPE=pref), else the first, and a fax or pager only for want of
+another; all others, and all that contacts have no field for, become details, those that are not known by the names of
+their properties. Photos and the like are counted, and passed over unread; so is a vCard within a vCard (AGENT).
 
 Each card stands alone: one that is bad, too large or without an end costs no other.
+
+In a card of ours the contact's own address and number are those with TYPE=INTERNET and TYPE=VOICE, and what has no
+property that others know is an X-OTHER. Labels that are no TYPE stand in Apple's X-ABLabel.
 
 This reader is our own because vobject, the library for it, is several times slower, and does not decode much of what
 phones write.
@@ -15,18 +17,21 @@ phones write.
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from contacts_api.contacts.models import ABOUT
-from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, NotUTF8, UnknownFormat, is_ended, lines
+from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, UnknownFormat, is_encoding, is_ended, lines
 from contacts_api.exchange.reader import (
-    PLACEHOLDERS,
+    NEVER_OWN,
     BadRow,
+    Draft,
     ImportedContact,
-    Source,
+    NotAPerson,
+    Reading,
+    Remark,
+    Said,
     bad_row,
-    read_birthday,
     read_contact,
     too_large,
 )
@@ -39,88 +44,159 @@ _BEGIN, _END = b"BEGIN:VCARD", b"END:VCARD"
 _FIRST_OF_MARKERS = b"BbEe" + BOM[:1]
 # The properties of one text value, each a field of its own.
 _TEXTS = {about.vcard: name for name, about in ABOUT.items() if about.vcard}
-_PROPERTIES = "|".join(("VERSION|PRODID|UID|N|FN|NICKNAME|ORG|EMAIL|TEL|BDAY|NOTE", *_TEXTS))
-_READ = re.compile(rf"(?:[a-z0-9-]++\.)?+(?:{_PROPERTIES})[;:]".encode(), re.IGNORECASE)
+# What each property becomes, and the label it has if it names none.
+_KINDS = {
+    "ADR": ("address", None),
+    "URL": ("url", None),
+    "TITLE": ("title", None),
+    "ROLE": ("title", "role"),
+    "ANNIVERSARY": ("date", "anniversary"),
+    "X-ANNIVERSARY": ("date", "anniversary"),
+    "X-ABDATE": ("date", None),
+    "RELATED": ("relation", None),
+    "X-ABRELATEDNAMES": ("relation", None),
+    "IMPP": ("account", None),
+    "X-SOCIALPROFILE": ("account", None),
+    "X-OTHER": ("other", None),
+}
+_TECHNICAL = frozenset({"VERSION", "PRODID", "REV", "PROFILE", "X-ABLABEL"})
+_READ = frozenset({*_KINDS, *_TECHNICAL, *_TEXTS, "N", "FN", "NICKNAME", "ORG", "EMAIL", "TEL", "BDAY", "NOTE", "UID"})
+_READ |= {"CATEGORIES", "AGENT", "BEGIN", "END", "X-ADDRESSBOOKSERVER-KIND"}
+
+_PROPERTY = re.compile(rb"(?:[A-Za-z0-9_-]++\.)?+[A-Za-z0-9_-]++ ?[;:]")
+_BINARY = re.compile(rb"(?:[a-z0-9_-]++\.)?+(PHOTO|LOGO|SOUND|KEY)[;:]", re.IGNORECASE)
+_NAME = re.compile(rb"[A-Za-z0-9_.-]{1,100}+")
 _AGENT = re.compile(rb"(?:[a-z0-9-]++\.)?+AGENT[;:]", re.IGNORECASE)
 _QUOTED = re.compile(r""";((?:[^":]++|"[^"]*+")*+):(.*)""", re.DOTALL)
 _ENCODING = re.compile(";(?:ENCODING=)?(QUOTED-PRINTABLE|BASE64|B)(?=;|$)")
 _CHARSET = re.compile(r'CHARSET="?([A-Z0-9_.:-]+)')
-# Those that turn bytes into text and nothing else: Python's other codecs unpack, escape or take very long.
-_CHARSETS = re.compile(
-    r"UTF-?8|US-ASCII|ISO-8859-\d+|(?:WINDOWS-|CP)125\d|KOI8-[RU]|GB2312|GBK|GB18030|BIG5|SHIFT_JIS|EUC-(?:JP|KR)|ISO-2022-JP"
-)
 _PREFERENCE = re.compile(r"[;,=\"]PREF(?:=\"?([0-9]{1,3}))?(?=[;,\"]|$)")
 _UNSUITED = re.compile(r"[;,=\"](?:FAX|PAGER)(?=[;,\"]|$)")
 _OMITTED_YEAR = re.compile(r"X-APPLE-OMIT-YEAR=([0-9]{4})")
 _ESCAPE = re.compile(r"\\([\\,;:nN])")
 _ESCAPE_21 = re.compile(r"\\([\\,;:])")
 _COMPONENT = re.compile(r"((?:[^;\\]++|\\.|\\)*+)(?:;|$)", re.DOTALL)
+_ITEM = re.compile(r"((?:[^,\\]++|\\.|\\)*+)(?:,|$)", re.DOTALL)
+_TYPE = re.compile(r";(?:TYPE=)?([A-Z0-9_,\"-]+)(?=;|$)")
+_NO_LABELS = frozenset(
+    {"PREF", "INTERNET", "VOICE", "QUOTED-PRINTABLE", "BASE64", "B", "8BIT", "7BIT", "UTF-8", "MSG", ""}
+)
+# The labels that are written as types; others stand in X-ABLabel.
+_TYPES = {
+    name: name.upper()
+    for name in ("home", "work", "fax", "pager", "main", "other", "car", "video", "text", "dom", "intl")
+}
+_TYPES["mobile"] = "CELL"
+_LABELS = {type_: name for name, type_ in _TYPES.items()}
+_APPLES = re.compile(r"_\$!<(.*)>!\$_")
+# RFC 6350, 6.6.6.
+_RELATIONS = frozenset(
+    {
+        *("contact", "acquaintance", "friend", "met", "co-worker", "colleague", "co-resident", "neighbor", "child"),
+        *("parent", "sibling", "spouse", "kin", "muse", "crush", "date", "sweetheart", "me", "agent", "emergency"),
+    }
+)
+_QP_END = re.compile(rb"(?:=[0-9A-Fa-f]{2})+\Z")
+_RAW_BREAK = b"\x0b"
+_NAME_OF_PROPERTY = re.compile("[A-Z][A-Z0-9-]*")
 
 
 class _UnreadableCard(Exception):  # noqa: N818 (it ends nothing but a card)
     """A card whose text cannot be decoded."""
 
 
-def _content_lines(file: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of cards, joined where they were folded (RFC 6350, 3.2) or end softly (RFC 2045, 6.7).
+class _Line(NamedTuple):
+    """A line of a card, joined where it was folded or ends softly; of what is left out only the name."""
 
-    Those that are not read, and of one that is larger than RECORD_BYTES the rest, are passed over.
+    number: int
+    content: bytes
+    is_left_out: bool
+
+
+def _content_lines(file: Iterable[bytes]) -> Iterator[_Line]:
+    """Yield the lines of cards (RFC 6350, 3.2, and RFC 2045, 6.7).
+
+    What is binary, and what is larger than RECORD_BYTES, is left out: no more of it is held than its name.
     """
     pieces: list[bytes] = []
-    size, goes_on, is_soft, is_kept, is_printable = 0, False, False, False, False
+    size = number = begun = 0
+    goes_on = is_soft = is_left_out = is_printable = False
     for line in file:
         text = line.rstrip(b"\r\n")
+        number += not goes_on
         marker = _marker(line) if not goes_on and line[0] in _FIRST_OF_MARKERS else b""
         if marker or not (goes_on or is_soft or text[:1] in (b" ", b"\t", b"")):
-            yield b"".join(pieces)
-            pieces, size = [], 0
-            is_kept = bool(marker or _READ.match(text) or _AGENT.match(text))
+            yield _Line(begun, b"".join(pieces), is_left_out)
+            pieces, size, begun = [], 0, number
             is_printable = b";" in text and b"QUOTED-PRINTABLE" in text.partition(b":")[0].upper()
-        elif text[:1] in (b" ", b"\t") and not (goes_on or is_soft):
+            is_left_out = _BINARY.match(text) is not None and not (b"http" in text and is_ended(line))
+            if is_left_out:
+                pieces = [_NAME.match(text)[0]]  # type: ignore[index]  # as it has matched _BINARY
+        elif text[:1] in (b" ", b"\t") and not goes_on and (not is_soft or _is_cut(pieces, text)):
             text = text[1:]
         goes_on = not is_ended(line)
         is_soft = is_printable and text.endswith(b"=") and not goes_on
-        if is_kept and size <= RECORD_BYTES:
-            pieces.append(text[:-1] if is_soft else text)
-            # One more, since an empty piece takes memory too.
-            size += len(text) + 1
-    yield b"".join(pieces)
+        if is_left_out:
+            continue
+        pieces.append(text[:-1] if is_soft else text)
+        # One more, since an empty piece takes memory too.
+        size += len(text) + 1
+        if size > RECORD_BYTES:
+            name = _NAME.match(pieces[0])
+            is_left_out, pieces = True, [name[0] if name else b""]
+    yield _Line(begun, b"".join(pieces), is_left_out)
 
 
-def _decode(content: bytes, charset: str) -> str:
-    if not _CHARSETS.fullmatch(charset):
-        raise _UnreadableCard
+def _is_cut(pieces: Sequence[bytes], text: bytes) -> bool:
+    """Say whether a soft line break in UTF-8 parts a character, so that the white space after it is a fold's."""
+    end = _QP_END.search(pieces[-1]) if pieces else None
+    if end is None or text[1:2] != b"=":
+        return False
     try:
-        return content.decode(charset)
-    except (UnicodeDecodeError, LookupError):
-        raise _UnreadableCard from None
+        binascii.a2b_qp(end[0]).decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False
 
 
-def parse(chunks: Iterable[bytes], last_date_of_birth: date) -> Iterator[ImportedContact | BadRow]:
+def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact | BadRow | NotAPerson]:
     """Yield the contacts of a file of vCards, card by card, and the cards that are none; `row` is the card's number.
 
-    Raises UnknownFormat, NotUTF8 or CutOff, perhaps after some cards.
+    Raises UnknownFormat or CutOff, perhaps after some cards.
     """
     card: list[bytes] | None = None
-    number = depth = size = 0
-    is_agent = False
-    for line in _content_lines(lines(chunks)):
+    left_out: list[str] = []
+    number = depth = size = begun = 0
+    is_agent = may_go_on = False
+    for at, line, is_left_out in _content_lines(lines(chunks)):
         marker = _marker(line)
         if marker == _BEGIN and card is not None and (is_agent or depth > 1):
             depth += 1
         elif marker == _BEGIN:
             if card is not None:
-                yield bad_row(number, "unfinished_card", "The card has no END:VCARD.")
-            card, number, depth, size = [], number + 1, 1, 0
+                yield bad_row(number, begun, "unfinished_card", "The card has no END:VCARD.")
+            card, left_out, number, depth, size, begun = [], [], number + 1, 1, 0, at
         elif marker == _END and card is not None:
             depth -= 1
-            if not depth:
-                yield too_large(number) if size > RECORD_BYTES else _read_card(number, card, last_date_of_birth)
-                card = None
+            if not depth and size > RECORD_BYTES:
+                yield too_large(number, begun)
+            elif not depth:
+                yield _read_card(Draft(number, begun, not_kept=left_out), card, reading)
+            card = card if depth else None
         elif line and card is not None and depth == 1:
             size += len(line) + 1
-            if size <= RECORD_BYTES:
+            if size > RECORD_BYTES:
+                pass
+            elif is_left_out:
+                left_out.append(line.rpartition(b".")[2].decode(errors="replace").upper()[:64])
+            elif _PROPERTY.match(line):
                 card.append(line)
+            elif card and may_go_on:
+                # Not a property: somebody has broken a value, and folded nothing.
+                card[-1] += _RAW_BREAK + line
+                continue
+            # Nothing is left of what such a line would go on.
+            may_go_on = not is_left_out
         is_agent = marker == b"" and _AGENT.match(line) is not None
     if card is not None:
         raise CutOff
@@ -135,16 +211,20 @@ def _marker(line: bytes) -> bytes:
     return marker if marker in (_BEGIN, _END) else b""
 
 
-def _read_card(number: int, card: Sequence[bytes], last_date_of_birth: date) -> ImportedContact | BadRow:
+def _read_card(draft: Draft, card: Sequence[bytes], reading: Reading) -> ImportedContact | BadRow | NotAPerson:
     try:
-        source = _source(_decode_card(card))
+        text = _decode_card(card)
     except _UnreadableCard:
-        return bad_row(number, "charset", "The card's text is not in the charset and encoding it names.")
-    return read_contact(number, source, last_date_of_birth)
+        detail = "It is not text in UTF-8, nor in a charset that it names. Name the file's: encoding=windows-1252, say."
+        return bad_row(draft.row, draft.line, "charset", detail)
+    source = _Source(draft, text, reading.encoding)
+    if source.is_group:
+        return NotAPerson(draft.row, draft.line, "KIND:group")
+    return read_contact(draft, replace(reading, is_ours=True) if source.is_ours else reading)
 
 
 def _decode_card(card: Sequence[bytes]) -> list[str]:
-    """Return the lines as text. Raises NotUTF8 or _UnreadableCard."""
+    """Return the lines as text. Raises _UnreadableCard."""
     try:
         return b"\n".join(card).decode().split("\n")
     except UnicodeDecodeError:
@@ -156,88 +236,165 @@ def _decode_line(line: bytes) -> str:
         return line.decode()
     except UnicodeDecodeError:
         charset = _CHARSET.search(line.partition(b":")[0].decode("ascii", "replace").upper())
-        if charset is None:
-            raise NotUTF8 from None
-        return _decode(line, charset[1])
+        if charset is None or not is_encoding(charset[1]):
+            raise _UnreadableCard from None
+        try:
+            return line.decode(charset[1])
+        except (UnicodeDecodeError, LookupError):
+            raise _UnreadableCard from None
 
 
-def _source(card: Sequence[str]) -> Source:
-    source: Source = {}
-    is_ours, is_21 = f"PRODID:{PRODID}" in card, any(line.startswith("VERSION:2.1") for line in card)
-    notes: list[str] = []
-    ranks = {"email": 2000, "phone_number": 2000}
+class _Property(NamedTuple):
+    """A line: `name` and `parameters` are in capitals, the name is without its group."""
 
-    def prefer(field: str, text: str, rank: int) -> None:
-        if rank < ranks[field]:
-            ranks[field], source[field] = rank, text
+    group: str
+    name: str
+    parameters: str
+    value: str
 
-    for line in card:
-        name, parameters, value = _property(line)
-        if parameters:
-            value = _decoded(parameters, value)
-        if name == "NOTE":
-            if value or is_ours:
-                notes.append(_unescape(value, is_21))
-            continue
-        if not value or value.isspace():
-            continue
+
+class _Source:
+    """What a card says, in `draft`."""
+
+    def __init__(self, draft: Draft, card: Sequence[str], encoding: str) -> None:
+        self.draft, self._encoding = draft, encoding
+        self.is_ours, self.is_group = f"PRODID:{PRODID}" in card, False
+        self._is_21 = any(line.startswith("VERSION:2.1") for line in card)
+        properties = [self._decoded(_property(line)) for line in card]
+        self._labels = {each.group: each.value for each in properties if each.name == "X-ABLABEL"}
+        for each in properties:
+            if each.name == "NOTE":
+                if each.value or self.is_ours:
+                    draft.notes.append(self._text(each.value))
+            elif each.name == "AGENT":
+                draft.not_kept.append(each.name)
+            elif each.value and not each.value.isspace():
+                self._read(each)
+
+    def _read(self, each: _Property) -> None:
+        draft, (_, name, parameters, value) = self.draft, each
         if name == "EMAIL":
-            prefer("email", _unescape(value, is_21), _rank(parameters))
+            self._say("email", each, self._text(value), 0 if "INTERNET" in parameters else NEVER_OWN)
         elif name == "TEL":
-            prefer("phone_number", _number(_unescape(value, is_21)), _rank(parameters))
+            self._say("phone", each, _number(self._text(value)), 0 if "VOICE" in parameters else NEVER_OWN)
         elif name == "N":
-            family, given, middle = (*_components(value, is_21), "", "", "")[:3]
-            # Several additional names are a list, with commas.
-            middle = " ".join(middle.replace(",", " ").split())
-            source |= {"last_name": family, "first_name": given, "middle_name": middle}
+            self._read_name(value)
         elif name == "FN":
-            source.setdefault("full_name", _unescape(value, is_21))
-        elif name == "NICKNAME":
-            source.setdefault("nickname", _unescape(value, is_21))
-        elif name == "UID":
-            source.setdefault("uid", _uid(_unescape(value, is_21).strip()))
+            if not self.is_ours:
+                draft.full_names.append(self._text(value))
         elif name == "BDAY":
             omitted = _OMITTED_YEAR.search(parameters)
-            placeholders = PLACEHOLDERS | {omitted[1]} if omitted else PLACEHOLDERS
-            read_birthday(source, value.strip(), frozenset() if is_ours else placeholders)
+            text = value.strip()
+            text = f"--{text[5:]}" if omitted and text.startswith(f"{omitted[1]}-") else text
+            draft.said.append(Said("date_of_birth", None, text, name))
+        elif name == "UID":
+            draft.uid = draft.uid or _uid(self._text(value).strip())
+        elif name == "CATEGORIES":
+            draft.labels += self._items(value)
+        elif name in _TEXTS:
+            draft.said.append(Said(_TEXTS[name], None, ", ".join(filter(None, self._components(value))), name))
+        elif name == "NICKNAME":
+            for nickname in self._items(value):
+                self._say("nickname", each, nickname)
         elif name == "ORG":
-            source.setdefault("organisation", _components(value, is_21)[0])
-        if name in _TEXTS:
-            source.setdefault(_TEXTS[name], ", ".join(filter(None, _components(value, is_21))))
-    if notes:
-        source["additional_info"] = "\n".join(notes)
-    return source
+            company, *departments = self._components(value)
+            self._say("organization", each, company)
+            for department in departments:
+                draft.said.append(Said("organization", "department", department, name))
+        elif name in ("KIND", "X-ADDRESSBOOKSERVER-KIND") and value.strip().lower() in ("group", "individual"):
+            self.is_group = self.is_group or value.strip().lower() == "group"
+        elif name in _KINDS:
+            parts = self._components(value) if name == "ADR" else [self._text(value)]
+            self._say(_KINDS[name][0], each, "\n".join(filter(str.strip, parts)))
+        elif name and name not in _TECHNICAL:
+            draft.said.append(Said("other", name, self._text(value), name))
+            if label := self._labels.get(each.group) if each.group else None:
+                draft.said.append(Said("other", f"{name} label"[:64], self._text(label), "X-ABLABEL"))
+
+    def _read_name(self, value: str) -> None:
+        if self.is_ours:
+            family, given, *_ = (*self._components(value), "", "")
+            self.draft.names = {"last_name": family, "first_name": given}
+            return
+        components = value.split(";") if "\\" not in value else _COMPONENT.findall(value)
+        # Several names are a list, with commas.
+        texts = [" ".join(self._items(text)) if "," in text else self._text(text) for text in components]
+        family, given, middle, prefix, suffix = (*texts, "", "", "", "", "")[:5]
+        if self.draft.names:
+            self.draft.full_names.append(" ".join(filter(None, (prefix, given, middle, family, suffix))))
+            return
+        self.draft.names = {
+            "first_name": given,
+            "middle_name": middle,
+            "last_name": family,
+            "prefix": prefix,
+            "suffix": suffix,
+        }
+
+    def _say(self, kind: str, each: _Property, text: str, own: int = NEVER_OWN) -> None:
+        rank = own if self.is_ours else _rank(each.parameters)
+        label = self._labels.get(each.group) if each.group else None
+        label = self._text(label) if label else _label_of_types(each.parameters)
+        if label and (apples := _APPLES.fullmatch(label)):
+            label = apples[1]
+        if not label:
+            label = _KINDS[each.name][1] if each.name in _KINDS else None
+        self.draft.said.append(Said(kind, label, text, each.name, rank))
+
+    def _decoded(self, each: _Property) -> _Property:
+        """Return a property with its value as text."""
+        encoding = _ENCODING.search(each.parameters) if each.parameters else None
+        if encoding is None:
+            return each
+        decode = binascii.a2b_qp if encoding[1] == "QUOTED-PRINTABLE" else binascii.a2b_base64
+        try:
+            content = decode(each.value.encode())
+        except binascii.Error:
+            content = each.value.encode()
+        charset = _CHARSET.search(each.parameters)
+        named = charset[1] if charset and is_encoding(charset[1]) else self._encoding
+        try:
+            return each._replace(value=content.decode(named))
+        except UnicodeDecodeError:
+            pass
+        read_as = named if charset else "WINDOWS-1252"
+        detail = f"Its bytes are not text in {named}: they were read as {read_as.lower()}. Name another with encoding=."
+        self.draft.warnings.append(Remark(each.name, "not_text", detail))
+        return each._replace(value=content.decode(read_as, "replace"))
+
+    def _text(self, value: str) -> str:
+        if "\\" not in value:
+            return value
+        # vCard 2.1 writes a line break as =0D=0A.
+        if self._is_21:
+            return _ESCAPE_21.sub(r"\1", value)
+        return _ESCAPE.sub(lambda escape: "\n" if escape[1] in "nN" else escape[1], value)
+
+    def _components(self, value: str) -> list[str]:
+        if "\\" not in value:
+            return value.split(";")
+        return [self._text(component) for component in _COMPONENT.findall(value)]
+
+    def _items(self, value: str) -> list[str]:
+        items = value.split(",") if "\\" not in value else _ITEM.findall(value)
+        return [text for item in items if (text := self._text(item)) and not text.isspace()]
 
 
-def _property(line: str) -> tuple[str, str, str]:
-    """Return the name, in capitals and without its group, the parameters, in capitals, and the value."""
+def _property(line: str) -> _Property:
     name, _, value = line.partition(":")
-    parameters = ""
+    parameters = group = ""
     if ";" in name:
         name, _, parameters = name.partition(";")
         if '"' in parameters:
             # A quoted parameter may have a colon in it.
             match = _QUOTED.fullmatch(line, len(name))
             if match is None:
-                return "", "", ""
+                return _Property("", "", "", "")
             parameters, value = match.groups()
         parameters = f";{parameters.upper()}"
     if "." in name:
-        name = name.rpartition(".")[2]
-    return name.upper(), parameters, value
-
-
-def _decoded(parameters: str, value: str) -> str:
-    encoding = _ENCODING.search(parameters)
-    if encoding is None:
-        return value
-    charset = _CHARSET.search(parameters)
-    decode = binascii.a2b_qp if encoding[1] == "QUOTED-PRINTABLE" else binascii.a2b_base64
-    try:
-        decoded = decode(value.encode())
-    except binascii.Error:
-        raise _UnreadableCard from None
-    return _decode(decoded, charset[1] if charset else "UTF-8")
+        group, _, name = name.rpartition(".")
+    return _Property(group.upper(), name.strip().upper(), parameters, value)
 
 
 def _rank(parameters: str) -> int:
@@ -245,6 +402,14 @@ def _rank(parameters: str) -> int:
     preference = _PREFERENCE.search(parameters) if "PREF" in parameters else None
     rank = int(preference[1] or 1) if preference else 101
     return rank + 200 if _UNSUITED.search(parameters) else rank
+
+
+def _label_of_types(parameters: str) -> str | None:
+    """Return the types as a label: `work fax`."""
+    if not parameters:
+        return None
+    words = [word for found in _TYPE.findall(parameters) for word in found.replace('"', "").split(",")]
+    return " ".join(_LABELS.get(word, word.lower()) for word in words if word not in _NO_LABELS) or None
 
 
 def _uid(value: str) -> str:
@@ -261,21 +426,6 @@ def _number(value: str) -> str:
     return number + "".join(extensions[:1])
 
 
-def _unescape(value: str, is_21: bool) -> str:
-    if "\\" not in value:
-        return value
-    # vCard 2.1 writes a line break as =0D=0A.
-    if is_21:
-        return _ESCAPE_21.sub(r"\1", value)
-    return _ESCAPE.sub(lambda escape: "\n" if escape[1] in "nN" else escape[1], value)
-
-
-def _components(value: str, is_21: bool) -> list[str]:
-    if "\\" not in value:
-        return value.split(";")
-    return [_unescape(component, is_21) for component in _COMPONENT.findall(value)]
-
-
 def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the cards of `rows`, which have a `vcard_uid` and all fields of a contact."""
     return b"".join(part for row in rows for part in _card(row))
@@ -283,21 +433,72 @@ def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _card(row: Mapping[str, Any]) -> Iterator[bytes]:
     first, last = escape_text(row["first_name"]), escape_text(row["last_name"] or "")
+    details, born = row["details"], row["date_of_birth"] or (row["birthday"] and f"--{row['birthday']}")
+    others = {each["label"]: escape_text(each["value"]) for each in reversed(details) if each["kind"] == "other"}
+    full_name = others.get("full name") or (f"{first} {last}" if last else first)
     yield _FIRST_LINES
     yield content_line(f"UID:{escape_text(row['vcard_uid'])}")
-    yield content_line(f"N:{last};{first};;;")
-    yield content_line(f"FN:{first} {last}" if last else f"FN:{first}")
-    for beginning, field in _WRITTEN:
-        if (value := row[field]) is not None:
+    yield content_line(f"N:{last};{first};;{others.get('name prefix', '')};{others.get('name suffix', '')}")
+    yield content_line(f"FN:{full_name}")
+    for beginning, value in (
+        ("EMAIL;TYPE=INTERNET", row["email"]),
+        ("TEL;TYPE=VOICE", row["phone_number"]),
+        ("BDAY", born),
+        ("NOTE", row["additional_info"]),
+        *((name, row[field]) for name, field in _TEXTS.items()),
+    ):
+        if value is not None:
             yield content_line(f"{beginning}:{escape_text(str(value))}")
+    if row["labels"]:
+        yield content_line(f"CATEGORIES:{','.join(map(escape_text, row['labels']))}")
+    if details:
+        yield from _details(details)
     yield b"END:VCARD\r\n"
 
 
 _FIRST_LINES = f"BEGIN:VCARD\r\nVERSION:3.0\r\nPRODID:{PRODID}\r\n".encode()
-_WRITTEN = (
-    ("EMAIL;TYPE=INTERNET", "email"),
-    ("TEL;TYPE=VOICE", "phone_number"),
-    ("BDAY", "date_of_birth"),
-    ("NOTE", "additional_info"),
-    *_TEXTS.items(),
-)
+_WRITTEN_AS = {
+    "email": "EMAIL",
+    "phone": "TEL",
+    "address": "ADR",
+    "url": "URL",
+    "organization": "ORG",
+    "title": "TITLE",
+    "nickname": "NICKNAME",
+    "account": "IMPP",
+}
+
+
+def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Yield the lines of details, each in a group of its own where its label is no type."""
+    for n, each in enumerate(details, 1):
+        kind, label, value = each["kind"], each["label"], escape_text(each["value"])
+        name = _WRITTEN_AS.get(kind, "X-OTHER")
+        types = _types_of(label)
+        if kind == "title" and label == "role":
+            name, label = "ROLE", None
+        elif kind == "organization" and label == "department":
+            value, label = f";{value}", None
+        elif kind == "address":
+            value = f";;{value};;;;"
+        elif kind == "account" and value.startswith("http"):
+            name = "X-SOCIALPROFILE"
+        elif kind == "date":
+            name = "ANNIVERSARY" if label == "anniversary" else "X-ABDATE"
+            label, types = (None, "") if label == "anniversary" else (label, "")
+        elif kind == "relation":
+            is_known = label in _RELATIONS
+            name, types = ("RELATED;VALUE=text", f";TYPE={label}") if is_known else ("X-ABRELATEDNAMES", "")
+        elif kind == "other" and label and _NAME_OF_PROPERTY.fullmatch(label) and label not in _READ:
+            name, label = label, None
+        if label and not types:
+            yield content_line(f"item{n}.{name}:{value}")
+            yield content_line(f"item{n}.X-ABLabel:{escape_text(label)}")
+        else:
+            yield content_line(f"{name}{types if label else ''}:{value}")
+
+
+def _types_of(label: str | None) -> str:
+    """Return the parameter that is read as this label; empty where there is none."""
+    words = (label or "").split(" ")
+    return f";TYPE={','.join(_TYPES[word] for word in words)}" if all(word in _TYPES for word in words) else ""

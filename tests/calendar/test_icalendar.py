@@ -53,6 +53,12 @@ def test_an_event_as_it_is_written() -> None:
     ]
 
 
+def test_a_birthday_without_a_year_is_one_of_every_year() -> None:
+    contact = {**row("Leap", None, date(2000, 2, 29)), "date_of_birth": None, "birthday": 229}
+
+    assert icalendar.unparse([contact]) == icalendar.unparse([row("Leap", None, date(2000, 2, 29))])
+
+
 def test_the_calendar_says_its_name_and_how_often_to_ask() -> None:
     found = calendar()
 

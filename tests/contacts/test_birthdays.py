@@ -129,6 +129,20 @@ async def test_pages_go_on_by_day_then_name_as_of_the_day_they_began(ada: Client
     assert second.json()["next_cursor"] is None
 
 
+async def test_whose_year_is_not_known_has_a_birthday_and_no_age(ada: Client, clock: Clock) -> None:
+    clock.now = datetime(2025, 2, 26, tzinfo=UTC)
+    await ada.create_contact(first_name="Leap", date_of_birth=None, birthday="02-29")
+    await ada.create_contact(first_name="Next", date_of_birth=None, birthday="03-01")
+    await ada.create_contact(first_name="None", date_of_birth=None)
+
+    items = (await ada.get("/contacts/birthdays")).json()["items"]
+
+    assert [(item["contact"]["first_name"], item["birthday_on"], item["turns"]) for item in items] == [
+        ("Leap", "2025-02-28", None),
+        ("Next", "2025-03-01", None),
+    ]
+
+
 async def test_birthdays_are_ones_own(ada: Client, grace: Client) -> None:
     await ada.create_contact(date_of_birth=str(datetime.now(UTC).date()))
 

@@ -26,6 +26,10 @@ async def test_creating_answers_with_the_contact_and_where_it_is(ada: Client) ->
     assert (got.status_code, got.json(), got.headers["etag"]) == (200, contact, response.headers["etag"])
 
 
+def detail(kind: str, value: str, label: str | None = None) -> dict[str, Any]:
+    return {"kind": kind, "label": label, "value": value}
+
+
 NULLABLE = ("last_name", "email", "phone_number", "date_of_birth", "additional_info")
 TODAY_FURTHEST_AHEAD = (datetime.now(UTC) + timedelta(hours=14)).date()
 
@@ -47,18 +51,40 @@ TODAY_FURTHEST_AHEAD = (datetime.now(UTC) + timedelta(hours=14)).date()
         *((field, None, None) for field in NULLABLE),
         ("email", "ada@printer.local", "ada@printer.local"),
         ("email", "ada@example.test", "ada@example.test"),
+        ("first_name", "\u200fעדה\u200f", "\u200fעדה\u200f"),
+        ("first_name", "🐎", "🐎"),
+        ("birthday", "12-09", "12-09"),
+        ("labels", None, []),
+        ("labels", [" Friends ", "work", "FRIENDS", "Straße", "STRASSE"], ["Friends", "work", "Straße"]),
+        ("labels", [f"label {n}" for n in range(50)], [f"label {n}" for n in range(50)]),
+        ("labels", ["x" * 64, "a, b; c/d", "=1"], ["x" * 64, "a, b; c/d", "=1"]),
+        ("details", None, []),
+        ("details", [detail("other", "x" * 1000)] * 40, [detail("other", "x" * 1000)] * 40),
+        ("details", [detail("other", "x")] * 100, [detail("other", "x")] * 100),
+        (
+            "details",
+            [{"kind": "email", "value": " ada@EXAMPLE.org "}, detail("address", "1 Elm St\r\nSpringfield\t", " home ")],
+            [detail("email", "ada@example.org"), detail("address", "1 Elm St\nSpringfield", "home")],
+        ),
+        (
+            "details",
+            [detail("date", "2010-06-20", "anniversary"), detail("date", "--02-29"), detail("phone", "112", "Shop")],
+            [detail("date", "2010-06-20", "anniversary"), detail("date", "--02-29"), detail("phone", "112", "Shop")],
+        ),
         ("additional_info", "", ""),
         ("additional_info", " one\r\ntwo\rthree\tfour\n", " one\ntwo\nthree\tfour\n"),
         ("additional_info", "x" * 2000, "x" * 2000),
     ],
 )
 async def test_what_the_rules_allow_is_stored(ada: Client, field: str, sent: Any, stored: Any) -> None:
-    contact = await ada.create_contact(**{field: sent})
+    contact = await ada.create_contact(**{"date_of_birth": None, field: sent})
 
     assert contact[field] == stored
     assert (await ada.get(f"/contacts/{contact['id']}")).json()[field] == stored
 
 
+NO_TEXTS: tuple[Any, ...] = ("Friends", ["x"] * 51, {"a": 1})
+NO_DETAILS: tuple[Any, ...] = ("x", [detail("other", "x")] * 101, {})
 BROKEN: list[tuple[str, Any]] = [
     *(("first_name", value) for value in ("", "   ", "x" * 101, "a\x00b", "a\nb", "a\tb", "\x85", None, 5, ["x"])),
     *(("last_name", value) for value in ("", "x" * 101, "a\x7fb")),
@@ -84,6 +110,10 @@ BROKEN: list[tuple[str, Any]] = [
         )
     ),
     *(("additional_info", value) for value in ("x" * 2001, "a\x00b", "a\x0bb", 5)),
+    *(("first_name", value) for value in ("\u200b", "\u3164", "\ufe0f\u200d", "\u202eevil", "a\u2066b")),
+    *(("birthday", value) for value in ("", "12-9", "13-01", "02-30", "1906-12-09", "--12-09", 1209, "12-09 ")),
+    *(("labels", value) for value in NO_TEXTS),
+    *(("details", value) for value in NO_DETAILS),
     *((name, "1") for name in ("id", "owner_id", "created_at", "version", "shoe_size")),
 ]
 
@@ -97,6 +127,66 @@ async def test_what_breaks_a_rule_is_a_422_that_names_the_field(
     assert response.status_code == 422
     assert [error["loc"] for error in response.json()["errors"]] == [["body", field]]
     assert execute("SELECT count(*) FROM contact") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "loc"),
+    [
+        *(("labels", ["ok", value], [1]) for value in ("", "  ", "x" * 65, "a\nb", None, 1)),
+        ("details", [{"kind": "fax", "value": "x"}], [0, "kind"]),
+        ("details", [{"value": "x"}], [0, "kind"]),
+        ("details", [{"kind": "other"}], [0, "value"]),
+        ("details", [{"kind": "other", "value": "x", "shoe_size": 5}], [0, "shoe_size"]),
+        *(("details", [detail("other", "x", label)], [0, "label"]) for label in ("", "x" * 65, "a\tb")),
+        *(("details", [detail("other", value)], [0, "value"]) for value in ("", " ", "x" * 1001, "a\x00b")),
+        *(("details", [detail("email", value)], [0, "value"]) for value in ("ada", "a@b\n.com", "a" * 250 + "@b.io")),
+        *(("details", [detail("phone", value)], [0, "value"]) for value in ("12", "1" * 33, "FLOWERS", "1\n23")),
+        *(
+            ("details", [detail("date", value)], [0, "value"])
+            for value in ("2023-02-29", "--02-30", "12-09", "1990-1-1")
+        ),
+    ],
+)
+async def test_what_breaks_a_rule_in_a_list_is_a_422_that_names_the_place(
+    ada: Client, field: str, value: Any, loc: list[Any]
+) -> None:
+    response = await ada.post("/contacts", json={**A_CONTACT, field: value})
+
+    assert response.status_code == 422
+    assert [error["loc"] for error in response.json()["errors"]] == [["body", field, *loc]]
+    assert str(value) not in response.text
+
+
+async def test_a_birthday_follows_from_the_date_of_birth_and_outlives_it(ada: Client) -> None:
+    contact = await ada.create_contact(birthday="01-01")
+    path = f"/contacts/{contact['id']}"
+
+    async def patched(**changes: Any) -> tuple[Any, Any]:
+        answer = (await ada.patch(path, json=changes)).json()
+        assert (await ada.get(path)).json() == answer
+        return answer["date_of_birth"], answer["birthday"]
+
+    assert (contact["date_of_birth"], contact["birthday"]) == ("1906-12-09", "12-09")
+    assert await patched(birthday="01-01") == ("1906-12-09", "12-09")
+    assert await patched(date_of_birth=None) == (None, "12-09")
+    assert await patched(birthday="02-29") == (None, "02-29")
+    assert await patched(date_of_birth="1990-03-09") == ("1990-03-09", "03-09")
+    assert await patched(date_of_birth=None, birthday=None) == (None, None)
+
+
+async def test_lists_are_replaced_whole_and_what_changes_nothing_changes_no_etag(ada: Client) -> None:
+    contact = await ada.create_contact(labels=["a", "b"], details=[detail("title", "Admiral")])
+    path = f"/contacts/{contact['id']}"
+    tag = (await ada.get(path)).headers["etag"]
+
+    same = await ada.patch(path, json={"labels": ["a", "b", "A"], "details": [{"kind": "title", "value": "Admiral "}]})
+    changed = await ada.patch(path, json={"labels": ["b"], "details": None})
+    back = await ada.put(path, json={**changed.json(), "labels": None})
+
+    assert (same.json(), same.headers["etag"]) == (contact, tag)
+    assert changed.json() == {**contact, "labels": ["b"], "details": [], "updated_at": changed.json()["updated_at"]}
+    assert changed.headers["etag"] != tag
+    assert (back.status_code, back.json()["labels"], back.json()["details"]) == (200, [], [])
 
 
 @pytest.mark.parametrize("field", ["first_name", "last_name", "email", "phone_number", "date_of_birth"])

@@ -1,5 +1,6 @@
 """What the tests of the codecs share: contacts of every kind that the rules allow, and files in pieces."""
 
+import io
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
@@ -9,10 +10,13 @@ from typing import Any, get_type_hints
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from contacts_api.contacts.fields import Email, PhoneNumber
+from contacts_api.contacts.fields import Detail, Email, PhoneNumber, label_key
 from contacts_api.contacts.models import FIELDS, ContactFields
-from contacts_api.exchange.reader import BadRow, ImportedContact
-from contacts_api.text import Name, Note
+from contacts_api.exchange import csv, vcard
+from contacts_api.exchange.imports import read_file
+from contacts_api.exchange.models import ImportQuery, ImportReport
+from contacts_api.exchange.reader import BadRow, ImportedContact, NotAPerson, Reading
+from contacts_api.text import Label, Name, Note
 
 TODAY = date(2026, 11, 23)
 SAMPLES = Path(__file__).parent / "samples"
@@ -42,13 +46,58 @@ ADDRESSES = allowed(
 )
 NUMBERS = allowed(st.text("0123456789+-().,;/#* x", min_size=3, max_size=32).map(str.strip), PhoneNumber)
 DATES = st.dates(date(1900, 1, 1), TODAY)
+_TEXTS = st.text(CHARACTERS | st.sampled_from("\n\t"), min_size=1, max_size=200).map(str.strip)
+LABELS = allowed(st.text(CHARACTERS, min_size=1, max_size=64).map(str.strip), Label)
+# Words that mean something where details are written.
+DETAIL_LABELS = LABELS | st.sampled_from(
+    [
+        "home",
+        "work",
+        "mobile",
+        "work fax",
+        "anniversary",
+        "spouse",
+        "role",
+        "department",
+        "X-TWITTER",
+        "TEL",
+        "N",
+        "a): b",
+    ]
+)
+
+
+def _detail(kind: str, label: str | None, values: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
+    return values.map(lambda value: {"kind": kind, "label": label, "value": value}).filter(_is_detail)
+
+
+def _is_detail(detail: dict[str, Any]) -> bool:
+    try:
+        return bool(Detail.model_validate(detail).model_dump() == detail)
+    except ValidationError:
+        return False
+
+
+_DATES_OF_DETAILS = DATES.map(str) | DATES.map("--{:%m-%d}".format)
+_KINDS: dict[str, st.SearchStrategy[str]] = {
+    "email": ADDRESSES,
+    "phone": NUMBERS,
+    "date": _DATES_OF_DETAILS,
+    **dict.fromkeys(("address", "url", "organization", "title", "nickname", "relation", "account", "other"), _TEXTS),
+}
+DETAILS = st.tuples(st.sampled_from(list(_KINDS)), st.none() | DETAIL_LABELS).flatmap(
+    lambda each: _detail(each[0], each[1], _KINDS[each[0]])
+)
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "first_name": NAMES,
     "last_name": NAMES,
     "email": ADDRESSES,
     "phone_number": NUMBERS | st.just("+380 44 123-45-67"),
     "date_of_birth": DATES,
+    "birthday": st.dates(date(2000, 1, 1), date(2000, 12, 31)).map("{:%m-%d}".format),
     "additional_info": NOTES | LONG_NOTES,
+    "labels": st.lists(LABELS, max_size=4, unique_by=label_key),
+    "details": st.lists(DETAILS, max_size=4),
 }
 _TYPES = get_type_hints(ContactFields, include_extras=True)
 
@@ -56,10 +105,32 @@ _TYPES = get_type_hints(ContactFields, include_extras=True)
 def values_of(name: str) -> st.SearchStrategy[Any]:
     """Return values of a field: those above, or else texts that its rules allow."""
     values = _VALUES.get(name, allowed(st.text(CHARACTERS, min_size=1, max_size=100).map(str.strip), _TYPES[name]))
-    return values if name == "first_name" else st.none() | values
+    return values if name in ("first_name", "labels", "details") else st.none() | values
 
 
-CONTACTS = st.fixed_dictionaries({name: values_of(name) for name in FIELDS})
+def _with_its_birthday(contact: dict[str, Any]) -> dict[str, Any]:
+    born = contact["date_of_birth"]
+    return {**contact, "birthday": f"{born:%m-%d}"} if born else contact
+
+
+CONTACTS = st.fixed_dictionaries({name: values_of(name) for name in FIELDS}).map(_with_its_birthday)
+
+
+def read(
+    content: str | bytes, columns: dict[str, str | None] | None = None, **query: Any
+) -> tuple[ImportReport, list[Any]]:
+    """Read a file as an import does; return the report as it begins, and the rows."""
+    file = io.BytesIO(content.encode() if isinstance(content, str) else content)
+    report, rows = read_file(file, ImportQuery(**query), columns or {}, TODAY)
+    return report, list(rows)
+
+
+def read_csv(chunks: Iterable[bytes], last: date = TODAY) -> list[ImportedContact | BadRow]:
+    return list(csv.parse(chunks, Reading(last), {}))
+
+
+def read_vcards(chunks: Iterable[bytes]) -> list[ImportedContact | BadRow | NotAPerson]:
+    return list(vcard.parse(chunks, Reading(TODAY)))
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -87,17 +158,31 @@ def fields(
     phone_number: str | None = None,
     date_of_birth: date | None = None,
     additional_info: str | None = None,
+    *details: tuple[str, str | None, str],
+    birthday: str | None = None,
+    labels: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return a contact that has these fields, and null for all others."""
-    return dict.fromkeys(FIELDS) | locals()
+    listed = [{"kind": kind, "label": label, "value": value} for kind, label, value in details]
+    return dict.fromkeys(FIELDS) | {
+        "first_name": first_name,
+        "last_name": last_name,
+        "email": email,
+        "phone_number": phone_number,
+        "date_of_birth": date_of_birth,
+        "birthday": f"{date_of_birth:%m-%d}" if date_of_birth else birthday,
+        "additional_info": additional_info,
+        "labels": list(labels),
+        "details": listed,
+    }
 
 
 def without_later_fields(contacts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the six fields that `fields` has parameters for: what else a file has is the matter of later fields."""
+    """Return the fields that `fields` has parameters for: what else a file has is the matter of later fields."""
     return [{name: contact[name] for name in _VALUES} for contact in contacts]
 
 
-def imported(rows: Iterator[ImportedContact | BadRow]) -> list[dict[str, Any]]:
+def imported(rows: Iterable[ImportedContact | BadRow | NotAPerson]) -> list[dict[str, Any]]:
     """Return the fields of contacts, none of which may be bad."""
     contacts = []
     for row in rows:

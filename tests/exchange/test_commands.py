@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from contacts_api.cli import main
+from contacts_api.exchange.files import NotText
 from tests.client import Client
 from tests.conftest import SECRET
 from tests.exchange.contacts import SAMPLES
@@ -58,12 +59,13 @@ async def test_a_file_goes_in_and_comes_out_again(ada: Client, run: Run, tmp_pat
 
 async def test_what_is_wrong_is_said_in_one_line(ada: Client, run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    (tmp_path / "bad.csv").write_text("first_name,email\nBob,bob\n")
+    (tmp_path / "bad.csv").write_text("first_name,email,age\nBob,bob,36\n,,\n,,36\n")
+    (tmp_path / "photo.vcf").write_text("BEGIN:VCARD\nFN:Bob\nPHOTO;ENCODING=b:AA==\nEND:VCARD\n")
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n")
     wrong = [
         (("import", "nowhere.csv", *EMAIL), "nowhere.csv: No such file or directory."),
         (("import", "empty", *EMAIL), "The file is empty."),
-        (("import", "photo.png", *EMAIL), "The file is not text in UTF-8."),
+        (("import", "photo.png", *EMAIL), f"Line 1 is not text in this encoding. {NotText.advice}"),
         (("import", "empty", "--email", "nobody@example.com"), "There is no account with this e-mail address."),
         (("export", "/dev/full", *EMAIL), "/dev/full: No space left on device."),
         (("export", "no/such/directory.csv", *EMAIL), "no/such/directory.csv: No such file or directory."),
@@ -73,8 +75,18 @@ async def test_what_is_wrong_is_said_in_one_line(ada: Client, run: Run, tmp_path
         status, _, said = await run(*arguments)
         assert (status, said.strip().splitlines()[-1]) == (1, f"contacts_api: {message}")
     status, out, said = await run("import", "bad.csv", *EMAIL)
-    assert (status, out) == (0, "0 created, 0 updated, 0 skipped, 1 failed.\n")
-    assert "row 2: email: Must be a valid e-mail address" in said
+    assert (status, out) == (1, "1 created, 0 updated, 0 skipped, 1 failed.\n")
+    failed, unknown, refused = said.splitlines()[-3:]
+    assert failed.startswith("row 4 (line 4): failed: first_name: A name, a nickname, ")
+    assert unknown == "row 2 (line 2): warning: age: The column is not known: its values are kept in details."
+    assert refused.startswith("row 2 (line 2): warning: email: Must be a valid e-mail address")
+    status, out, said = await run("import", "photo.vcf", *EMAIL, "--label", "Phone")
+    assert (status, out) == (0, "1 created, 0 updated, 0 skipped, 0 failed.\nNot kept: 1 PHOTO.\n")
+    status, out, said = await run("import", "photo.vcf", *EMAIL)
+    assert (status, said.splitlines()[-1]) == (
+        0,
+        "row 1 (line 1): skipped: You have this contact, and it says the same.",
+    )
 
 
 async def test_a_pipe_is_imported(ada: Client, run: Run, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ FILES = ["/contacts/export.csv", "/contacts/export.vcf"]
 HOSTILE = [
     fields("=1+1", "@SUM(A1)", "'+a@b.com", "+1 202 555 0143", date(1900, 1, 1), "-1\n\t=2;\"quoted\", 'twice'\\n"),
     fields("'", "a\u2028b", None, None, None, ""),
-    fields("\u202eevil", None, "zoë@bücher.example", "123", date(2000, 2, 29), "x" * 2000),
+    fields("\u200eevil", None, "zoë@bücher.example", "123", date(2000, 2, 29), "\u202e" + "x" * 1999),
     fields("Ева", "李", None, "(044) 123,45;67", None, "two\nlines\n"),
 ]
 
@@ -72,7 +72,11 @@ async def test_what_is_exported_is_imported_as_it_was(
         "updated": 0,
         "skipped": 0,
         "failed": 0,
+        "date_order": None,
+        "not_kept": {},
         "errors": [],
+        "warnings": [],
+        "skips": [],
     }
     assert await stored(ada) == before
     again = await ada.get(path)
@@ -105,7 +109,7 @@ async def test_exports_are_downloads_of_what_the_filters_say_and_of_the_owner(ad
     vcf = await ada.get("/contacts/export.vcf?first_name=zoe")
 
     (row,) = csv.text.splitlines()[1:]
-    assert row.startswith("Zoë,Hopper,grace@example.com,'+1 (202) 555-0143,1906-12-09,")
+    assert row.startswith("Zoë,Hopper,grace@example.com,+1 (202) 555-0143,1906-12-09,")
     assert vcf.text.count("BEGIN:VCARD") == 1
     assert "N:Hopper;Zoë;;;" in vcf.text
     for response, type_, name in (csv, "text/csv", "contacts.csv"), (vcf, "text/vcard", "contacts.vcf"):

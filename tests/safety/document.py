@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 
@@ -68,6 +68,13 @@ class Operation:
         for name in self.ids:
             collection = self.path.partition(f"/{{{name}}}")[0]
             url = collection.format_map(dict(zip(self.ids, ids, strict=False)))
+            if name == "label":
+                # A label is made by the contact that has it.
+                made = {"id": str(uuid4())}
+                (creating,) = (each for each in operations() if each.name == "create_contact")
+                await client.post("/contacts", json={**creating.example, "labels": [made["id"]]})
+                ids.append(made["id"])
+                continue
             making = [each for each in operations() if (each.method, each.path) == ("POST", collection)]
             if making:
                 made = (await client.post(url, json=making[0].example)).json()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -18,7 +19,7 @@ from contacts_api.app import create_app
 from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import FIELDS
 from contacts_api.exchange import csv
-from contacts_api.exchange.reader import ImportedContact
+from contacts_api.exchange.reader import ImportedContact, Reading
 from contacts_api.settings import Settings
 from contacts_api.text import fold
 from tests.client import Client, Clock
@@ -31,9 +32,18 @@ FILTERS = ["q", "first_name", "last_name", "email"]
 
 # Few and alike, so that searches find some of them and sorting meets ties.
 NAMES = ["Zoë", "zoe", "ZOE", "Łukasz", "lukasz", "Тарас", "тарас", "Straße", "STRASSE", "İlkay", "ﬁn", "Ølsen"]
+NAMES += ["O'Brien", "O’Brien", "Doe", "Jo", "Zo–Zo", "Þóra", "Z\u200boe"]
 NAMES += ["100%", "a_b", "a\\b", "a'b", "de la Cruz", " padded ", "e\u0301", "Ὀδυσσεύς", "名前", "🐎"]
 EMAILS = ["ada@Example.com", "Ada@example.com", "zoë@bücher.example", "a_b%c@example.org", "100@example.com"]
 PHONES = ["+380 44 123-45-67", "(044) 123 45 67", "100", "1-0-0", "+1 (202) 555-0143 ext 7", "12.34.56"]
+LABELS = ["Friends", "FRIENDS", "friends", "Work & play", "a/b", "Zoë", "100"]
+DETAILS: list[dict[str, Any]] = [
+    {"kind": "email", "label": "work", "value": "acme@example.net"},
+    {"kind": "phone", "label": None, "value": "+1 202 555 0199"},
+    {"kind": "organization", "label": None, "value": "Acme"},
+    {"kind": "nickname", "label": None, "value": "Zo-Zo"},
+    {"kind": "other", "label": "Shoe size", "value": "obrien"},
+]
 WORDS = [
     "zoe",
     "ZOË",
@@ -50,6 +60,7 @@ WORDS = [
     "a",
     "🐎",
 ]
+WORDS += ["obrien", "O’Brien", "Doe, Jo", "555-0199", "(555) 0199", "acme", "zo-zo", "zo\u2010zo"]
 WORDS += ["\u0301", "ilkay", "fi", "cruz de", "@", "'", "nobody at all", ""]
 
 names = st.sampled_from(NAMES) | st.text("aeÉß%_ ", min_size=1, max_size=4).filter(str.strip)
@@ -67,14 +78,25 @@ births = (
 contacts = st.fixed_dictionaries(
     {
         "first_name": names,
-        "last_name": names,
-        "email": st.sampled_from(EMAILS),
-        "phone_number": st.sampled_from(PHONES),
-        "date_of_birth": births.map(str),
+        "last_name": st.none() | names,
+        "email": st.none() | st.sampled_from(EMAILS),
+        "phone_number": st.none() | st.sampled_from(PHONES),
+        "date_of_birth": st.none() | births.map(str),
     },
-    optional={"additional_info": st.none() | st.sampled_from(["", "a\nb", "x" * 2000])},
+    optional={
+        "birthday": st.none() | births.map("{:%m-%d}".format),
+        "additional_info": st.none() | st.sampled_from(["", "a\nb", "x" * 2000]),
+        "labels": st.none() | st.lists(st.sampled_from(LABELS), max_size=3),
+        "details": st.none() | st.lists(st.sampled_from(DETAILS), max_size=3),
+    },
 )
-queries = st.fixed_dictionaries({}, optional=dict.fromkeys(FILTERS, st.sampled_from(WORDS)))
+queries = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(FILTERS, st.sampled_from(WORDS)),
+        "label": st.lists(st.sampled_from([*LABELS, "Nobody's"]), max_size=2),
+    },
+)
 users = st.sampled_from(["ada", "grace"])
 positions = st.integers(0, 30)
 
@@ -137,15 +159,33 @@ class World:
 
 def stored(sent: Contact) -> Contact:
     """Return the fields as the contract says that they are kept."""
-    kept = {name: value.strip() if name.endswith("_name") else value for name, value in sent.items()}
-    if "email" in kept:
+    kept = {name: value.strip() if name.endswith("_name") and value else value for name, value in sent.items()}
+    if kept.get("email"):
         local_part, _, domain = kept["email"].partition("@")
         kept["email"] = f"{local_part}@{domain.lower()}"
+    if "labels" in kept:
+        labels = kept["labels"] or []
+        earlier = [[each.lower() for each in labels[:n]] for n in range(len(labels))]
+        kept["labels"] = [label for label, before in zip(labels, earlier, strict=True) if label.lower() not in before]
+    if "details" in kept:
+        kept["details"] = kept["details"] or []
     return kept
 
 
+def whole(sent: Contact, before: Contact | None = None) -> Contact:
+    """Return all fields of a contact that was sent, or changed."""
+    contact = {"birthday": None, "additional_info": None, "labels": [], "details": [], **(before or {}), **stored(sent)}
+    if contact["date_of_birth"]:
+        contact["birthday"] = contact["date_of_birth"][5:]
+    return contact
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
 def by_name(contact: Contact) -> tuple[str, str, str]:
-    return fold(contact["last_name"]), fold(contact["first_name"]), contact["id"]
+    return fold(contact["last_name"] or ""), fold(contact["first_name"]), contact["id"]
 
 
 def sort_key(sort: str) -> Callable[[Contact], tuple[str, ...]]:
@@ -153,16 +193,39 @@ def sort_key(sort: str) -> Callable[[Contact], tuple[str, ...]]:
     return by_name if field == "name" else lambda contact: (contact[field], contact["id"])
 
 
-def is_found(contact: Contact, query: dict[str, str]) -> bool:
-    digits = re.sub("[^0-9]", "", contact["phone_number"])
-    texts = [fold(contact[name]) for name in ("first_name", "last_name", "email", "phone_number")] + [digits]
-    has_words = all(any(fold(word) in text for text in texts) for word in query.get("q", "").split())
-    fields = [name for name in FILTERS[1:] if name in query]
-    return has_words and all(fold(query[name].strip()) in fold(contact[name]) for name in fields)
+def values_of(contact: Contact, *kinds: str) -> list[str]:
+    return [detail["value"] for detail in contact["details"] if detail["kind"] in kinds]
+
+
+def is_found(contact: Contact, query: dict[str, Any]) -> bool:
+    numbers = [contact["phone_number"] or "", *values_of(contact, "phone")]
+    emails = [contact["email"] or "", *values_of(contact, "email")]
+    names = [contact["first_name"], contact["last_name"] or ""]
+    texts = [fold(text) for text in (*names, *numbers, *emails, *values_of(contact, "nickname", "organization"))]
+    texts += [digits_of(number) for number in numbers]
+    q = query.get("q", "")
+    words = [q] if re.fullmatch("[-0-9 ()+.]*[0-9]{3}[-0-9 ()+.]*", q) else q.replace(",", " ").split()
+
+    def occurs(word: str) -> bool:
+        is_number = re.fullmatch("[-0-9 ()+.]+", word) and len(digits_of(word)) >= 3
+        return any(fold(word) in text or (is_number and digits_of(word) in text) for text in texts)
+
+    labels = {label.lower() for label in contact["labels"]}
+    return (
+        all(map(occurs, words))
+        and all(label.lower() in labels for label in query.get("label", ()))
+        and fold(query.get("first_name", "").strip()) in fold(names[0])
+        and fold(query.get("last_name", "").strip()) in fold(names[1])
+        and any(fold(query.get("email", "").strip()) in fold(email) for email in emails)
+    )
+
+
+def digits_of(text: str) -> str:
+    return re.sub("[^0-9]", "", text)
 
 
 def next_birthday(contact: Contact) -> date:
-    born = date.fromisoformat(contact["date_of_birth"])
+    born = date.fromisoformat(f"2000-{contact['birthday']}")
     this_year, next_year = (_in_year(year, born) for year in (TODAY.year, TODAY.year + 1))
     return this_year if this_year >= TODAY else next_year
 
@@ -190,7 +253,7 @@ class TwoUsers(RuleBasedStateMachine):
         response = self.world.request(user, "POST", "/contacts", json=sent)
 
         assert response.status_code == 201, response.text
-        self._keep(user, response, {"additional_info": None, **stored(sent)})
+        self._keep(user, response, whole(sent))
 
     @rule(user=users, position=positions, sent=contacts)
     def replace(self, user: str, position: int, sent: Contact) -> None:
@@ -199,7 +262,7 @@ class TwoUsers(RuleBasedStateMachine):
         response = self.world.request(user, "PUT", f"/contacts/{contact_id}", json=sent)
 
         if contact_id in self.books[user]:
-            self._keep(user, response, {"id": contact_id, "additional_info": None, **stored(sent)})
+            self._keep(user, response, {"id": contact_id, **whole(sent)})
         else:
             assert response.status_code == 404
 
@@ -207,18 +270,20 @@ class TwoUsers(RuleBasedStateMachine):
         user=users,
         position=positions,
         sent=contacts,
-        names=st.sets(st.sampled_from(["first_name", "email", "date_of_birth"])),
+        names=st.sets(st.sampled_from(["first_name", "email", "date_of_birth", "birthday", "labels", "details"])),
     )
     def patch(self, user: str, position: int, sent: Contact, names: set[str]) -> None:
         contact_id = self._pick(user, position)
-        changes = {name: sent[name] for name in names}
+        changes = {name: sent[name] for name in names if name in sent}
 
         response = self.world.request(user, "PATCH", f"/contacts/{contact_id}", json=changes)
 
         if contact_id in self.books[user]:
             before = self.books[user][contact_id]
-            expected = {name: value for name, value in before.items() if name != "updated_at" or not changes}
-            self._keep(user, response, {**expected, **stored(changes)})
+            expected = whole(changes, before)
+            if changes:
+                del expected["updated_at"]
+            self._keep(user, response, expected)
         else:
             assert response.status_code == 404
 
@@ -263,7 +328,7 @@ class TwoUsers(RuleBasedStateMachine):
         limit=st.integers(1, 4) | st.just(500),
         counts=st.booleans(),
     )
-    def list(self, user: str, sort: str, query: dict[str, str], limit: int, counts: bool) -> None:
+    def list(self, user: str, sort: str, query: dict[str, Any], limit: int, counts: bool) -> None:
         own = sorted(self.books[user].values(), key=sort_key(sort), reverse=sort.startswith("-"))
         expected = [contact for contact in own if is_found(contact, query)]
 
@@ -274,26 +339,60 @@ class TwoUsers(RuleBasedStateMachine):
         assert {page["total"] for page in pages} == {len(expected) if counts else None}
 
     @rule(user=users, sort=st.sampled_from(SORTS), query=queries)
-    def export(self, user: str, sort: str, query: dict[str, str]) -> None:
+    def export(self, user: str, sort: str, query: dict[str, Any]) -> None:
         own = sorted(self.books[user].values(), key=sort_key(sort), reverse=sort.startswith("-"))
         expected = [{name: contact[name] for name in FIELDS} for contact in own if is_found(contact, query)]
 
         response = self.world.request(user, "GET", "/contacts/export.csv", params={**query, "sort": sort})
 
-        rows = [*csv.parse([response.content], last_date_of_birth(datetime.now(UTC)))]
+        rows = [*csv.parse([response.content], Reading(last_date_of_birth(datetime.now(UTC))), {})]
         exported = [row.fields for row in rows if isinstance(row, ImportedContact)]
-        assert [{**fields, "date_of_birth": str(fields["date_of_birth"])} for fields in exported] == expected
+        assert [{**fields, "date_of_birth": _text(fields["date_of_birth"])} for fields in exported] == expected
+
+    @rule(user=users)
+    def list_labels(self, user: str) -> None:
+        counts: dict[str, int] = {}
+        for contact in self.books[user].values():
+            for label in contact["labels"]:
+                counts[label.lower()] = counts.get(label.lower(), 0) + 1
+
+        listed = self.world.request(user, "GET", "/contacts/labels").json()["items"]
+
+        assert {each["label"].lower(): each["contacts"] for each in listed} == counts
+        assert [each["label"] for each in listed] == sorted((each["label"] for each in listed), key=fold)
+
+    @rule(user=users, label=st.sampled_from(LABELS), new=st.none() | st.sampled_from(LABELS))
+    def relabel(self, user: str, label: str, new: str | None) -> None:
+        path, before = f"/contacts/labels/{quote(label, safe='')}", self.books[user]
+        labelled = [each for each in before.values() if label.lower() in map(str.lower, each["labels"])]
+
+        if new is None:
+            response = self.world.request(user, "DELETE", path)
+        else:
+            response = self.world.request(user, "PATCH", path, json={"label": new})
+
+        changed = 0
+        for contact in labelled:
+            replaced = [new if old.lower() == label.lower() else old for old in contact["labels"]]
+            expected = stored({"labels": [each for each in replaced if each is not None]})["labels"]
+            changed += expected != contact["labels"]
+            answer = self.world.request(user, "GET", f"/contacts/{contact['id']}")
+            self._keep(user, answer, {"labels": expected, "details": contact["details"]})
+        assert (response.status_code, response.json().get("contacts")) == ((200, changed) if labelled else (404, None))
 
     @rule(user=users, days=st.sampled_from([0, 1, 7, 40, 364, 365]), limit=st.integers(1, 4) | st.just(500))
     def list_birthdays(self, user: str, days: int, limit: int) -> None:
         last_day = TODAY + timedelta(days=days)
-        celebrating = [contact for contact in self.books[user].values() if next_birthday(contact) <= last_day]
+        born = [contact for contact in self.books[user].values() if contact["birthday"]]
+        celebrating = [contact for contact in born if next_birthday(contact) <= last_day]
         expected = [
             {
                 "contact": contact,
                 "birthday_on": str(next_birthday(contact)),
                 "days_until": (next_birthday(contact) - TODAY).days,
-                "turns": next_birthday(contact).year - int(contact["date_of_birth"][:4]),
+                "turns": next_birthday(contact).year - int(contact["date_of_birth"][:4])
+                if contact["date_of_birth"]
+                else None,
             }
             for contact in sorted(celebrating, key=lambda contact: (next_birthday(contact), by_name(contact)))
         ]

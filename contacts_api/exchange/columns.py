@@ -1,0 +1,187 @@
+"""What the columns of a CSV file mean, by their names: those of names.toml, or those that the caller maps."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import get_args
+
+from contacts_api.bodies import parse_json
+from contacts_api.contacts.fields import Kind
+from contacts_api.contacts.models import ABOUT, FIELDS, ContactFields
+from contacts_api.exchange.dates import NAMES
+from contacts_api.problems import Invalid, InvalidJSON
+from contacts_api.text import fold
+
+NOT_KEPT, UNKNOWN = "not_kept", "unknown"
+NAME_PARTS = ("first_name", "middle_name", "last_name", "prefix", "suffix", "full_name")
+# Which value of a kind is the contact's own, where a file has several: the first of these labels.
+_FIRST_LABELS = ("main", "", "mobile", "home", "work")
+_LAST_LABELS = ("fax", "pager")
+# A file that has all of these is one of ours: they have been in all of them.
+_OURS = {*(name for name, field in ContactFields.model_fields.items() if field.is_required()), "additional_info"}
+_NAMES_A_CONTACT = {"first_name", "last_name", "full_name", "nickname", "organization"}
+_KINDS = {*get_args(Kind), "department"}
+_IDENTIFYING = {*_NAMES_A_CONTACT, "email", "phone"}
+_BRACKETS = re.compile(r"\(.*?\)|\[.*?\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: `meaning` is a part of a name, a field, a kind of details, or one of the constants above."""
+
+    index: int
+    name: str
+    meaning: str
+    label: str
+    group: str
+    """What it has in common with others that make one value with it: the label's column, the parts of an address."""
+    is_label: bool = False
+
+
+class Header:
+    """The columns of a file. Raises KeyError for a mapped column that is not there."""
+
+    def __init__(self, cells: Sequence[str], mapping: Mapping[str, str | None]) -> None:
+        missing = mapping.keys() - set(cells)
+        if missing:
+            raise KeyError(sorted(missing)[0])
+        self.width = len(cells)
+        self.is_ours = not mapping and set(cells) >= _OURS
+        self.columns = [self._column(index, cell, mapping) for index, cell in enumerate(cells)]
+        meanings = {column.meaning for column in self.columns}
+        self.identifying = sum(column.meaning in _IDENTIFYING and not column.is_label for column in self.columns)
+        self.unknown = [column.name for column in self.columns if column.meaning == UNKNOWN]
+        self.has_names = bool(meanings & _NAMES_A_CONTACT)
+        self.labels: dict[str, list[int]] = {}
+        for column in self.columns:
+            if column.is_label:
+                self.labels.setdefault(column.group, []).append(column.index)
+        births = [column.name for column in self.columns if column.meaning == "date_of_birth"]
+        # Of those who write in English, most write the month first.
+        self.is_month_first = any(key_of(name) in _keys(NAMES["columns"]["date_of_birth"]) for name in births)
+
+    def _column(self, index: int, cell: str, mapping: Mapping[str, str | None]) -> Column:
+        name = cell.strip()
+        if cell in mapping:
+            return Column(index, name, _meaning_of(mapping[cell] or NOT_KEPT), "", name)
+        if self.is_ours and cell in FIELDS:
+            return Column(index, name, _meaning_of(cell), "", name)
+        # "Telefon (privat)" says more than "E-mail (if there is one)".
+        keys = [key_of(name), key_of(_BRACKETS.sub("", name))]
+        key = keys[0] if _look_up(keys[0]) or _part_of_address(keys[0]) is not None else keys[1]
+        number = "".join(filter(str.isdecimal, name))
+        if not key:
+            return Column(index, name, NOT_KEPT, "", name)
+        stem, is_label = key, False
+        for ending in NAMES["label_endings"]:
+            if key.endswith(ending) and _look_up(key.removesuffix(ending)):
+                stem, is_label = key.removesuffix(ending), True
+        if not is_label and (part := _part_of_address(key)) is not None:
+            number = number if key.startswith("address") else ""
+            return Column(index, name, "address", part, f"address {part}{number}")
+        meaning, label = _look_up(stem) or (UNKNOWN, "")
+        if meaning == "address" and not key.startswith("address"):
+            # The number of a line, not that of an address.
+            number = ""
+        return Column(index, name, meaning, label, f"{meaning} {label}{number}", is_label=is_label)
+
+    @staticmethod
+    def rank(label: str) -> int:
+        """Return how far a value is from being the contact's own."""
+        last = label.split()[-1:] or [""]
+        if last[0] in _LAST_LABELS:
+            return 200
+        return _FIRST_LABELS.index(label) if label in _FIRST_LABELS else 100
+
+
+def _meaning_of(name: str) -> str:
+    """Return what a field, a part of a name or a kind of details means to a column."""
+    return (ABOUT[name].kind if name in ABOUT else None) or name
+
+
+def key_of(name: str) -> str:
+    """Return what two spellings of a column have in common: its letters, folded."""
+    return "".join(filter(str.isalpha, fold(name)))
+
+
+def read_columns(text: str | None) -> dict[str, str | None]:
+    """Return what the caller says that the columns mean: JSON. Raises Invalid."""
+    if not text:
+        return {}
+    try:
+        columns = parse_json(text.encode())
+    except InvalidJSON:
+        columns = None
+    # As a field is read, of what is written with it; details are no single value.
+    known = [name for name in dict.fromkeys((*FIELDS, *NAMES["columns"])) if name != "details"]
+    if isinstance(columns, dict) and all(meaning is None or meaning in known for meaning in columns.values()):
+        return columns
+    detail = f"Must be a JSON object from names of columns to null or one of {', '.join(known)}."
+    raise Invalid.field("body", "columns", code="malformed", detail=detail)
+
+
+def _keys(names: Iterable[str]) -> list[str]:
+    return [key_of(name) for name in names]
+
+
+@cache
+def _known() -> dict[str, tuple[str, str]]:
+    """Return what each name means, and with which label. Names that a field gives itself come first."""
+    known: dict[str, tuple[str, str]] = {}
+    for name, about in ABOUT.items():
+        for key in _keys((name, *about.columns)):
+            known.setdefault(key, (about.kind or name, ""))
+    # With a year or without, as the cell has it.
+    known["birthday"] = ("date_of_birth", "")
+    for meaning, names in NAMES["columns"].items():
+        for key in _keys(names):
+            known.setdefault(key, (meaning, ""))
+    for meaning, names in NAMES["elsewhere"].items():
+        for key in _keys(names):
+            known.setdefault(key, (meaning, ""))
+    for kind, labels in NAMES["labelled"].items():
+        for label, names in labels.items():
+            for key in _keys(names):
+                known.setdefault(key, (kind, label))
+    for key in _keys(NAMES["not_kept"]["columns"]):
+        known.setdefault(key, (NOT_KEPT, ""))
+    return known
+
+
+@cache
+def _words() -> dict[str, str]:
+    return {key: label for label, words in NAMES["words"].items() for key in _keys(words)}
+
+
+@cache
+def _parts() -> frozenset[str]:
+    return frozenset(_keys(NAMES["address"]["parts"]))
+
+
+def _look_up(key: str) -> tuple[str, str] | None:
+    """Return the meaning and the label of a name that is known, perhaps with a word before or after it."""
+    if key in _known():
+        return _known()[key]
+    for rest, label in _without_word(key):
+        if rest in _known() and _known()[rest][0] in _KINDS:
+            meaning, own = _known()[rest]
+            return meaning, f"{label} {own}".strip() if own != label else label
+    return None
+
+
+def _without_word(key: str) -> Iterable[tuple[str, str]]:
+    for word, label in _words().items():
+        if key.startswith(word) and key != word:
+            yield key.removeprefix(word), label
+        if key.endswith(word) and key != word:
+            yield key.removesuffix(word), label
+
+
+def _part_of_address(key: str) -> str | None:
+    """Return the label of the address that a column is a part of; None if it is not."""
+    for rest, label in ((key, ""), *_without_word(key)):
+        for name in (rest, rest.removeprefix("address")):
+            if name in _parts():
+                return label
+    return None
