@@ -8,6 +8,7 @@ from faker import Faker
 
 from contacts_api.contacts.models import ContactFields
 
+LABELS: tuple[list[str], ...] = ([], [], ["Friends"], ["Family"], ["Work"], ["Friends", "Work"])
 LOCALES = ("en_US", "uk_UA", "pl_PL", "fr_FR")
 
 
@@ -23,7 +24,7 @@ def believable_contacts(count: int, model: type[ContactFields] = ContactFields) 
 
     first_names = [sample("first_name", locale) for locale in LOCALES]
     last_names = [sample("last_name", locale) for locale in LOCALES]
-    mailboxes, jobs = sample("user_name"), sample("job")
+    mailboxes, jobs, companies = sample("user_name"), sample("job"), sample("company")
     births = sample("date_of_birth", size=1000, minimum_age=18, maximum_age=90)
     # A new field, such as `company`, gets what Faker has under its name.
     others = {
@@ -40,7 +41,14 @@ def believable_contacts(count: int, model: type[ContactFields] = ContactFields) 
             "email": f"{choose(mailboxes)}{n}@example.com",
             "phone_number": f"+1 202 555 {n % 10_000:04}",
             "date_of_birth": str(choose(births)),
-            "additional_info": choose(jobs) if n % 3 == 0 else None,
+            "additional_info": "Prefers to be called." if n % 3 == 0 else None,
+            "labels": choose(LABELS),
+            "details": [
+                {"kind": "organization", "value": choose(companies)},
+                {"kind": "title", "value": choose(jobs)},
+            ]
+            if n % 2 == 0
+            else [],
         }
         yield model.model_validate(fields)
 

@@ -47,7 +47,7 @@ class About:
     filter_length: int = 0
     """How long a text the query parameter of its name may have, which searches this field alone; 0: there is none."""
     columns: tuple[str, ...] = ()
-    """The CSV columns that mean it besides the one of its own name, the best one first; "#" is any number."""
+    """The CSV columns that mean it besides the one of its own name, in any case; those of others are in names.toml."""
     vcard: str = ""
     """The vCard property of one text value that it is read from and written as."""
     example: JsonValue = None

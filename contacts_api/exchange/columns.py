@@ -121,6 +121,30 @@ def read_columns(text: str | None) -> dict[str, str | None]:
     raise Invalid.field("body", "columns", code="malformed", detail=detail)
 
 
+def table_of_columns() -> str:
+    """Return what the documentation says of the columns: the names that stand first in names.toml."""
+    fields = {about.kind: name for name, about in ABOUT.items() if about.kind}
+    lines = [
+        "Columns are known by these names and others, in English, German, French, Spanish, Italian, Portuguese,",
+        "Polish, Ukrainian, Russian and Dutch; case, accents, spaces, hyphens and numbers do not matter. The values of",
+        "other columns are kept in `details`. If no column is a name, say in `columns` what they mean.",
+        "",
+        "| columns, for example | become |",
+        "|---|---|",
+    ]
+    for meaning, names in NAMES["columns"].items():
+        if meaning.startswith("birth_"):
+            continue
+        labelled = [name for others in NAMES["labelled"].get(meaning, {}).values() for name in others[:1]]
+        place = (
+            "the name" if meaning in NAME_PARTS else f"`{meaning}`" if meaning in FIELDS else f"a detail `{meaning}`"
+        )
+        if meaning in fields:
+            place = f"`{fields[meaning]}`, further ones a detail `{meaning}`"
+        lines.append(f"| {', '.join([*names[:3], *labelled])} | {place} |")
+    return "\n".join([*lines, "| street, city, postal code, country, … | a detail `address` |"])
+
+
 def _keys(names: Iterable[str]) -> list[str]:
     return [key_of(name) for name in names]
 

@@ -19,7 +19,7 @@ from contacts_api.contacts.own import ContactNotFound
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import TooManyContacts, keep_within
 from contacts_api.database import Reads, Session
-from contacts_api.exchange.columns import read_columns
+from contacts_api.exchange.columns import read_columns, table_of_columns
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.files import CutOff, EmptyFile, NotText, TooManyLines, UnknownColumns, UnknownFormat
 from contacts_api.exchange.imports import ImportRunning, TooManyRows, claim_import, import_file
@@ -65,6 +65,21 @@ ColumnMeanings: TypeAlias = Annotated[
         examples=['{"Wie heißt es?": "first_name", "Rufnr.": "phone", "Nr.": null}'],
     ),
 ]
+
+
+IMPORTING = """\
+Import a CSV file or vCards, as Google, Outlook, Apple, Android, Thunderbird, Nextcloud, LinkedIn and HubSpot export
+them. To try it: [contacts.csv](assets/contacts.csv), [contacts.vcf](assets/contacts.vcf).
+
+Nothing is lost without a word. What contacts have no field for is kept in `details`, and so is a value that its field
+refuses; groups and categories become `labels`. `warnings`, `skips` and `not_kept` say what happened, and only a row
+without a person is an error. Look at a `dry_run` first, and give the import a `label`, by which you find its contacts.
+
+`on_duplicate` says what happens to contacts that you have already: they are skipped, updated with what the file says,
+or created again. A row is a contact that you have if it has the UID of its vCard, or the same name and e-mail address,
+or else phone number, or else date of birth. Of several rows for one contact, the first is taken; an update takes the
+last value of each field, and adds labels and details.
+"""
 
 
 class UploadRoute(Route):
@@ -150,23 +165,14 @@ async def delete_contacts(batch: ContactIds, owner: Owner, session: Session) -> 
         CutOff,
         TooManyLines,
     ),
+    description=f"{IMPORTING}\n\n{table_of_columns()}",
     # One file. Other fields are read only to say that they are not allowed.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": COLUMNS_BYTES},
 )
 async def import_contacts(
     file: Upload, query: ImportOptions, request: Request, owner: Owner, columns: ColumnMeanings = None
 ) -> ImportReport:
-    """Import a CSV file or vCards, as Google, Outlook, iCloud, Android and Nextcloud export them.
-
-    Good rows are imported, and bad ones are reported. `on_duplicate` says what happens to contacts that you have
-    already: they are skipped, updated with what the file says, or created again. A row is a contact that you have if it
-    has the UID of its vCard, or the same name and e-mail address, or else phone number, or else date of birth. Of
-    several rows for one contact, the first is taken; an update takes the last value of each field, and adds labels and
-    details.
-
-    Nothing is lost without a word: what contacts have no field for, and what its field refuses, is kept in `details`,
-    and groups in `labels`; `warnings`, `skips` and `not_kept` say what happened. Try `dry_run=true` first.
-    """
+    """Import a CSV file or vCards."""
     for name in await request.form():
         if name not in ("file", "columns"):
             raise Invalid.field("body", name[:64], code="extra_forbidden", detail="Options go into the query string.")

@@ -98,6 +98,8 @@ _RELATIONS = frozenset(
 )
 _QP_END = re.compile(rb"(?:=[0-9A-Fa-f]{2})+\Z")
 _RAW_BREAK = b"\x0b"
+# Of two properties of one name in a card of ours, this is the one of a detail.
+_DETAIL = ";X-DETAIL=1"
 _NAME_OF_PROPERTY = re.compile("[A-Z][A-Z0-9-]*")
 
 
@@ -291,7 +293,7 @@ class _Source:
             draft.uid = draft.uid or _uid(self._text(value).strip())
         elif name == "CATEGORIES":
             draft.labels += self._items(value)
-        elif name in _TEXTS:
+        elif name in _TEXTS and _DETAIL not in parameters:
             draft.said.append(Said(_TEXTS[name], None, ", ".join(filter(None, self._components(value))), name))
         elif name == "NICKNAME":
             for nickname in self._items(value):
@@ -491,6 +493,8 @@ def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
             name, types = ("RELATED;VALUE=text", f";TYPE={label}") if is_known else ("X-ABRELATEDNAMES", "")
         elif kind == "other" and label and _NAME_OF_PROPERTY.fullmatch(label) and label not in _READ:
             name, label = label, None
+        if name in _TEXTS:
+            name = f"{name}{_DETAIL}"
         if label and not types:
             yield content_line(f"item{n}.{name}:{value}")
             yield content_line(f"item{n}.X-ABLabel:{escape_text(label)}")

@@ -171,6 +171,30 @@ async def test_a_vcard_is_known_by_its_uid_and_by_nothing_of_another_owner(ada: 
     assert await ada.first_names(q="king", sort="name") == ["Ada"]
 
 
+@pytest.mark.parametrize("name", ["contacts.csv", "contacts.vcf"])
+async def test_the_samples_of_the_docs_page_import_whole(ada: Client, client: Client, name: str) -> None:
+    description = (await client.get("/openapi.json")).json()["paths"]["/contacts/import"]["post"]["description"]
+    sample = await client.get(f"/assets/{name}")
+
+    imported = await report(ada, sample.content)
+
+    assert f"(assets/{name})" in description
+    assert "| first name, given name" in description
+    assert {**imported, "format": "any"} == {
+        "format": "any",
+        "dry_run": False,
+        "date_order": None,
+        "created": 3,
+        "updated": 0,
+        "skipped": 0,
+        "failed": 0,
+        "not_kept": {},
+        "errors": [],
+        "warnings": [],
+        "skips": [],
+    }
+
+
 @pytest.mark.parametrize("kind", ["csv", "vcf"])
 @pytest.mark.parametrize("on_duplicate", ["skip", "update"])
 async def test_what_was_exported_changes_nothing_where_it_came_from(ada: Client, kind: str, on_duplicate: str) -> None:

@@ -16,12 +16,13 @@ from sqlmodel import SQLModel
 from tests.client import A_CONTACT, A_PASSWORD, Client
 from tests.conftest import Execute
 from tests.safety.document import BOUNDARY, FILE, FORM, Operation, as_file, document, operations
-from tests.safety.test_ownership import planted
+from tests.safety.test_ownership import objects, planted
 
 # What the client of the tests itself writes about its requests is not our log.
 OTHERS_LOGS = ("httpx", "httpcore", "hpack")
 CANARY = "canary-c0ffee"
 MAX_ERRORS = 100
+MARK = "the value goes here"
 
 TEXTS: dict[str, bytes] = {
     "nothing": b"",
@@ -229,6 +230,39 @@ async def test_any_value_in_any_field(caller: Caller, operation: Operation) -> N
             await caller.send_field(name, value)
 
     assert 422 in caller.statuses or 401 in caller.statuses
+
+
+NESTED = [each for each in WITH_BODY if any(place for place in objects(each.example, ()))]
+
+
+@every(NESTED)
+async def test_any_value_in_any_field_of_an_object_within(caller: Caller, operation: Operation) -> None:
+    values = [*map(as_json, TEXTS.values()), *JSON_VALUES.values()]
+    # Of objects in a list, the first one.
+    places = [
+        place for place in objects(operation.example, ()) if place and set(map(str, place)).isdisjoint("123456789")
+    ]
+
+    for place in places:
+        (marked,) = (body for body in planted(operation.example, "", MARK) if is_at(body, place))
+        target = json.loads(json.dumps(marked))
+        for key in place:
+            target = target[key]
+        for name in [name for name in target if name]:
+            body = json.dumps(marked).replace(f'"": "{MARK}"', f'"{name}": "{MARK}"').encode()
+            for value in values:
+                await caller.send(
+                    content=body.replace(b'"%s"' % MARK.encode(), value), headers={"Content-Type": "application/json"}
+                )
+
+    assert 422 in caller.statuses
+
+
+def is_at(body: Any, place: tuple[str | int, ...]) -> bool:
+    """Say whether the object at this place is the one with the mark."""
+    for key in place:
+        body = body[key]
+    return body.get("") == MARK
 
 
 @every(WITH_BODY)
