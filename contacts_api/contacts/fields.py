@@ -29,6 +29,8 @@ _FIRST_DATE = date(1900, 1, 1)
 
 _BETWEEN_DIGITS = r"(?:[ +\-().\/#*,;]|[xX]|[eE][xX][tT])*"
 _PHONE_NUMBER = f"^{_BETWEEN_DIGITS}(?:[0-9]{_BETWEEN_DIGITS}){{3,}}$"
+_IS_NUMBER = re.compile(_PHONE_NUMBER).fullmatch
+_NOT_DIGITS = re.compile("[^0-9]+")
 
 
 Kind = Literal[
@@ -65,11 +67,11 @@ def with_digits(number: str) -> str:
 
 def is_number(text: str) -> bool:
     """Say whether `text` is a phone number by its characters, with 3 digits or more."""
-    return re.fullmatch(_PHONE_NUMBER, text) is not None
+    return _IS_NUMBER(text) is not None
 
 
 def digits_of(number: str) -> str:
-    return re.sub("[^0-9]", "", number)
+    return _NOT_DIGITS.sub("", number)
 
 
 def last_date_of_birth(now: datetime) -> date:

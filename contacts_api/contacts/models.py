@@ -135,7 +135,11 @@ def columns_of(fields: Any) -> dict[str, Any]:
     folded = {name: fold(text) for name, text in texts.items()}
     # The newline sorts before, and is found in, no name. 500 characters leave room in an index entry.
     sort_name = f"{folded.get('last_name', '')}\n{folded['first_name']}"[:500]
-    own = fold(fields.get("email") or "") or digits_of(fields.get("phone_number") or "") or str(born or "")
+    own = (
+        (fold(fields.get("email") or "") if details else folded.get("email"))
+        or digits_of(fields.get("phone_number") or "")
+        or str(born or "")
+    )
     if not own:
         rest = (fields.get("birthday"), fields.get("additional_info"), [list(detail.values()) for detail in details])
         own = blake2b(repr(rest).encode(errors="surrogatepass"), digest_size=16).hexdigest()

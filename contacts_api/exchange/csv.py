@@ -300,8 +300,7 @@ class _Rows:
         draft, header = Draft(row, line), self._header
         addresses: dict[str, list[str]] = {}
         born: dict[str, str] = {}
-        for column in header.columns:
-            cell = cells[column.index]
+        for column, cell in zip(header.columns, cells, strict=False):
             # A note of ours may be nothing but white space.
             if not cell or (cell.isspace() and not header.is_ours):
                 continue
@@ -316,7 +315,7 @@ class _Rows:
                 born[column.meaning] = cell.strip()
             else:
                 self._read(draft, column, cell, cells)
-        for column in header.columns:
+        for column in header.columns if addresses else ():
             if parts := addresses.pop(column.group, None):
                 whole = max(parts, key=len)
                 rest = [part for part in parts if part is not whole and part not in whole]
@@ -352,6 +351,8 @@ class _Rows:
                 detail = "The column is not known: its values are kept in details."
                 draft.warnings.append(Remark(name, "unknown_column", detail))
             draft.said.append(Said("other", name, cell, name))
+        elif self._header.is_ours:
+            draft.said.append(Said(meaning, None, cell, name))
         else:
             self._say(draft, column, cell, self._label(column, cells))
 
@@ -359,9 +360,6 @@ class _Rows:
         kind = column.meaning
         if kind == "department":
             kind, label = "organization", "department"
-        if self._header.is_ours:
-            draft.said.append(Said(kind, label, cell, column.name))
-            return
         # Google marks the preferred value, and puts several values of one label into one cell.
         rank = -1 if label and label.startswith("*") else self._header.rank(label or "")
         label = label.lstrip("* ") if label else None
@@ -370,7 +368,9 @@ class _Rows:
             draft.said.append(Said(kind, label, text, column.name, rank))
 
     def _label(self, column: Column, cells: Sequence[str]) -> str | None:
-        indexes = self._header.labels.get(column.group, ())
+        indexes = self._header.labels.get(column.group)
+        if indexes is None:
+            return column.label or None
         label = " ".join(filter(None, (cells[index].strip() for index in indexes)))
         mark, plain = label[: len(label) - len(label.lstrip("* "))], label.lstrip("* ")
         if plain.lower() in _NO_LABELS:

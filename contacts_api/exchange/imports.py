@@ -306,7 +306,8 @@ def _take(rows: Rows, owner_id: UUID, first: int) -> Batch | None:
             batch.records.append(
                 (n, row.row, row.line, owner_id, uuid7(), row.uid, *(columns[name] for name in STORED))
             )
-            batch.not_kept.update(row.not_kept)
+            if row.not_kept:
+                batch.not_kept.update(row.not_kept)
             if row.warnings and len(batch.warnings) < MAX_REMARKS:
                 batch.warnings += (_remark(row, warning) for warning in row.warnings)
     return batch

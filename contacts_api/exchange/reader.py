@@ -6,13 +6,14 @@ kept as a detail; what there is no room for is counted.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from contacts_api.contacts.fields import (
     DETAIL_CHARACTERS,
@@ -27,7 +28,7 @@ from contacts_api.contacts.models import ABOUT, FIELDS, ContactFields
 from contacts_api.exchange.dates import DateOrder, read_date
 from contacts_api.exchange.files import RECORD_BYTES
 from contacts_api.handlers import detail_of
-from contacts_api.text import NOTE_CHARACTERS, Label, fold
+from contacts_api.text import NOTE_CHARACTERS, fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,12 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {
     for name, hint in get_type_hints(ContactFields, include_extras=True).items()
     if name in FIELDS
 }
-_LABEL: TypeAdapter[str] = TypeAdapter(Label)
+_VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(
+    TypedDict(  # type: ignore[operator]  # its members are the fields of a contact
+        "ImportedFields",
+        {name: hint for name, hint in get_type_hints(ContactFields, include_extras=True).items() if name in FIELDS},
+    )
+)
 _NAMELESS = Remark(
     "first_name", "missing", "A name, a nickname, an organization, an e-mail address or a phone number is needed."
 )
@@ -139,7 +145,11 @@ _BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _TURNS_AROUND = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _WORD = re.compile(r"\w")
+_ISO_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KEPT = "It is kept in details."
+_OTHER_PARTS = ("middle_name", "prefix", "suffix")
+# What shows that a text may have several values.
+_PARTED: dict[str, Callable[[str], object]] = {"email": re.compile("[ <]").search, "phone": _BETWEEN_NUMBERS.search}
 
 
 def bad_row(row: int, line: int, code: str, detail: str) -> BadRow:
@@ -152,7 +162,53 @@ def too_large(row: int, line: int) -> BadRow:
 
 def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
     """Return the contact that the draft describes, or why there is no person in it."""
-    return _Reader(draft, reading).read()
+    return _read_plainly(draft, reading) or _Reader(draft, reading).read()
+
+
+def _read_plainly(draft: Draft, reading: Reading) -> ImportedContact | None:
+    """Return the contact if the draft has at most one value for each field, each of which is valid, and nothing else.
+
+    Most have, and then all values are checked in one call, in a third of the time.
+    """
+    names, found = draft.names, dict.fromkeys(FIELDS)
+    first, last = names.get("first_name"), names.get("last_name")
+    if not first or draft.labels or reading.label:
+        return None
+    if len(names) > 2 and any(names.get(part) for part in _OTHER_PARTS):
+        return None
+    if draft.full_names and draft.full_names != [f"{first} {last}" if last else first]:
+        return None
+    for kind, label, text, _, rank in draft.said:
+        name = _FIELD_OF_KIND.get(kind, kind)
+        if label or rank >= NEVER_OWN or name not in found or found[name] is not None:
+            return None
+        if kind == "birthday" and found["date_of_birth"] is not None:
+            # It follows from the date.
+            continue
+        if kind in _PARTED and _PARTED[kind](text):
+            return None
+        if kind == "date_of_birth" and not (reading.is_ours and _ISO_DATE.fullmatch(text)):
+            date_read = read_date(text, reading.date_order, reading.last_date_of_birth.year)
+            if not date_read or date_read.startswith("--"):
+                return None
+            text = date_read
+        found[name] = text
+    found |= {
+        "first_name": first,
+        "last_name": last or None,
+        "additional_info": "\n".join(draft.notes) if draft.notes else None,
+    }
+    try:
+        fields = _VALID.validate_python(found, context={"last_date_of_birth": reading.last_date_of_birth})
+    except ValidationError:
+        return None
+    if draft.uid and (len(draft.uid) > MAX_UID or _CONTROLS.search(draft.uid)):
+        return None
+    born = fields["date_of_birth"]
+    fields |= {"labels": [], "details": []}
+    if born:
+        fields["birthday"] = f"{born.month:02}-{born.day:02}"
+    return ImportedContact(draft.row, draft.line, draft.uid, fields, draft.warnings, draft.not_kept)
 
 
 class _Reader:
@@ -248,11 +304,13 @@ class _Reader:
         self._seen.add((kind, value))
 
     def _read_birthday(self, said: Said) -> None:
+        if said.kind == "birthday" and self._fields["date_of_birth"] is not None:
+            return
         text = said.text.strip()
         if self._reading.is_ours and said.kind == "birthday":
             text = f"--{text}"
         found: str | None
-        if self._reading.is_ours and re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        if self._reading.is_ours and _ISO_DATE.fullmatch(text):
             found = text
         else:
             found = read_date(_ascii_digits(text), self._reading.date_order, self._reading.last_date_of_birth.year)
@@ -260,7 +318,7 @@ class _Reader:
             return
         name = "birthday" if found and found.startswith("--") else "date_of_birth"
         if self._fields[name] is not None:
-            if said.kind != "birthday" and found != str(self._fields[name]):
+            if found != str(self._fields[name]):
                 self._add("other", name, text, said.name)
             return
         try:

@@ -18,7 +18,8 @@ import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 from contacts_api.contacts.models import ABOUT
 from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, UnknownFormat, is_encoding, is_ended, lines
@@ -63,8 +64,10 @@ _TECHNICAL = frozenset({"VERSION", "PRODID", "REV", "PROFILE", "X-ABLABEL"})
 _READ = frozenset({*_KINDS, *_TECHNICAL, *_TEXTS, "N", "FN", "NICKNAME", "ORG", "EMAIL", "TEL", "BDAY", "NOTE", "UID"})
 _READ |= {"CATEGORIES", "AGENT", "BEGIN", "END", "X-ADDRESSBOOKSERVER-KIND"}
 
-_PROPERTY = re.compile(rb"(?:[A-Za-z0-9_-]++\.)?+[A-Za-z0-9_-]++ ?[;:]")
-_BINARY = re.compile(rb"(?:[a-z0-9_-]++\.)?+(PHOTO|LOGO|SOUND|KEY)[;:]", re.IGNORECASE)
+_PROPERTY = re.compile(rb"(?:[A-Za-z0-9_-]++\.)?+([A-Za-z0-9_-]++) ?[;:]")
+_BINARY = {spelled for name in (b"PHOTO", b"LOGO", b"SOUND", b"KEY") for spelled in (name, name.lower(), name.title())}
+# The empty text as well.
+_FOLDS = b" \t"
 _NAME = re.compile(rb"[A-Za-z0-9_.-]{1,100}+")
 _AGENT = re.compile(rb"(?:[a-z0-9-]++\.)?+AGENT[;:]", re.IGNORECASE)
 _QUOTED = re.compile(r""";((?:[^":]++|"[^"]*+")*+):(.*)""", re.DOTALL)
@@ -107,37 +110,40 @@ class _UnreadableCard(Exception):  # noqa: N818 (it ends nothing but a card)
     """A card whose text cannot be decoded."""
 
 
-class _Line(NamedTuple):
-    """A line of a card, joined where it was folded or ends softly; of what is left out only the name."""
-
-    number: int
-    content: bytes
-    is_left_out: bool
+# The number of a line, the line, whether all but its name is left out, and what it is of a card: _BEGIN, _END or b"".
+_Line: TypeAlias = tuple[int, bytes, bool, bytes]
 
 
 def _content_lines(file: Iterable[bytes]) -> Iterator[_Line]:
-    """Yield the lines of cards (RFC 6350, 3.2, and RFC 2045, 6.7).
+    """Yield the lines of cards, joined where they were folded or end softly (RFC 6350, 3.2, and RFC 2045, 6.7).
 
     What is binary, and what is larger than RECORD_BYTES, is left out: no more of it is held than its name.
+    A line that is no property goes on with the one before: somebody has broken a value, and folded nothing.
     """
     pieces: list[bytes] = []
     size = number = begun = 0
-    goes_on = is_soft = is_left_out = is_printable = False
+    goes_on = is_soft = is_left_out = False
+    marker = b""
     for line in file:
         text = line.rstrip(b"\r\n")
-        number += not goes_on
-        marker = _marker(line) if not goes_on and line[0] in _FIRST_OF_MARKERS else b""
-        if marker or not (goes_on or is_soft or text[:1] in (b" ", b"\t", b"")):
-            yield _Line(begun, b"".join(pieces), is_left_out)
-            pieces, size, begun = [], 0, number
-            is_printable = b";" in text and b"QUOTED-PRINTABLE" in text.partition(b":")[0].upper()
-            is_left_out = _BINARY.match(text) is not None and not (b"http" in text and is_ended(line))
-            if is_left_out:
-                pieces = [_NAME.match(text)[0]]  # type: ignore[index]  # as it has matched _BINARY
-        elif text[:1] in (b" ", b"\t") and not goes_on and (not is_soft or _is_cut(pieces, text)):
-            text = text[1:]
-        goes_on = not is_ended(line)
-        is_soft = is_printable and text.endswith(b"=") and not goes_on
+        begins = _marker(text) if line[0] in _FIRST_OF_MARKERS and not goes_on else b""
+        if not begins and (goes_on or is_soft or text[:1] in _FOLDS):
+            number += not goes_on
+            if text[:1] in (b" ", b"\t") and not goes_on and (not is_soft or _is_cut(pieces, text)):
+                text = text[1:]
+        else:
+            number += 1
+            found = _PROPERTY.match(text)
+            if begins or found or marker or not pieces:
+                yield begun, b"".join(pieces), is_left_out, marker
+                pieces, size, begun, marker = [], 0, number, begins
+                is_left_out = found is not None and found[1] in _BINARY and not (b"http" in text and is_ended(line))
+                if is_left_out and found:
+                    pieces = [found[1]]
+            else:
+                text = _RAW_BREAK + text
+        goes_on = line[-1] not in b"\r\n"
+        is_soft = text[-1:] == b"=" and not goes_on and _is_printable(pieces[0] if pieces else text)
         if is_left_out:
             continue
         pieces.append(text[:-1] if is_soft else text)
@@ -146,7 +152,12 @@ def _content_lines(file: Iterable[bytes]) -> Iterator[_Line]:
         if size > RECORD_BYTES:
             name = _NAME.match(pieces[0])
             is_left_out, pieces = True, [name[0] if name else b""]
-    yield _Line(begun, b"".join(pieces), is_left_out)
+    yield begun, b"".join(pieces), is_left_out, marker
+
+
+def _is_printable(line: bytes) -> bool:
+    """Say whether the value of a property is quoted-printable."""
+    return b"QUOTED-PRINTABLE" in line.partition(b":")[0].upper()
 
 
 def _is_cut(pieces: Sequence[bytes], text: bytes) -> bool:
@@ -166,13 +177,13 @@ def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact
 
     Raises UnknownFormat or CutOff, perhaps after some cards.
     """
+    own_reading = replace(reading, is_ours=True)
     card: list[bytes] | None = None
     left_out: list[str] = []
     number = depth = size = begun = 0
-    is_agent = may_go_on = False
-    for at, line, is_left_out in _content_lines(lines(chunks)):
-        marker = _marker(line)
-        if marker == _BEGIN and card is not None and (is_agent or depth > 1):
+    before = b""
+    for at, line, is_left_out, marker in _content_lines(lines(chunks)):
+        if marker == _BEGIN and card is not None and (depth > 1 or _AGENT.match(before)):
             depth += 1
         elif marker == _BEGIN:
             if card is not None:
@@ -183,23 +194,15 @@ def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact
             if not depth and size > RECORD_BYTES:
                 yield too_large(number, begun)
             elif not depth:
-                yield _read_card(Draft(number, begun, not_kept=left_out), card, reading)
+                yield _read_card(Draft(number, begun, not_kept=left_out), card, reading, own_reading)
             card = card if depth else None
         elif line and card is not None and depth == 1:
             size += len(line) + 1
-            if size > RECORD_BYTES:
-                pass
-            elif is_left_out:
+            if is_left_out and size <= RECORD_BYTES:
                 left_out.append(line.rpartition(b".")[2].decode(errors="replace").upper()[:64])
-            elif _PROPERTY.match(line):
+            elif size <= RECORD_BYTES:
                 card.append(line)
-            elif card and may_go_on:
-                # Not a property: somebody has broken a value, and folded nothing.
-                card[-1] += _RAW_BREAK + line
-                continue
-            # Nothing is left of what such a line would go on.
-            may_go_on = not is_left_out
-        is_agent = marker == b"" and _AGENT.match(line) is not None
+        before = line
     if card is not None:
         raise CutOff
     if not number:
@@ -208,12 +211,13 @@ def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact
 
 def _marker(line: bytes) -> bytes:
     """Return the line where it begins or ends a card, in capitals; an empty text where it does not."""
-    is_short = 0 < len(line) < 64 and line[0] in _FIRST_OF_MARKERS
-    marker = line.removeprefix(BOM).strip().upper() if is_short else b""
+    marker = line.removeprefix(BOM).strip().upper() if len(line) < 64 else b""
     return marker if marker in (_BEGIN, _END) else b""
 
 
-def _read_card(draft: Draft, card: Sequence[bytes], reading: Reading) -> ImportedContact | BadRow | NotAPerson:
+def _read_card(
+    draft: Draft, card: Sequence[bytes], reading: Reading, own_reading: Reading
+) -> ImportedContact | BadRow | NotAPerson:
     try:
         text = _decode_card(card)
     except _UnreadableCard:
@@ -222,7 +226,7 @@ def _read_card(draft: Draft, card: Sequence[bytes], reading: Reading) -> Importe
     source = _Source(draft, text, reading.encoding)
     if source.is_group:
         return NotAPerson(draft.row, draft.line, "KIND:group")
-    return read_contact(draft, replace(reading, is_ours=True) if source.is_ours else reading)
+    return read_contact(draft, own_reading if source.is_ours else reading)
 
 
 def _decode_card(card: Sequence[bytes]) -> list[str]:
@@ -246,13 +250,8 @@ def _decode_line(line: bytes) -> str:
             raise _UnreadableCard from None
 
 
-class _Property(NamedTuple):
-    """A line: `name` and `parameters` are in capitals, the name is without its group."""
-
-    group: str
-    name: str
-    parameters: str
-    value: str
+# The group, the name without it and the parameters of a line, all in capitals, and its value.
+_Property: TypeAlias = tuple[str, str, str, str]
 
 
 class _Source:
@@ -261,20 +260,24 @@ class _Source:
     def __init__(self, draft: Draft, card: Sequence[str], encoding: str) -> None:
         self.draft, self._encoding = draft, encoding
         self.is_ours, self.is_group = f"PRODID:{PRODID}" in card, False
-        self._is_21 = any(line.startswith("VERSION:2.1") for line in card)
-        properties = [self._decoded(_property(line)) for line in card]
-        self._labels = {each.group: each.value for each in properties if each.name == "X-ABLABEL"}
+        self._is_21 = "VERSION:2.1" in card
+        properties = [_property(line) for line in card]
+        self._labels = {group: value for group, name, _, value in properties if group and name == "X-ABLABEL"}
         for each in properties:
-            if each.name == "NOTE":
-                if each.value or self.is_ours:
-                    draft.notes.append(self._text(each.value))
-            elif each.name == "AGENT":
-                draft.not_kept.append(each.name)
-            elif each.value and not each.value.isspace():
+            group, name, parameters, value = each
+            if parameters and _ENCODING.search(parameters):
+                value = self._decoded(name, parameters, value)
+                each = (group, name, parameters, value)
+            if name == "NOTE":
+                if value or self.is_ours:
+                    draft.notes.append(self._text(value))
+            elif name == "AGENT":
+                draft.not_kept.append(name)
+            elif value and not value.isspace() and name not in _TECHNICAL:
                 self._read(each)
 
     def _read(self, each: _Property) -> None:
-        draft, (_, name, parameters, value) = self.draft, each
+        draft, (group, name, parameters, value) = self.draft, each
         if name == "EMAIL":
             self._say("email", each, self._text(value), 0 if "INTERNET" in parameters else NEVER_OWN)
         elif name == "TEL":
@@ -308,9 +311,9 @@ class _Source:
         elif name in _KINDS:
             parts = self._components(value) if name == "ADR" else [self._text(value)]
             self._say(_KINDS[name][0], each, "\n".join(filter(str.strip, parts)))
-        elif name and name not in _TECHNICAL:
+        elif name:
             draft.said.append(Said("other", name, self._text(value), name))
-            if label := self._labels.get(each.group) if each.group else None:
+            if label := self._labels.get(group) if group else None:
                 draft.said.append(Said("other", f"{name} label"[:64], self._text(label), "X-ABLABEL"))
 
     def _read_name(self, value: str) -> None:
@@ -334,35 +337,35 @@ class _Source:
         }
 
     def _say(self, kind: str, each: _Property, text: str, own: int = NEVER_OWN) -> None:
-        rank = own if self.is_ours else _rank(each.parameters)
-        label = self._labels.get(each.group) if each.group else None
-        label = self._text(label) if label else _label_of_types(each.parameters)
-        if label and (apples := _APPLES.fullmatch(label)):
-            label = apples[1]
-        if not label:
-            label = _KINDS[each.name][1] if each.name in _KINDS else None
-        self.draft.said.append(Said(kind, label, text, each.name, rank))
+        group, name, parameters, _ = each
+        # Most cards have the same few parameters.
+        read = _read_parameters if len(parameters) < 100 else _read_parameters.__wrapped__
+        label, rank = read(parameters)
+        if group and (named := self._labels.get(group)):
+            label = self._text(named)
+            label = apples[1] if (apples := _APPLES.fullmatch(label)) else label
+        if not label and name in _KINDS:
+            label = _KINDS[name][1]
+        self.draft.said.append(Said(kind, label, text, name, own if self.is_ours else rank))
 
-    def _decoded(self, each: _Property) -> _Property:
-        """Return a property with its value as text."""
-        encoding = _ENCODING.search(each.parameters) if each.parameters else None
-        if encoding is None:
-            return each
-        decode = binascii.a2b_qp if encoding[1] == "QUOTED-PRINTABLE" else binascii.a2b_base64
+    def _decoded(self, name: str, parameters: str, value: str) -> str:
+        """Return a value that is written in quoted-printable or base64 as text."""
+        encoding = _ENCODING.search(parameters)
+        is_printable = encoding is not None and encoding[1] == "QUOTED-PRINTABLE"
         try:
-            content = decode(each.value.encode())
+            content = (binascii.a2b_qp if is_printable else binascii.a2b_base64)(value.encode())
         except binascii.Error:
-            content = each.value.encode()
-        charset = _CHARSET.search(each.parameters)
+            content = value.encode()
+        charset = _CHARSET.search(parameters)
         named = charset[1] if charset and is_encoding(charset[1]) else self._encoding
         try:
-            return each._replace(value=content.decode(named))
+            return content.decode(named)
         except UnicodeDecodeError:
             pass
         read_as = named if charset else "WINDOWS-1252"
         detail = f"Its bytes are not text in {named}: they were read as {read_as.lower()}. Name another with encoding=."
-        self.draft.warnings.append(Remark(each.name, "not_text", detail))
-        return each._replace(value=content.decode(read_as, "replace"))
+        self.draft.warnings.append(Remark(name, "not_text", detail))
+        return content.decode(read_as, "replace")
 
     def _text(self, value: str) -> str:
         if "\\" not in value:
@@ -391,27 +394,25 @@ def _property(line: str) -> _Property:
             # A quoted parameter may have a colon in it.
             match = _QUOTED.fullmatch(line, len(name))
             if match is None:
-                return _Property("", "", "", "")
+                return "", "", "", ""
             parameters, value = match.groups()
         parameters = f";{parameters.upper()}"
     if "." in name:
         group, _, name = name.rpartition(".")
-    return _Property(group.upper(), name.strip().upper(), parameters, value)
+        group = group.upper()
+    return group, name.strip().upper(), parameters, value
 
 
-def _rank(parameters: str) -> int:
-    """Return how far from being preferred a value is."""
+@lru_cache(maxsize=1024)
+def _read_parameters(parameters: str) -> tuple[str | None, int]:
+    """Return the types as a label (`work fax`), and how far the value is from being preferred."""
+    if not parameters:
+        return None, 101
+    words = [word for found in _TYPE.findall(parameters) for word in found.replace('"', "").split(",")]
+    label = " ".join(_LABELS.get(word, word.lower()) for word in words if word not in _NO_LABELS)
     preference = _PREFERENCE.search(parameters) if "PREF" in parameters else None
     rank = int(preference[1] or 1) if preference else 101
-    return rank + 200 if _UNSUITED.search(parameters) else rank
-
-
-def _label_of_types(parameters: str) -> str | None:
-    """Return the types as a label: `work fax`."""
-    if not parameters:
-        return None
-    words = [word for found in _TYPE.findall(parameters) for word in found.replace('"', "").split(",")]
-    return " ".join(_LABELS.get(word, word.lower()) for word in words if word not in _NO_LABELS) or None
+    return label or None, rank + 200 if _UNSUITED.search(parameters) else rank
 
 
 def _uid(value: str) -> str:

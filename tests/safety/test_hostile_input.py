@@ -262,7 +262,7 @@ def is_at(body: Any, place: tuple[str | int, ...]) -> bool:
     """Say whether the object at this place is the one with the mark."""
     for key in place:
         body = body[key]
-    return body.get("") == MARK
+    return bool(body.get("") == MARK)
 
 
 @every(WITH_BODY)
