@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
@@ -22,6 +22,8 @@ from contacts_api.bodies import Body
 from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line
 
 MAX_LABELS, MAX_DETAILS, DETAIL_CHARACTERS = 50, 100, 1000
+# As large as a request that creates one contact: a page of many should not take much more memory than that of others.
+DETAILS_BYTES = 64 * 1024
 
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ANY_YEAR = re.compile(r"(?:--|([0-9]{4})-)([0-9]{2}-[0-9]{2})")
@@ -198,7 +200,16 @@ class Detail(Body):
         return check(check_one_line(value)) if check else value
 
 
-Details = Annotated[
-    Annotated[list[Detail], Field(max_length=MAX_DETAILS)] | None, AfterValidator(lambda details: details or [])
-]
+def _limited(details: list[Detail] | None) -> list[Detail]:
+    if sum(size_of(detail.model_dump()) for detail in details or ()) > DETAILS_BYTES:
+        raise PydanticCustomError("too_large", f"May take at most {DETAILS_BYTES:,} bytes in all.")
+    return details or []
+
+
+def size_of(detail: Mapping[str, str | None]) -> int:
+    """Return how many bytes a detail takes, without the names of its members."""
+    return sum(len(text.encode(errors="surrogatepass")) for text in detail.values() if text)
+
+
+Details = Annotated[Annotated[list[Detail], Field(max_length=MAX_DETAILS)] | None, AfterValidator(_limited)]
 """The details of a contact, in their order; null is none."""

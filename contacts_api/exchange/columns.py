@@ -23,6 +23,7 @@ _OURS = {*(name for name, field in ContactFields.model_fields.items() if field.i
 _NAMES_A_CONTACT = {"first_name", "last_name", "full_name", "nickname", "organization"}
 _KINDS = {*get_args(Kind), "department"}
 _IDENTIFYING = {*_NAMES_A_CONTACT, "email", "phone"}
+_FIELD_OF_KIND: dict[str, str] = {about.kind: name for name, about in ABOUT.items() if about.kind}
 _BRACKETS = re.compile(r"\(.*?\)|\[.*?\]")
 
 
@@ -37,6 +38,12 @@ class Column:
     group: str
     """What it has in common with others that make one value with it: the label's column, the parts of an address."""
     is_label: bool = False
+
+    @property
+    def field(self) -> str:
+        """The field that takes its value, if that is one text; else empty."""
+        name = _FIELD_OF_KIND.get(self.meaning, self.meaning)
+        return name if name in FIELDS and name not in ("labels", "details") and not self.label else ""
 
 
 class Header:
@@ -123,7 +130,6 @@ def read_columns(text: str | None) -> dict[str, str | None]:
 
 def table_of_columns() -> str:
     """Return what the documentation says of the columns: the names that stand first in names.toml."""
-    fields = {about.kind: name for name, about in ABOUT.items() if about.kind}
     lines = [
         "Columns are known by these names and others, in English, German, French, Spanish, Italian, Portuguese,",
         "Polish, Ukrainian, Russian and Dutch; case, accents, spaces, hyphens and numbers do not matter. The values of",
@@ -139,8 +145,8 @@ def table_of_columns() -> str:
         place = (
             "the name" if meaning in NAME_PARTS else f"`{meaning}`" if meaning in FIELDS else f"a detail `{meaning}`"
         )
-        if meaning in fields:
-            place = f"`{fields[meaning]}`, further ones a detail `{meaning}`"
+        if meaning in _FIELD_OF_KIND:
+            place = f"`{_FIELD_OF_KIND[meaning]}`, further ones a detail `{meaning}`"
         lines.append(f"| {', '.join([*names[:3], *labelled])} | {place} |")
     return "\n".join([*lines, "| street, city, postal code, country, … | a detail `address` |"])
 

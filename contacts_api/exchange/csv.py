@@ -49,6 +49,7 @@ from contacts_api.exchange.reader import (
     Said,
     bad_row,
     read_contact,
+    read_plainly,
     too_large,
 )
 from contacts_api.problems import Invalid
@@ -193,7 +194,12 @@ def parse(
                     raise CutOff
                 are_full = False
                 cells += [""] * (header.width - len(cells))
-            yield read_contact(read.draft(row, line, cells), reading)
+            found = read.plain(cells)
+            fields = read_plainly(found, reading) if found else None
+            if fields is None:
+                yield read_contact(read.draft(row, line, cells), reading)
+            else:
+                yield ImportedContact(row, line, None, fields, (), ())
 
 
 def date_order_of(
@@ -295,6 +301,19 @@ class _Rows:
     def __init__(self, header: Header, reading: Reading) -> None:
         self._header, self._reading = header, reading
         self._reported: set[str] = set()
+        # The first column of each field that has one text, and all other columns.
+        self._plain: dict[str, int] = {}
+        for column in () if reading.label else header.columns:
+            if column.field and not column.is_label:
+                self._plain.setdefault(column.field, column.index)
+        self._others = [column.index for column in header.columns if self._plain.get(column.field) != column.index]
+
+    def plain(self, cells: Sequence[str]) -> dict[str, str] | None:
+        """Return the cells by field, if there is nothing in other columns and nothing that needs a closer look."""
+        if any(cells[index] for index in self._others):
+            return None
+        found = {name: cell for name, index in self._plain.items() if (cell := cells[index])}
+        return None if any("'" in cell for cell in found.values()) else found
 
     def draft(self, row: int, line: int, cells: Sequence[str]) -> Draft:
         draft, header = Draft(row, line), self._header

@@ -1,6 +1,7 @@
 """Files of contacts into the database: read in a thread, staged by COPY, written in one transaction a file."""
 
 import asyncio
+from array import array
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Any, BinaryIO, TypeAlias
 from uuid import UUID
 
@@ -47,6 +49,7 @@ ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 BATCH_ROWS = 4000
 MAX_REMARKS = 1000
 _CHUNK = 64 * 1024
+_stored = itemgetter(*STORED)
 
 Rows: TypeAlias = Iterator[ImportedContact | BadRow] | Iterator[ImportedContact | BadRow | NotAPerson]
 
@@ -175,7 +178,8 @@ class _Import:
         self._session = session
         self._owner_id = owner_id
         self._report = report
-        self._staged = 0
+        # Where each staged row stands in the file.
+        self._rows, self._lines = array("L"), array("L")
 
     async def stage(self, rows: Rows, max_rows: int, on_progress: Callable[[], None]) -> None:
         """Bring the good rows into the database, a batch while the next one is read, and report the bad ones."""
@@ -185,7 +189,8 @@ class _Import:
         reading = self._read(rows)
         while batch := await reading:
             count += batch.count
-            self._staged += len(batch.records)
+            self._rows.extend(batch.rows)
+            self._lines.extend(batch.lines)
             self._note(batch)
             if count > max_rows:
                 raise TooManyRows.field("body", "file", detail=f"It may have at most {max_rows:,} rows.")
@@ -205,10 +210,8 @@ class _Import:
             await self._run(matching.SEPARATE)
             report.created = await self._run(matching.CREATE_ALL)
             return
-        await self._run(matching.KNOW_STORED)
-        await self._session.execute(matching.KNOW_ROWS)
-        for statement in (matching.KNOW_KNOWN, matching.ALIGN):
-            await self._session.execute(statement)
+        if await self._run(matching.FIND_ALIKE):
+            await self._align()
         await self._run(matching.MATCH)
         report.created = await self._run(matching.CREATE_NEW)
         if on_duplicate == "update":
@@ -217,8 +220,13 @@ class _Import:
             said = await self._session.execute(matching.FIRST_SAID, {"owner_id": self._owner_id, "limit": MAX_REMARKS})
             for row in map(dict, said.mappings()):
                 self._skip(row, is_same=_after(row) == _before(row))
-        report.skipped = self._staged - report.created - report.updated
+        report.skipped = len(self._rows) - report.created - report.updated
         report.skips.sort(key=lambda skip: skip.row)
+
+    async def _align(self) -> None:
+        await self._run(matching.KNOW_STORED)
+        for statement in (matching.KNOW_ROWS, matching.KNOW_KNOWN, matching.ALIGN):
+            await self._session.execute(statement)
 
     async def _update(self) -> int:
         """Give the contacts what the file says of them, and return how many of them were stored before and change."""
@@ -246,7 +254,7 @@ class _Import:
         return updated
 
     def _read(self, rows: Rows) -> asyncio.Task["Batch | None"]:
-        return asyncio.create_task(asyncio.to_thread(_take, rows, self._owner_id, self._staged))
+        return asyncio.create_task(asyncio.to_thread(_take, rows, self._owner_id, len(self._rows)))
 
     def _note(self, batch: "Batch") -> None:
         report = self._report
@@ -264,7 +272,8 @@ class _Import:
             which = "You have this contact" if row["is_stored"] else "An earlier row is this contact"
             detail = f"{which}, and it says the same." if is_same else f"{which}, and it says something else."
             contact_id = row["contact_id"] if is_there else None
-            skips.append(SkippedRow(row=row["row"], line=row["line"], contact_id=contact_id, detail=detail))
+            place = {"row": self._rows[row["n"]], "line": self._lines[row["n"]]}
+            skips.append(SkippedRow(**place, contact_id=contact_id, detail=detail))
 
     async def _copy(self, table: str, columns: Sequence[str], records: list[tuple[Any, ...]]) -> None:
         await copy_into(self._session, table, columns, records, seconds=IMPORT_SECONDS)
@@ -281,6 +290,8 @@ class Batch:
 
     count: int
     records: list[tuple[Any, ...]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
     failed: int = 0
     errors: list[RowRemark] = field(default_factory=list)
     warnings: list[RowRemark] = field(default_factory=list)
@@ -303,9 +314,9 @@ def _take(rows: Rows, owner_id: UUID, first: int) -> Batch | None:
         else:
             columns = columns_of(row.fields)
             n = first + len(batch.records)
-            batch.records.append(
-                (n, row.row, row.line, owner_id, uuid7(), row.uid, *(columns[name] for name in STORED))
-            )
+            batch.records.append((n, owner_id, uuid7(), row.uid, *_stored(columns)))
+            batch.rows.append(row.row)
+            batch.lines.append(row.line)
             if row.not_kept:
                 batch.not_kept.update(row.not_kept)
             if row.warnings and len(batch.warnings) < MAX_REMARKS:

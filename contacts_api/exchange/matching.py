@@ -25,14 +25,12 @@ from contacts_api.contacts.models import FIELDS, STORED
 
 # What is known of a row beside the columns of a contact: its number, and the contact that it is.
 BEGIN = (
+    text("CREATE TEMPORARY TABLE staged (n integer PRIMARY KEY, LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP"),
     text(
-        "CREATE TEMPORARY TABLE staged (n integer PRIMARY KEY, row integer, line integer, "
-        "LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP"
+        'CREATE TEMPORARY TABLE known (sort_name text COLLATE "C", has_email boolean, digits text, born integer, '
+        "identity text, n integer) ON COMMIT DROP"
     ),
-    text(
-        "CREATE TEMPORARY TABLE known (sort_name text, has_email boolean, digits text, born integer, identity text, "
-        "n integer) ON COMMIT DROP"
-    ),
+    text('CREATE TEMPORARY TABLE alike (sort_name text COLLATE "C" PRIMARY KEY) ON COMMIT DROP'),
     text("CREATE TEMPORARY TABLE matched (n integer PRIMARY KEY, contact_id uuid, is_stored boolean) ON COMMIT DROP"),
 )
 # PostgreSQL knows nothing yet of the staged rows, and would go through all contacts for each of them.
@@ -42,16 +40,23 @@ _SHARED = """
     sort_name, email IS NOT NULL, regexp_replace(coalesce(phone_number, ''), '[^0-9]', '', 'g'),
     date_of_birth - date '1900-01-01', identity
 """
+# Only where one has no address is there more to compare: of the others, none of this is done.
+FIND_ALIKE = text(
+    """
+    INSERT INTO alike SELECT sort_name FROM staged WHERE email IS NULL
+    UNION SELECT sort_name FROM contact JOIN (SELECT DISTINCT sort_name FROM staged) AS wanted USING (sort_name)
+    WHERE owner_id = :owner_id AND email IS NULL
+    """
+)
 # What tells contacts of these names apart: first those that are stored, then the rows of the file.
 KNOW_STORED = text(
     f"""
     INSERT INTO known SELECT {_SHARED}, -1
-    FROM contact JOIN (SELECT DISTINCT sort_name FROM staged) AS wanted USING (sort_name)
-    WHERE owner_id = :owner_id
+    FROM contact JOIN alike USING (sort_name) WHERE owner_id = :owner_id
     """
 )
+KNOW_ROWS = text(f"INSERT INTO known SELECT {_SHARED}, n FROM staged JOIN alike USING (sort_name)")
 KNOW_KNOWN = text("ANALYZE known")
-KNOW_ROWS = text(f"INSERT INTO known SELECT {_SHARED}, n FROM staged")
 ALIGN = text(
     """
     WITH keys AS (
@@ -124,7 +129,7 @@ MATCH = text(
 )
 
 _NAMES = ("owner_id", "id", "uid", *STORED)
-STAGED, CHANGED = ("n", "row", "line", *_NAMES), _NAMES
+STAGED, CHANGED = ("n", *_NAMES), _NAMES
 
 CREATE_NEW = text(
     f"""
@@ -151,7 +156,7 @@ CREATE_ALL = text(
 
 # What the rows say of contacts that are stored, or that the file has made of several rows.
 _SAID = f"""
-    SELECT row, line, contact_id, is_stored, {", ".join(f"contact.{name} AS {name}" for name in ("uid", *FIELDS))},
+    SELECT n, contact_id, is_stored, {", ".join(f"contact.{name} AS {name}" for name in ("uid", *FIELDS))},
         {", ".join(f"staged.{name} AS said_{name}" for name in ("uid", *FIELDS))}
     FROM staged JOIN matched USING (n)
     JOIN contact ON contact.owner_id = :owner_id AND contact.id = matched.contact_id

@@ -148,8 +148,9 @@ _WORD = re.compile(r"\w")
 _ISO_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KEPT = "It is kept in details."
 _OTHER_PARTS = ("middle_name", "prefix", "suffix")
+_NOTHING = dict.fromkeys(FIELDS)
 # What shows that a text may have several values.
-_PARTED: dict[str, Callable[[str], object]] = {"email": re.compile("[ <]").search, "phone": _BETWEEN_NUMBERS.search}
+_SEVERAL: dict[str, Callable[[str], object]] = {"email": re.compile("[ <]").search, "phone": _BETWEEN_NUMBERS.search}
 
 
 def bad_row(row: int, line: int, code: str, detail: str) -> BadRow:
@@ -162,53 +163,64 @@ def too_large(row: int, line: int) -> BadRow:
 
 def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
     """Return the contact that the draft describes, or why there is no person in it."""
-    return _read_plainly(draft, reading) or _Reader(draft, reading).read()
+    found = _plain(draft)
+    fields = read_plainly(found, reading) if found else None
+    if fields is None or (draft.uid and not _is_uid(draft.uid)):
+        return _Reader(draft, reading).read()
+    return ImportedContact(draft.row, draft.line, draft.uid, fields, draft.warnings, draft.not_kept)
 
 
-def _read_plainly(draft: Draft, reading: Reading) -> ImportedContact | None:
-    """Return the contact if the draft has at most one value for each field, each of which is valid, and nothing else.
-
-    Most have, and then all values are checked in one call, in a third of the time.
-    """
-    names, found = draft.names, dict.fromkeys(FIELDS)
+def _plain(draft: Draft) -> dict[str, str] | None:
+    """Return what the draft says by field, if it is at most one value for each, without a label, and nothing else."""
+    names, full_names = draft.names, draft.full_names
     first, last = names.get("first_name"), names.get("last_name")
-    if not first or draft.labels or reading.label:
+    if not first or draft.labels or (len(names) > 2 and any(names.get(part) for part in _OTHER_PARTS)):
         return None
-    if len(names) > 2 and any(names.get(part) for part in _OTHER_PARTS):
+    if full_names and full_names != [f"{first} {last}" if last else first]:
         return None
-    if draft.full_names and draft.full_names != [f"{first} {last}" if last else first]:
-        return None
+    found = {"first_name": first}
+    if last:
+        found["last_name"] = last
     for kind, label, text, _, rank in draft.said:
         name = _FIELD_OF_KIND.get(kind, kind)
-        if label or rank >= NEVER_OWN or name not in found or found[name] is not None:
+        if label or rank >= NEVER_OWN or name in found or name not in _ADAPTERS:
             return None
-        if kind == "birthday" and found["date_of_birth"] is not None:
-            # It follows from the date.
-            continue
-        if kind in _PARTED and _PARTED[kind](text):
-            return None
-        if kind == "date_of_birth" and not (reading.is_ours and _ISO_DATE.fullmatch(text)):
-            date_read = read_date(text, reading.date_order, reading.last_date_of_birth.year)
-            if not date_read or date_read.startswith("--"):
-                return None
-            text = date_read
         found[name] = text
-    found |= {
-        "first_name": first,
-        "last_name": last or None,
-        "additional_info": "\n".join(draft.notes) if draft.notes else None,
-    }
+    if draft.notes:
+        found["additional_info"] = "\n".join(draft.notes)
+    return found
+
+
+def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | None:
+    """Return the fields of a contact from texts by field; None if one of them is not plainly its value.
+
+    Most contacts are read so, with all values checked in one call: in a third of the time.
+    """
+    for kind, may_have_several in _SEVERAL.items():
+        text = found.get(_FIELD_OF_KIND[kind])
+        if text and may_have_several(text):
+            return None
+    if (text := found.get("date_of_birth")) and not (reading.is_ours and _ISO_DATE.fullmatch(text)):
+        date_read = read_date(text, reading.date_order, reading.last_date_of_birth.year)
+        if not date_read or date_read.startswith("--"):
+            return None
+        found["date_of_birth"] = date_read
+    if reading.label or "first_name" not in found:
+        return None
     try:
-        fields = _VALID.validate_python(found, context={"last_date_of_birth": reading.last_date_of_birth})
+        fields = _VALID.validate_python(
+            {**_NOTHING, **found}, context={"last_date_of_birth": reading.last_date_of_birth}
+        )
     except ValidationError:
         return None
-    if draft.uid and (len(draft.uid) > MAX_UID or _CONTROLS.search(draft.uid)):
-        return None
-    born = fields["date_of_birth"]
-    fields |= {"labels": [], "details": []}
-    if born:
+    if born := fields["date_of_birth"]:
         fields["birthday"] = f"{born.month:02}-{born.day:02}"
-    return ImportedContact(draft.row, draft.line, draft.uid, fields, draft.warnings, draft.not_kept)
+    fields["labels"], fields["details"] = [], []
+    return fields
+
+
+def _is_uid(text: str) -> bool:
+    return len(text) <= MAX_UID and not _CONTROLS.search(text)
 
 
 class _Reader:
@@ -253,7 +265,7 @@ class _Reader:
         if fields["date_of_birth"]:
             fields["birthday"] = f"{fields['date_of_birth']:%m-%d}"
         uid = draft.uid
-        if uid and (len(uid) > MAX_UID or _CONTROLS.search(uid)):
+        if uid and not _is_uid(uid):
             self._add("other", "UID", uid, "UID")
             uid = None
         fields["details"] = self._details[:MAX_DETAILS]
