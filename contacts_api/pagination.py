@@ -30,7 +30,7 @@ Position: TypeAlias = Mapping[str, str]
 """Where a list goes on: the values of its keys, as text. Empty where it begins."""
 
 # Of fewer, more of the time goes into asking; for more, everybody else waits longer. The first come at once.
-FIRST_ROWS, PAGE_ROWS = 100, 3000
+FIRST_ROWS, PAGE_ROWS = 100, 1000
 _MAC_BYTES = 16
 _PARSERS: dict[type, Callable[[str], Any]] = {
     str: str,
@@ -178,14 +178,16 @@ class Pager:
         to_item: Callable[[Row], Any],
         *which: object,
         keep: Position | None = None,
+        limit: int | None = None,
         **members: Any,
     ) -> Response:
-        """Answer with these rows, which are one more than `query.limit` where the list goes on.
+        """Answer with these rows, which are one more than `query.limit` where the list goes on; or with fewer: `limit`.
 
         `keep` is what the cursor holds beside the position.
         """
         headers, next_cursor = dict(PRIVATE), None
-        items, more = rows[: query.limit], rows[query.limit :]
+        limit = limit or query.limit
+        items, more = rows[:limit], rows[limit:]
         if more:
             next_cursor = self._cursors.write({**(keep or {}), **listing.position_of(items[-1])}, self._path(), *which)
             path = self._request.scope["root_path"] + self._path()

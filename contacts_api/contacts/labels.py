@@ -1,6 +1,7 @@
 """The labels of an owner's contacts, each one label in any letter case."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from contacts_api.text import fold
 
 MAX_LISTED = 10_000
 # Contacts that change in one transaction: of a million, others wait for none of these for long.
-_BITE_ROWS = 500
+_BITE_ROWS = 200
 
 
 class LabelNotFound(NotFound):
@@ -43,25 +44,29 @@ async def replace_label(database: Database, owner_id: UUID, label: str, replacem
     """
     changed = 0
     after: UUID | None = UUID(int=0)
-    key = label_key(label)
     while after is not None:
         async with database.session() as session:
             which = {"owner_id": owner_id, "tag": _pattern(label), "after": after, "limit": _BITE_ROWS}
             rows = (await session.execute(queries.LOCK_LABELLED, which)).mappings().all()
-            now = await session.scalar(queries.NOW)
-            changes = []
-            for row in rows:
-                fields = fields_of(row)
-                labels = fields["labels"]
-                new = distinct([each for old in labels for each in (replacement if label_key(old) == key else [old])])
-                if new != labels:
-                    columns = columns_of({**fields, "labels": new})
-                    changes.append({**columns, "owner_id": owner_id, "contact_id": row["id"], "now": now})
+            changes = await asyncio.to_thread(_relabelled, rows, label_key(label), replacement)
             if changes:
-                await session.execute(queries.RELABEL, changes)
+                shared = {"owner_id": owner_id, "now": await session.scalar(queries.NOW)}
+                await session.execute(queries.RELABEL, [{**columns, **shared} for columns in changes])
         changed += len(changes)
         after = rows[-1]["id"] if len(rows) == _BITE_ROWS else None
     return changed
+
+
+def _relabelled(rows: Iterable[Any], key: str, replacement: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the columns of the contacts that change."""
+    changes = []
+    for row in rows:
+        fields = fields_of(row)
+        labels = fields["labels"]
+        new = distinct([each for old in labels for each in (replacement if label_key(old) == key else [old])])
+        if new != labels:
+            changes.append({**columns_of({**fields, "labels": new}), "contact_id": row["id"]})
+    return changes
 
 
 def _pattern(label: str) -> str:

@@ -53,6 +53,8 @@ Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-upd
 MAX_WORDS = 8
 # A search first walks through so many contacts for each one that is asked for: enough where one in twenty matches.
 WALK_PER_ITEM, SHORTEST_WALK = 20, 500
+# A page of contacts with very long details has fewer of them.
+PAGE_BYTES = 2 * 1024 * 1024
 
 _contact = table_of(Contact).c
 _SORT_KEYS = {"name": _contact.sort_name, "created_at": _contact.created_at, "updated_at": _contact.updated_at}
@@ -261,7 +263,8 @@ def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
     walked = steps.add_columns(_contact.search_text).subquery("walked")
     next_one = steps.with_only_columns(_contact.id).limit(1).offset(bindparam("limit", type_=BigInteger))
     goes_on = next_one.scalar_subquery().is_not(None).label("goes_on")
-    return select(walked, goes_on).where(_matches(walked.c.search_text, terms)).order_by(*listing.order_of(walked.c))
+    found = select(walked, goes_on).where(_matches(walked.c.search_text, terms))
+    return found.order_by(*listing.order_of(walked.c)).limit(bindparam("page", type_=BigInteger))
 
 
 @lru_cache(maxsize=256)
@@ -288,10 +291,22 @@ async def find(
         return await listing.read(database, limit, position, owner_id=owner_id)
     length = max(SHORTEST_WALK, WALK_PER_ITEM * limit)
     walk = _walk(sort, terms, not position)
-    matching = await database.read(walk, owner_id=owner_id, limit=length, **patterns, **listing.after(position))
+    matching = await database.read(
+        walk, owner_id=owner_id, limit=length, page=limit, **patterns, **listing.after(position)
+    )
     if len(matching) >= limit or (matching and not matching[0].goes_on):
         return matching[:limit]
     return await _search_by_index(sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
+
+
+def fitting(rows: Sequence[Row]) -> int | None:
+    """Return how many of the rows make a page of not much more than PAGE_BYTES; None if all of them do."""
+    size = 0
+    for n, row in enumerate(rows, 1):
+        size += len(row["details"])
+        if size > PAGE_BYTES:
+            return n
+    return None
 
 
 async def count(database: Reader, patterns: Mapping[str, str], owner_id: UUID) -> int:

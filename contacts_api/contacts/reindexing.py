@@ -1,6 +1,8 @@
 """Brings contacts up to date that were folded by older rules, a few at a time, while the API serves."""
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, select, text
@@ -50,15 +52,17 @@ async def reindex_owner(session: AsyncSession, owner_id: UUID) -> None:
         last = await _fold_some(session, owner_id, last)
 
 
+def _folded(owner_id: UUID, row: Any) -> dict[str, Any]:
+    columns = columns_of(fields_of(row))
+    key = {"owner_id": owner_id, "contact_id": row["id"], "version": row["version"]}
+    return key | {name: columns[name] for name in _COMPARED}
+
+
 async def _fold_some(session: AsyncSession, owner_id: UUID, after: UUID) -> UUID | None:
     """Fold the next contacts, and return the id of the last one; None where there are no more."""
     rows = (await session.execute(_OLD, {"owner_id": owner_id, "after": after})).mappings().all()
     if not rows:
         return None
-    changes = []
-    for row in rows:
-        columns = columns_of(fields_of(row))
-        key = {"owner_id": owner_id, "contact_id": row["id"], "version": row["version"]}
-        changes.append(key | {name: columns[name] for name in _COMPARED})
-    await session.execute(_FOLD, changes)
+    # In a thread, since some scripts take a while, and an import folds in a worker that serves.
+    await session.execute(_FOLD, await asyncio.to_thread(lambda: [_folded(owner_id, row) for row in rows]))
     return UUID(str(rows[-1]["id"]))

@@ -3,7 +3,7 @@
 import asyncio
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from contacts_api.contacts import queries
-from contacts_api.contacts.fields import MAX_DETAILS, MAX_LABELS, distinct
+from contacts_api.contacts.fields import DETAILS_BYTES, MAX_DETAILS, MAX_LABELS, distinct, size_of
 from contacts_api.contacts.models import FIELDS, STORED, columns_of, fields_of
 from contacts_api.contacts.quota import keep_within
 from contacts_api.contacts.reindexing import reindex_owner
@@ -218,8 +218,7 @@ class _Import:
             report.updated = await self._update()
         else:
             said = await self._session.execute(matching.FIRST_SAID, {"owner_id": self._owner_id, "limit": MAX_REMARKS})
-            for row in map(dict, said.mappings()):
-                self._skip(row, is_same=_after(row) == _before(row))
+            await asyncio.to_thread(self._skip_all, said.mappings().all())
         report.skipped = len(self._rows) - report.created - report.updated
         report.skips.sort(key=lambda skip: skip.row)
 
@@ -235,6 +234,8 @@ class _Import:
         said = await self._session.stream(matching.SAID, {"owner_id": self._owner_id})
         changes: list[tuple[Any, ...]] = []
         async for rows in _by_contact(said.mappings()):
+            # A contact may be large, and many rows come at once.
+            await asyncio.sleep(0)
             first = rows[0]
             before = after = _before(first)
             for row in rows:
@@ -265,7 +266,11 @@ class _Import:
         for listed, remarks in ((report.errors, batch.errors), (report.warnings, batch.warnings)):
             listed += remarks[: MAX_REMARKS - len(listed)]
 
-    def _skip(self, row: Mapping[str, Any], *, is_same: bool) -> None:
+    def _skip_all(self, rows: Iterable[Mapping[Any, Any]]) -> None:
+        for row in rows:
+            self._skip(row, is_same=_after(row) == _before(row))
+
+    def _skip(self, row: Mapping[Any, Any], *, is_same: bool) -> None:
         skips = self._report.skips
         if len(skips) < MAX_REMARKS:
             is_there = row["is_stored"] or not self._report.dry_run
@@ -340,19 +345,23 @@ async def _by_contact(rows: AsyncIterable[Any]) -> AsyncIterator[list[Any]]:
         yield together
 
 
-def _before(row: Mapping[str, Any]) -> dict[str, Any]:
+def _before(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the contact that a row is, as it is stored."""
     return {"uid": row["uid"], **fields_of(row)}
 
 
-def _after(row: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _after(row: Mapping[Any, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the contact with what a row says; on what it does not say, it stays as it is."""
     before = before or _before(row)
     said = fields_of({name: row[f"said_{name}"] for name in FIELDS})
     after = {name: before[name] if said[name] is None else said[name] for name in FIELDS}
     after["labels"] = distinct([*before["labels"], *said["labels"]])[:MAX_LABELS]
-    new = [detail for detail in said["details"] if detail not in before["details"]]
-    after["details"] = [*before["details"], *new][:MAX_DETAILS]
+    details, size = list(before["details"]), sum(map(size_of, before["details"]))
+    for detail in said["details"]:
+        size += size_of(detail)
+        if detail not in details and len(details) < MAX_DETAILS and size <= DETAILS_BYTES:
+            details.append(detail)
+    after["details"] = details
     if after["date_of_birth"]:
         after["birthday"] = f"{after['date_of_birth']:%m-%d}"
     uid = before["uid"]

@@ -17,12 +17,14 @@ from typing_extensions import TypedDict
 
 from contacts_api.contacts.fields import (
     DETAIL_CHARACTERS,
+    DETAILS_BYTES,
     MAX_DETAILS,
     MAX_LABELS,
     Kind,
     check_date,
     digits_of,
     distinct,
+    size_of,
 )
 from contacts_api.contacts.models import ABOUT, FIELDS, ContactFields
 from contacts_api.exchange.dates import DateOrder, read_date
@@ -232,6 +234,7 @@ class _Reader:
         # What the file calls each of them.
         self._said_as: list[str] = []
         self._seen: set[tuple[str, str]] = set()
+        self._size = 0
         self._fields: dict[str, Any] = dict.fromkeys(FIELDS)
 
     def read(self) -> ImportedContact | BadRow:
@@ -297,9 +300,9 @@ class _Reader:
                 continue
             if not is_ours and (said.kind, value) in self._seen:
                 continue
-            if said.rank < own.get(name, (NEVER_OWN, 0))[0]:
-                own[name] = (said.rank, len(self._details))
             self._append(said.kind, said.label, value, said.name)
+            if said.rank < own.get(name, (NEVER_OWN, 0))[0] and self._size <= DETAILS_BYTES:
+                own[name] = (said.rank, len(self._details) - 1)
 
     def _keep_name_beside(self, text: str) -> None:
         """Keep the name that stands beside an address."""
@@ -311,7 +314,12 @@ class _Reader:
         return len(self._details) >= MAX_DETAILS + len(_FIELD_OF_KIND)
 
     def _append(self, kind: str, label: str | None, value: str, said_as: str) -> None:
-        self._details.append({"kind": kind, "label": self._label(label), "value": value})
+        detail = {"kind": kind, "label": self._label(label), "value": value}
+        self._size += size_of(detail)
+        if self._size > DETAILS_BYTES:
+            self._draft.not_kept.append(said_as)
+            return
+        self._details.append(detail)
         self._said_as.append(said_as)
         self._seen.add((kind, value))
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from contacts_api.pagination import Cursors, InvalidCursor
-from tests.client import Client
+from tests.client import A_CONTACT, Client
 
 NAMES = [
     ("Ada", "Byron"),
@@ -177,3 +177,30 @@ async def test_sorting_by_name_is_by_code_point_of_the_folded_names(ada: Client)
     listed = [contact["last_name"] for contact in await ada.list_contacts()]
 
     assert listed == ["_", "A", "b", "é", "z", "я", "\uffee", "\U0001f600"]
+
+
+async def test_a_page_of_very_long_details_has_fewer_contacts_and_none_is_lost(ada: Client) -> None:
+    details = [{"kind": "other", "value": "x" * 1000}] * 60
+    for start in range(0, 60, 20):
+        await ada.create_contacts([{"first_name": f"{n:02}", "details": details} for n in range(start, start + 20)])
+
+    pages, path = [], "/contacts?limit=500&with_total=true"
+    while path:
+        response = await ada.get(path)
+        assert len(response.content) < 3 * 1024 * 1024
+        pages.append([contact["first_name"] for contact in response.json()["items"]])
+        path = response.links["next"]["url"] if "next" in response.links else ""
+
+    assert len(pages) == 2
+    assert [name for page in pages for name in page] == [f"{n:02}" for n in range(60)]
+    assert response.json()["total"] == 60
+
+
+async def test_the_details_of_a_contact_have_a_size(ada: Client) -> None:
+    response = await ada.post(
+        "/contacts/batch", json={"items": [{**A_CONTACT, "details": [{"kind": "other", "value": "x" * 1000}] * 66}]}
+    )
+
+    assert response.status_code == 422
+    assert [error["loc"] for error in response.json()["errors"]] == [["body", "items", 0, "details"]]
+    assert "65,536 bytes" in response.json()["errors"][0]["detail"]
