@@ -53,9 +53,9 @@ KNOW_STORED = text(
     f"""
     INSERT INTO known SELECT {_SHARED}, -1
     FROM contact JOIN alike USING (sort_name) WHERE owner_id = :owner_id
-    """
+    """  # nosec B608 (of constants)
 )
-KNOW_ROWS = text(f"INSERT INTO known SELECT {_SHARED}, n FROM staged JOIN alike USING (sort_name)")
+KNOW_ROWS = text(f"INSERT INTO known SELECT {_SHARED}, n FROM staged JOIN alike USING (sort_name)")  # nosec B608
 KNOW_KNOWN = text("ANALYZE known")
 ALIGN = text(
     """
