@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import get_args
 
 from contacts_api.bodies import parse_json
@@ -24,6 +24,8 @@ _NAMES_A_CONTACT = {"first_name", "last_name", "full_name", "nickname", "organiz
 _KINDS = {*get_args(Kind), "department"}
 _IDENTIFYING = {*_NAMES_A_CONTACT, "email", "phone"}
 _FIELD_OF_KIND: dict[str, str] = {about.kind: name for name, about in ABOUT.items() if about.kind}
+# No name that is known is longer.
+_MAX_CHARACTERS = 200
 _BRACKETS = re.compile(r"\(.*?\)|\[.*?\]")
 
 
@@ -75,7 +77,8 @@ class Header:
         if self.is_ours and cell in FIELDS:
             return Column(index, name, _meaning_of(cell), "", name)
         # "Telefon (privat)" says more than "E-mail (if there is one)".
-        keys = [key_of(name), key_of(_BRACKETS.sub("", name))]
+        short = name[:_MAX_CHARACTERS]
+        keys = [key_of(short), key_of(_BRACKETS.sub("", short))]
         key = keys[0] if _look_up(keys[0]) or _part_of_address(keys[0]) is not None else keys[1]
         number = "".join(filter(str.isdecimal, name))
         if not key:
@@ -189,6 +192,7 @@ def _parts() -> frozenset[str]:
     return frozenset(_keys(NAMES["address"]["parts"]))
 
 
+@lru_cache(maxsize=4096)
 def _look_up(key: str) -> tuple[str, str] | None:
     """Return the meaning and the label of a name that is known, perhaps with a word before or after it."""
     if key in _known():

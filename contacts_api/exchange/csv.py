@@ -78,6 +78,8 @@ _LOWERED = {"home", "work", "mobile", "main", "other", "fax", "pager", "work fax
 _SEPARATOR = re.compile('"?sep=.?"?', re.IGNORECASE)
 # So many lines may stand before the names of the columns; so many names are listed in an error.
 _PREAMBLE, _LISTED = 20, 20
+# Outlook has 90. It takes a while to find out what a name means.
+_MAX_COLUMNS = 1000
 
 
 class _RecordTooLarge(Exception):  # noqa: N818 (it ends nothing but a record)
@@ -253,7 +255,10 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Heade
             continue
         for delimiter in ",;\t":
             try:
-                header = Header(next(csv.reader([line], delimiter=delimiter)), mapping)
+                cells = next(csv.reader([line], delimiter=delimiter))
+                if len(cells) > _MAX_COLUMNS:
+                    continue
+                header = Header(cells, mapping)
             except KeyError as error:
                 missing = str(error.args[0])
                 continue
@@ -290,7 +295,7 @@ def _unknown_columns(names: Sequence[str]) -> UnusableFile:
     listed = ", ".join(repr(name[:64]) for name in names[:_LISTED])
     detail = (
         f"Not known are {listed}{' and others' if len(names) > _LISTED else ''}. Say what they mean with `columns`, "
-        'such as {"Naam": "first_name", "Remark": null}.'
+        'such as {"Wer": "first_name", "Rang": null}.'
     )
     return UnknownColumns(detail)
 

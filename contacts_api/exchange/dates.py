@@ -17,6 +17,8 @@ _YEAR_FIRST = re.compile(r"([0-9]{4})(?:([-/. ])([0-9]{1,2})\2([0-9]{1,2})|([0-9
 _YEARLESS = re.compile(r"--([0-9]{2})-?([0-9]{2})(?:T.*)?", re.DOTALL)
 _YEAR_LAST = re.compile(r"([0-9]{1,2})\s*[-/. ]\s*([0-9]{1,2})(?:\s*[-/. ]\s*([0-9]{4}|[0-9]{2}))?\.?")
 _WORD = re.compile(r"[0-9]+|[^\W\d_]+")
+# No date is longer, and patterns with two runs of white space take quadratic time.
+_MAX_CHARACTERS = 64
 _ENDINGS = {"st", "nd", "rd", "th", "de", "of", "o", "г", "р"}
 # What other applications write for a year that is not known, and for a date that is not.
 _NO_YEARS, _NO_DATES = {0, 1604, 1900}, {(0, 0, 0), (1900, 1, 1), (4501, 1, 1)}
@@ -44,7 +46,7 @@ def read_date(text: str, order: DateOrder, this_year: int) -> str | None:
 
 def order_shown(text: str) -> DateOrder | Literal["both"] | None:
     """Return which order of day and month a date shows; "both" if it can be read either way, None if it shows none."""
-    found = _YEAR_LAST.fullmatch(_without_time(text))
+    found = _YEAR_LAST.fullmatch(_without_time(text)) if len(text) <= _MAX_CHARACTERS else None
     if found is None:
         return None
     first, second = int(found[1]), int(found[2])
@@ -59,6 +61,8 @@ def _without_time(text: str) -> str:
 
 def _parts(text: str, order: DateOrder) -> tuple[int | None, int, int] | None:
     """Return the year, the month and the day that a text names, which may be none of a calendar."""
+    if len(text) > _MAX_CHARACTERS:
+        return None
     text = _without_time(text)
     if found := _YEAR_FIRST.fullmatch(text):
         return int(found[1]), int(found[3] or found[5]), int(found[4] or found[6])
@@ -80,7 +84,7 @@ def _spelled(text: str) -> tuple[int | None, int, int] | None:
     words = [word for word in _WORD.findall(fold(text)) if word not in _ENDINGS]
     names = [word for word in words if not word.isdecimal()]
     numbers = [word for word in words if word.isdecimal()]
-    if len(names) != 1 or not 1 <= len(numbers) <= 2 or len(text) > 40:
+    if len(names) != 1 or not 1 <= len(numbers) <= 2:
         return None
     months = {_MONTHS[names[0]]} if names[0] in _MONTHS else set()
     if not months and len(names[0]) >= 3:

@@ -130,6 +130,8 @@ _VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(
         {name: hint for name, hint in get_type_hints(ContactFields, include_extras=True).items() if name in FIELDS},
     )
 )
+# Fields that a team has added for it.
+_ORGANIZATIONS = [name for name, about in ABOUT.items() if about.vcard == "ORG"]
 _NAMELESS = Remark(
     "first_name", "missing", "A name, a nickname, an organization, an e-mail address or a phone number is needed."
 )
@@ -138,10 +140,12 @@ _NAMELESS = Remark(
 _PHONE_SIGNS = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
 _PHONE_SIGNS |= {0xA0: " ", 0x2007: " ", 0x2009: " ", 0x202F: " ", **dict.fromkeys(range(0x2010, 0x2016), "-")}
 _PHONE_SIGNS |= {0x2212: "-", 0xFF0B: "+", 0xFF08: "(", 0xFF09: ")", 0xFF0D: "-", 0x3000: " "}
-_BETWEEN_NUMBERS = re.compile(r"\s*(?:[;,/|\n]|\bor\b)\s*")
+_BETWEEN_NUMBERS = re.compile(r"[;,/|\n]|\bor\b")
 # Fewer digits are an extension, or an area code.
 _DIGITS_OF_A_NUMBER = 6
-_ADDRESS = re.compile(r"[^\s<>,;:|()\[\]\"]+@[^\s<>,;:|()\[\]\"]+")
+_BETWEEN_ADDRESSES = re.compile(r"[\s<>,;:|()\[\]\"]+")
+# So many names in full are compared with the parts of the name; nobody has more.
+_MAX_FULL_NAMES = 10
 _QUOTES = str.maketrans("", "", "<>()[]\"',;:|")
 _BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -306,7 +310,8 @@ class _Reader:
 
     def _keep_name_beside(self, text: str) -> None:
         """Keep the name that stands beside an address."""
-        if name := " ".join(_ADDRESS.sub(" ", text).replace("mailto:", " ").translate(_QUOTES).split()):
+        words = [word for word in _BETWEEN_ADDRESSES.split(text) if "@" not in word and word.lower() != "mailto"]
+        if name := " ".join(" ".join(words).translate(_QUOTES).split()):
             self._draft.full_names.append(name)
 
     def _is_full(self) -> bool:
@@ -403,6 +408,7 @@ class _Reader:
         """Give a contact without a first name another one, and say so where it is no name."""
         draft = self._draft
         nickname, organization = (self._first_of(kind) for kind in ("nickname", "organization"))
+        organization = organization or next(filter(None, map(self._fields.get, _ORGANIZATIONS)), "")
         if nickname:
             draft.names["first_name"] = nickname
         elif last_name := draft.names.get("last_name", "").strip():
@@ -456,7 +462,9 @@ class _Reader:
         """Keep the names in full that say more than the parts of the name do."""
         parts = [*self._draft.names.values(), self._fields["first_name"], self._fields["last_name"] or ""]
         known = sorted({word for part in parts for word in fold(part).replace(",", " ").split()}, key=len, reverse=True)
-        for full_name in self._draft.full_names:
+        for full_name in self._draft.full_names[_MAX_FULL_NAMES:]:
+            self._add("other", "full name", full_name, "full name")
+        for full_name in self._draft.full_names[:_MAX_FULL_NAMES]:
             if full_name == f"{parts[-2]} {parts[-1]}":
                 continue
             rest = fold(full_name)
@@ -491,11 +499,12 @@ def _is_date(text: str) -> bool:
 def _pieces(kind: str, text: str) -> list[str]:
     """Return the values in a text that may have several of them."""
     if kind == "email":
-        found = _ADDRESS.findall(text) if text.count("@") > 1 or "<" in text or " " in text.strip() else []
+        has_several = text.count("@") > 1 or "<" in text or " " in text.strip()
+        found = [word for word in _BETWEEN_ADDRESSES.split(text) if "@" in word] if has_several else []
         return found or [text]
     if not _BETWEEN_NUMBERS.search(text):
         return [text]
-    pieces = list(filter(None, _BETWEEN_NUMBERS.split(text)))
+    pieces = [piece for each in _BETWEEN_NUMBERS.split(text) if (piece := each.strip())]
     return pieces if all(len(digits_of(_ascii_digits(each))) >= _DIGITS_OF_A_NUMBER for each in pieces) else [text]
 
 

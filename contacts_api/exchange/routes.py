@@ -61,8 +61,8 @@ ColumnMeanings: TypeAlias = Annotated[
     str | None,
     Form(
         max_length=COLUMNS_BYTES,
-        description="For a CSV file whose columns have names of its own: a JSON object from names to fields.",
-        examples=['{"Wie heißt es?": "first_name", "Rufnr.": "phone", "Nr.": null}'],
+        description="For a CSV file whose columns have names of its own, a JSON object from names to fields: "
+        '{"Wer": "first_name", "Rufnr.": "phone", "Nr.": null}',
     ),
 ]
 

@@ -162,7 +162,7 @@ def _is_printable(line: bytes) -> bool:
 
 def _is_cut(pieces: Sequence[bytes], text: bytes) -> bool:
     """Say whether a soft line break in UTF-8 parts a character, so that the white space after it is a fold's."""
-    end = _QP_END.search(pieces[-1]) if pieces else None
+    end = _QP_END.search(pieces[-1][-12:]) if pieces else None
     if end is None or text[1:2] != b"=":
         return False
     try:

@@ -179,7 +179,15 @@ def fields(
 
 def without_later_fields(contacts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the fields that `fields` has parameters for: what else a file has is the matter of later fields."""
-    return [{name: contact[name] for name in _VALUES} for contact in contacts]
+    # A later field may take what was a detail of this kind.
+    kinds = {"organization"} if set(FIELDS) - set(_VALUES) else set()
+    return [
+        {
+            **{name: contact[name] for name in _VALUES},
+            "details": [detail for detail in contact["details"] if detail["kind"] not in kinds],
+        }
+        for contact in contacts
+    ]
 
 
 def imported(rows: Iterable[ImportedContact | BadRow | NotAPerson]) -> list[dict[str, Any]]:

@@ -253,92 +253,100 @@ def sample(name: str) -> list[dict[str, Any]]:
 
 
 def test_google_contacts() -> None:
-    assert sample("google.csv") == [
-        fields(
-            "Grace Brewster",
-            "Hopper",
-            "hopper@example.org",
-            "+1 202 555 0143",
-            date(1906, 12, 9),
-            "Found the first bug.\nIn a relay.",
-            ("email", "home", "grace@example.com"),
-            ("phone", "mobile", "+1 202 555 0144"),
-            labels=["myContacts"],
-        ),
-        fields(
-            "Łukasz",
-            "Żółć",
-            None,
-            None,
-            None,
-            None,
-            ("nickname", None, "Łuki"),
-            birthday="04-12",
-            labels=["myContacts"],
-        ),
-        fields(
-            "Analytical Engines Ltd",
-            None,
-            "office@example.com",
-            "+44 20 7946 0018",
-            None,
-            None,
-            ("organization", None, "Analytical Engines Ltd"),
-            ("email", "work", "sales@example.com"),
-            labels=["myContacts"],
-        ),
-    ]
+    assert sample("google.csv") == without_later_fields(
+        [
+            fields(
+                "Grace Brewster",
+                "Hopper",
+                "hopper@example.org",
+                "+1 202 555 0143",
+                date(1906, 12, 9),
+                "Found the first bug.\nIn a relay.",
+                ("email", "home", "grace@example.com"),
+                ("phone", "mobile", "+1 202 555 0144"),
+                labels=["myContacts"],
+            ),
+            fields(
+                "Łukasz",
+                "Żółć",
+                None,
+                None,
+                None,
+                None,
+                ("nickname", None, "Łuki"),
+                birthday="04-12",
+                labels=["myContacts"],
+            ),
+            fields(
+                "Analytical Engines Ltd",
+                None,
+                "office@example.com",
+                "+44 20 7946 0018",
+                None,
+                None,
+                ("organization", None, "Analytical Engines Ltd"),
+                ("email", "work", "sales@example.com"),
+                labels=["myContacts"],
+            ),
+        ]
+    )
 
 
 def test_google_contacts_of_2014() -> None:
-    assert sample("google-2014.csv") == [
-        fields(
-            "Тарас Григорович",
-            "Шевченко",
-            "taras@example.com",
-            "+380 44 123-45-67",
-            date(1914, 3, 9),
-            None,
-            ("email", "other", "kobzar@example.com"),
-            labels=["My Contacts", "Poets"],
-        ),
-        fields("Front desk", None, None, "112", None, None, labels=["My Contacts"]),
-    ]
+    assert sample("google-2014.csv") == without_later_fields(
+        [
+            fields(
+                "Тарас Григорович",
+                "Шевченко",
+                "taras@example.com",
+                "+380 44 123-45-67",
+                date(1914, 3, 9),
+                None,
+                ("email", "other", "kobzar@example.com"),
+                labels=["My Contacts", "Poets"],
+            ),
+            fields("Front desk", None, None, "112", None, None, labels=["My Contacts"]),
+        ]
+    )
 
 
 def test_outlook() -> None:
-    assert sample("outlook.csv") == [
-        fields(
-            "Grace",
-            "Hopper",
-            "grace@example.com",
-            "(202) 555-0143",
-            date(1906, 12, 9),
-            'Found "the" first bug.',
-            ("email", None, "hopper@example.org"),
-            ("phone", "home", "(202) 555-0140"),
-            ("phone", "work fax", "(202) 555-0199"),
-        ),
-        fields("Ada", "Lovelace", "ada@example.com", "(020) 7946 0018", None, None),
-        fields("Charles", "Babbage", "charles@example.com", None, None, None),
-    ]
+    assert sample("outlook.csv") == without_later_fields(
+        [
+            fields(
+                "Grace",
+                "Hopper",
+                "grace@example.com",
+                "(202) 555-0143",
+                date(1906, 12, 9),
+                'Found "the" first bug.',
+                ("email", None, "hopper@example.org"),
+                ("phone", "home", "(202) 555-0140"),
+                ("phone", "work fax", "(202) 555-0199"),
+            ),
+            fields("Ada", "Lovelace", "ada@example.com", "(020) 7946 0018", None, None),
+            fields("Charles", "Babbage", "charles@example.com", None, None, None),
+        ]
+    )
 
 
 def test_outlook_for_windows() -> None:
-    assert sample("outlook-classic.csv") == [
-        fields(
-            "Jürgen",
-            "Müller",
-            "juergen@example.com",
-            "+49 30 1234567",
-            date(1966, 12, 9),
-            None,
-            ("organization", None, "Müller GmbH"),
-            ("phone", "work fax", "+49 30 1234568"),
-            ("address", "work", "Hauptstraße 1"),
-        ),
-        fields("Stadtwerke", None, None, "+49 30 7654321", None, None, ("organization", None, "Stadtwerke")),
-    ]
+    assert sample("outlook-classic.csv") == without_later_fields(
+        [
+            fields(
+                "Jürgen",
+                "Müller",
+                "juergen@example.com",
+                "+49 30 1234567",
+                date(1966, 12, 9),
+                None,
+                ("organization", None, "Müller GmbH"),
+                ("phone", "work fax", "+49 30 1234568"),
+                ("address", "work", "Hauptstraße 1"),
+            ),
+            fields("Stadtwerke", None, None, "+49 30 7654321", None, None, ("organization", None, "Stadtwerke")),
+        ]
+    )
 
 
 @pytest.mark.parametrize(
