@@ -63,6 +63,8 @@ ColumnMeanings: TypeAlias = Annotated[
         max_length=COLUMNS_BYTES,
         description="For a CSV file whose columns have names of its own, a JSON object from names to fields: "
         '{"Wer": "first_name", "Rufnr.": "phone", "Nr.": null}',
+        # What the docs page sends where nothing is filled in.
+        examples=["{}"],
     ),
 ]
 

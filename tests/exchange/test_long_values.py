@@ -7,35 +7,10 @@ import pytest
 from contacts_api.problems import Problem
 from tests.exchange.contacts import read
 
-COLUMNS = [
-    "last_name",
-    "name",
-    "email",
-    "phone",
-    "birthday",
-    "anniversary",
-    "company",
-    "labels",
-    "notes",
-    "details",
-    "home street",
-]
-PROPERTIES = [
-    "N",
-    "FN",
-    "EMAIL",
-    "TEL",
-    "BDAY",
-    "ANNIVERSARY",
-    "ADR",
-    "ORG",
-    "NICKNAME",
-    "CATEGORIES",
-    "NOTE",
-    "X-OTHER",
-    "UID",
-    "item1.X-ABLabel",
-]
+COLUMNS = ["last_name", "name", "email", "phone", "birthday", "anniversary", "company", "labels", "notes", "details"]
+COLUMNS += ["home street"]
+PROPERTIES = ["N", "FN", "EMAIL", "TEL", "BDAY", "ANNIVERSARY", "ADR", "ORG", "NICKNAME", "CATEGORIES", "NOTE", "UID"]
+PROPERTIES += ["X-OTHER", "item1.X-ABLabel"]
 # What patterns for dates, numbers, addresses, names in brackets, folded lines and details begin or go on with.
 UNITS = [
     " ",
