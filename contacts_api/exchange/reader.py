@@ -30,7 +30,7 @@ from contacts_api.contacts.models import ABOUT, FIELDS, ContactFields
 from contacts_api.exchange.dates import DateOrder, read_date
 from contacts_api.exchange.files import RECORD_BYTES
 from contacts_api.handlers import detail_of
-from contacts_api.text import NOTE_CHARACTERS, fold
+from contacts_api.text import NOTE_CHARACTERS, fold, is_plain_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,9 +499,9 @@ def _is_date(text: str) -> bool:
 def _pieces(kind: str, text: str) -> list[str]:
     """Return the values in a text that may have several of them."""
     if kind == "email":
-        has_several = text.count("@") > 1 or "<" in text or " " in text.strip()
-        found = [word for word in _BETWEEN_ADDRESSES.split(text) if "@" in word] if has_several else []
-        return found or [text]
+        if is_plain_address(text):
+            return [text]
+        return [word for word in _BETWEEN_ADDRESSES.split(text) if "@" in word] or [text]
     if not _BETWEEN_NUMBERS.search(text):
         return [text]
     pieces = [piece for each in _BETWEEN_NUMBERS.split(text) if (piece := each.strip())]
@@ -510,12 +510,11 @@ def _pieces(kind: str, text: str) -> list[str]:
 
 def _mended(kind: str, text: str) -> str:
     """Return an e-mail address or a phone number without cheap mistakes."""
-    text = text.strip()
+    text = text.strip().strip("'")
     if kind == "email":
-        text = text[7:] if text[:7].lower() == "mailto:" else text
-        return text.removeprefix("'").strip("<>") if text[:1] in "'<" else text
+        return text
     text = text if text.isascii() else _ascii_digits(text.translate(_PHONE_SIGNS))
-    return text.removeprefix("'") if text.startswith("'") else text
+    return text[4:] if text[:4].lower() == "tel:" else text
 
 
 def _ascii_digits(text: str) -> str:
