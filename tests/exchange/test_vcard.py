@@ -287,7 +287,7 @@ def test_what_is_no_birthday_is_kept_in_details(written: str) -> None:
         (["FN:Grace Hopper"], ("Grace Hopper", None)),
         (["N:Hopper;;;;", "FN:Hopper", "NICKNAME:Amazing"], ("Amazing", "Hopper")),
         (["N:Hopper", "FN:Rear Admiral Hopper"], ("Hopper", None)),
-        (["N:;;;;", "FN:", "ORG:Navy\\, US;Research"], ("Navy, US", None)),
+        (["N:;;;;", "FN:", "ORG:Navy\\, US"], ("Navy, US", None)),
         (["N:;;;;", "EMAIL:grace@example.com"], ("grace@example.com", None)),
         (["TEL:112"], ("112", None)),
     ],
