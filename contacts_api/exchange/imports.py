@@ -210,8 +210,7 @@ class _Import:
             await self._run(matching.SEPARATE)
             report.created = await self._run(matching.CREATE_ALL)
             return
-        if await self._run(matching.FIND_ALIKE):
-            await self._align()
+        await self._align()
         await self._run(matching.MATCH)
         report.created = await self._run(matching.CREATE_NEW)
         if on_duplicate == "update":
@@ -223,6 +222,10 @@ class _Import:
         report.skips.sort(key=lambda skip: skip.row)
 
     async def _align(self) -> None:
+        """Compare numbers and dates of birth where an address is missing."""
+        rows: Any = await self._session.execute(matching.ALIKE_ROWS)
+        if not rows.rowcount + await self._run(matching.ALIKE_STORED):
+            return
         await self._run(matching.KNOW_STORED)
         for statement in (matching.KNOW_ROWS, matching.KNOW_KNOWN, matching.ALIGN):
             await self._session.execute(statement)

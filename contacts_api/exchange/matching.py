@@ -2,8 +2,8 @@
 
 An identity is the name, and the e-mail address or else the number or else the date of birth. Where one of two has no
 address, the numbers are compared, and where one has no number either, the dates: `ALIGN` gives such a row the identity
-of the other. Two of one name of whom nothing of this is known
-are one person only if all else that is said of them is the same.
+of the other. Two of one name of whom nothing of this is known are one person only if all else that is said of them is
+the same.
 
 The rows of a file are staged, and compared with the contacts that are stored and with the rows before them:
 
@@ -41,11 +41,13 @@ _SHARED = """
     date_of_birth - date '1900-01-01', identity
 """
 # Only where one has no address is there more to compare: of the others, none of this is done.
-FIND_ALIKE = text(
+ALIKE_ROWS = text("INSERT INTO alike SELECT DISTINCT sort_name FROM staged WHERE email IS NULL")
+ALIKE_STORED = text(
     """
-    INSERT INTO alike SELECT sort_name FROM staged WHERE email IS NULL
-    UNION SELECT sort_name FROM contact JOIN (SELECT DISTINCT sort_name FROM staged) AS wanted USING (sort_name)
+    INSERT INTO alike SELECT DISTINCT sort_name
+    FROM contact JOIN (SELECT DISTINCT sort_name FROM staged) AS wanted USING (sort_name)
     WHERE owner_id = :owner_id AND email IS NULL
+    ON CONFLICT DO NOTHING
     """
 )
 # What tells contacts of these names apart: first those that are stored, then the rows of the file.
