@@ -65,6 +65,8 @@ def migrate(database_url: str) -> bool:
 def _current_revision(database_url: str) -> str | None:
     """Return the revision of the database, or None if it cannot be read: Alembic will say why."""
     with suppress(psycopg2.Error), closing(connect_synchronously(database_url)) as connection:
+        # A pooler gives up the connection of a client that goes in the middle of a transaction.
+        connection.autocommit = True
         cursor = connection.cursor()
         cursor.execute("SELECT version_num FROM alembic_version")
         if found := cursor.fetchone():
