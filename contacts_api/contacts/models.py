@@ -89,9 +89,9 @@ class Contact(ContactFields, table=True):
     created_at: datetime = stamped()
     updated_at: datetime = stamped()
     # Fields as `columns_of` stores them: month * 100 + day, and JSON.
-    birthday: int | None = Field(default=None, sa_type=SmallInteger)  # type: ignore[assignment]
-    labels: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]
-    details: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]
+    birthday: int | None = Field(default=None, sa_type=SmallInteger)  # type: ignore[assignment]  # as stored
+    labels: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]  # as stored
+    details: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]  # as stored
     # The UID of the vCard that it was imported from, which the next import knows it by.
     uid: str | None = None
     # What `columns_of` makes of the fields, by the rules of `folding`.

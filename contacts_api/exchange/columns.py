@@ -60,7 +60,7 @@ class Header:
         self.columns = [self._column(index, cell, mapping) for index, cell in enumerate(cells)]
         meanings = {column.meaning for column in self.columns}
         self.identifying = sum(column.meaning in _IDENTIFYING and not column.is_label for column in self.columns)
-        self.unknown = [column.name for column in self.columns if column.meaning == UNKNOWN]
+        self.unknown = [each.name for each in self.columns if each.meaning == UNKNOWN and cells[each.index].strip()]
         self.has_names = bool(meanings & _NAMES_A_CONTACT)
         self.labels: dict[str, list[int]] = {}
         for column in self.columns:
@@ -71,7 +71,7 @@ class Header:
         self.is_month_first = any(key_of(name) in _keys(NAMES["columns"]["date_of_birth"]) for name in births)
 
     def _column(self, index: int, cell: str, mapping: Mapping[str, str | None]) -> Column:
-        name = cell.strip()
+        name = cell.strip() or f"column {index + 1}"
         if cell in mapping:
             return Column(index, name, _meaning_of(mapping[cell] or NOT_KEPT), "", name)
         if self.is_ours and cell in FIELDS:
@@ -81,8 +81,8 @@ class Header:
         keys = [key_of(short), key_of(_BRACKETS.sub("", short))]
         key = keys[0] if _look_up(keys[0]) or _part_of_address(keys[0]) is not None else keys[1]
         number = "".join(filter(str.isdecimal, name))
-        if not key:
-            return Column(index, name, NOT_KEPT, "", name)
+        if not key or not cell.strip():
+            return Column(index, name, UNKNOWN, "", name)
         stem, is_label = key, False
         for ending in NAMES["label_endings"]:
             if key.endswith(ending) and _look_up(key.removesuffix(ending)):

@@ -304,7 +304,7 @@ class _Rows:
     """Makes drafts of the rows of a file."""
 
     def __init__(self, header: Header, reading: Reading) -> None:
-        self._header, self._reading = header, reading
+        self._header = header
         self._reported: set[str] = set()
         # The first column of each field that has one text, and all other columns.
         self._plain: dict[str, int] = {}

@@ -119,17 +119,9 @@ NEVER_OWN = 1000
 """The rank of a value that is a detail, even where the contact's own is missing."""
 MAX_UID = 255
 _FIELD_OF_KIND: dict[str, str] = {about.kind: name for name, about in ABOUT.items() if about.kind}
-_ADAPTERS: dict[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(hint)
-    for name, hint in get_type_hints(ContactFields, include_extras=True).items()
-    if name in FIELDS
-}
-_VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(
-    TypedDict(  # type: ignore[operator]  # its members are the fields of a contact
-        "ImportedFields",
-        {name: hint for name, hint in get_type_hints(ContactFields, include_extras=True).items() if name in FIELDS},
-    )
-)
+_TYPES = {name: hint for name, hint in get_type_hints(ContactFields, include_extras=True).items() if name in FIELDS}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(hint) for name, hint in _TYPES.items()}
+_VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _TYPES))  # type: ignore[operator]  # of the fields
 # Fields that a team has added for it.
 _ORGANIZATIONS = [name for name, about in ABOUT.items() if about.vcard == "ORG"]
 _NAMELESS = Remark(
@@ -304,8 +296,8 @@ class _Reader:
                 continue
             if not is_ours and (said.kind, value) in self._seen:
                 continue
-            self._append(said.kind, said.label, value, said.name)
-            if said.rank < own.get(name, (NEVER_OWN, 0))[0] and self._size <= DETAILS_BYTES:
+            is_kept = self._append(said.kind, said.label, value, said.name)
+            if is_kept and said.rank < own.get(name, (NEVER_OWN, 0))[0]:
                 own[name] = (said.rank, len(self._details) - 1)
 
     def _keep_name_beside(self, text: str) -> None:
@@ -318,15 +310,17 @@ class _Reader:
         # One more for each field, which takes its value from among the details.
         return len(self._details) >= MAX_DETAILS + len(_FIELD_OF_KIND)
 
-    def _append(self, kind: str, label: str | None, value: str, said_as: str) -> None:
+    def _append(self, kind: str, label: str | None, value: str, said_as: str) -> bool:
+        """Append a detail, or count it where there is no room. Returns whether there was."""
         detail = {"kind": kind, "label": self._label(label), "value": value}
         self._size += size_of(detail)
         if self._size > DETAILS_BYTES:
             self._draft.not_kept.append(said_as)
-            return
+            return False
         self._details.append(detail)
         self._said_as.append(said_as)
         self._seen.add((kind, value))
+        return True
 
     def _read_birthday(self, said: Said) -> None:
         if said.kind == "birthday" and self._fields["date_of_birth"] is not None:
@@ -372,7 +366,7 @@ class _Reader:
             self._draft.warnings.append(Remark(name, "moved_to_details", f"{rule} {_KEPT}"))
 
     def _add(self, kind: str, label: str | None, text: str, said_as: str) -> bool:
-        """Add a detail, in pieces where it is too long for one. Returns whether there was something to add."""
+        """Add a detail, in pieces where it is too long for one. Returns whether something was added."""
         is_clean = self._reading.is_ours and not _CONTROLS.search(text)
         text = text.strip() if is_clean else _clean(text)
         if not text:
@@ -385,10 +379,8 @@ class _Reader:
             if found == "":
                 return False
             kind, label, text = ("date", label, found) if found else ("other", label or "date", text)
-        for start in range(0, len(text), DETAIL_CHARACTERS):
-            if piece := text[start : start + DETAIL_CHARACTERS].strip():
-                self._append(kind, label, piece, said_as)
-        return True
+        pieces = (text[start : start + DETAIL_CHARACTERS].strip() for start in range(0, len(text), DETAIL_CHARACTERS))
+        return sum(self._append(kind, label, piece, said_as) for piece in pieces if piece) > 0
 
     def _label(self, label: str | None) -> str | None:
         if not label:

@@ -586,3 +586,29 @@ def test_the_line_that_names_the_separator_is_passed_over() -> None:
     (row,) = parse("sep=;\r\nfirst_name;last_name\r\nGrace;Hopper\r\n")
 
     assert (row.row, isinstance(row, ImportedContact) and row.line) == (2, 3)
+
+
+def test_what_stands_in_a_column_without_a_name_is_kept() -> None:
+    (row,) = parse("First Name,,2024,Email\nGrace,x,y,grace@example.com\n")
+
+    assert isinstance(row, ImportedContact)
+    assert [tuple(detail.values()) for detail in row.fields["details"]] == [
+        ("other", "column 2", "x"),
+        ("other", "2024", "y"),
+    ]
+    assert [warning.field for warning in row.warnings] == ["column 2", "2024"]
+
+
+@pytest.mark.parametrize(
+    ("length", "not_kept", "said_of_email"), [(900, [], ["moved_to_details"]), (930, ["Quux B-69", "Email"], [])]
+)
+def test_a_warning_says_that_a_value_is_kept_only_where_there_was_room(
+    length: int, not_kept: list[str], said_of_email: list[str]
+) -> None:
+    columns = ",".join(f"Quux B-{n:02}" for n in range(70))
+
+    (row,) = parse(f"First Name,{columns},Email\nGrace,{','.join(['x' * length] * 70)},nobody at all\n")
+
+    assert isinstance(row, ImportedContact)
+    assert row.not_kept == not_kept
+    assert [warning.code for warning in row.warnings if warning.field == "email"] == said_of_email
