@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from datetime import datetime, timedelta
 from functools import cache
@@ -33,17 +33,20 @@ def _bite(
     which: sa.ColumnElement[bool],
     turn_of: sa.ColumnElement[str],
     order: sa.ColumnExpressionArgument[Any] | None = None,
+    key: Sequence[sa.ColumnElement[Any]] = (),
 ) -> sa.Select[Any]:
     """Return the statement that deletes up to BITE_ROWS of these rows, unless another worker is at it.
 
+    The rows are found by their primary key, or by another `key`.
     It returns whether it was our turn, which `turn_of` names, and how many rows it deleted. (An advisory lock of a
     transaction: those of a session do not go through a pooler.)
     """
     lock = sa.func.pg_try_advisory_xact_lock(SWEEPING, sa.func.hashtext(turn_of))
     turn = sa.select(lock.label("is_ours")).cte("turn").prefix_with("MATERIALIZED")
     is_ours = sa.select(turn.c.is_ours).scalar_subquery()
-    keys = sa.select(*table.primary_key).where(is_ours, which).order_by(order).limit(sa.literal(BITE_ROWS))
-    gone = sa.delete(table).where(which, sa.tuple_(*table.primary_key).in_(keys)).returning(sa.literal(1)).cte("gone")
+    key = key or tuple(table.primary_key)
+    keys = sa.select(*key).select_from(table).where(is_ours, which).order_by(order).limit(sa.literal(BITE_ROWS))
+    gone = sa.delete(table).where(which, sa.tuple_(*key).in_(keys)).returning(sa.literal(1)).cte("gone")
     return sa.select(is_ours.label("is_ours"), sa.func.count().label("deleted")).select_from(gone)
 
 
@@ -54,17 +57,18 @@ def _bites_of_owner() -> list[sa.Select[Any]]:
     return [_bite(owner.table, owner == owner_id, sa.cast(owner_id, sa.Text)) for owner in reversed(owner_columns())]
 
 
-def _bite_before(time: Any, moment: sa.ColumnElement[datetime]) -> sa.Select[Any]:
+def _bite_before(time: Any, moment: sa.ColumnElement[datetime], *key: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """Return such a statement for the rows of before a moment, the oldest first, by the index on `time`."""
     table: sa.Table = time.table
-    return _bite(table, time < moment, sa.literal(table.name), time)
+    return _bite(table, time < moment, sa.literal(table.name), time, key)
 
 
 _KEPT = sa.func.now() - sa.bindparam("kept", type_=sa.Interval)
 _SESSIONS = _bite_before(table_of(AuthSession).c.expires_at, sa.func.now())
 _ENDINGS = _bite_before(table_of(EndedSession).c.ended_at, _KEPT)
-# Counters of accounts with no failed sign-in for a day.
-_ATTEMPTS = _bite_before(table_of(FailedAttempt).c.failed_at, _KEPT)
+# Counters of accounts with no failed sign-in for a day. A flood leaves millions, so they are deleted by where they lie:
+# those of one time lie together, and their keys, which are hashes, all over the index.
+_ATTEMPTS = _bite_before(table_of(FailedAttempt).c.failed_at, _KEPT, sa.literal_column("ctid"))
 _ERASED = sa.select(col(User.id)).where(col(User.erased_at).is_not(None)).limit(sa.literal(100))
 _FORGET_USER = sa.delete(User).where(col(User.id) == sa.bindparam("owner_id"), col(User.erased_at).is_not(None))
 
