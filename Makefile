@@ -66,6 +66,7 @@ requirements:
 	echo uv | $(COMPILE) --no-deps - -o requirements-uv.txt
 	$(COMPILE) -c requirements.txt -c requirements-seed.txt --group dev -o requirements-dev.txt
 	$(COMPILE) -c requirements.txt --group bench -o requirements-bench.txt
+	echo openapi-python-client | $(COMPILE) --python-version 3.11 - -o tests/clients/requirements.txt
 
 clean:
 	rm -rf .venv

@@ -80,7 +80,9 @@ class LastResort:
 
         app = self.app
         if not is_utf8(scope["query_string"]):
-            app = Invalid.field("query", detail="The query string must be UTF-8.").response()
+            app = Invalid.field("query", code="malformed", detail="The query string must be UTF-8.").response(
+                scope["root_path"]
+            )
         try:
             await app(scope, receive, send_noted)
         except Exception as error:
@@ -93,7 +95,7 @@ class LastResort:
             logger.exception("request %s failed", scope[_ID])
             if has_begun:
                 raise
-            await InternalError().response()(scope, receive, send)
+            await InternalError().response(scope.get("root_path", ""))(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -40,9 +40,10 @@ async def streamed(pieces: AsyncIterator[bytes], media_type: str, headers: dict[
     return StreamingResponse(content(), headers=headers, media_type=media_type)
 
 
-def file_of(media_type: str, *headers: str) -> dict[int | str, dict[str, Any]]:
+def file_of(media_type: str, example: bytes, *headers: str) -> dict[int | str, dict[str, Any]]:
     """Return what documents the answer with a file."""
-    return {200: {**with_headers(*headers), "content": {media_type: {"schema": {"type": "string"}}}}}
+    content = {"schema": {"type": "string"}, "example": example.decode("utf-8-sig")}
+    return {200: {**with_headers(*headers), "content": {media_type: content}}}
 
 
 def with_headers(*headers: str) -> dict[str, Any]:

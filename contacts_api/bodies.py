@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, from_json
 from sqlmodel import SQLModel
 
-from contacts_api.handlers import detail_of
+from contacts_api.field_errors import code_and_detail
 from contacts_api.problems import MAX_ERRORS, BodyTooLarge, InvalidJSON
 from contacts_api.settings import Settings
 from contacts_api.waiting import Places
@@ -73,9 +73,12 @@ class Body(SQLModel):
         return limit_unknown(cls, data)
 
 
-def with_example(**members: JsonValue) -> Any:
-    """Return the `model_config` of a body that is documented with this example."""
-    return ConfigDict(json_schema_extra={"examples": [members]})
+def with_example(members: Mapping[str, JsonValue], **keywords: JsonValue) -> Any:
+    """Return the `model_config` of a body whose example has these members, and not each that it may have.
+
+    `keywords` are further ones of its JSON schema.
+    """
+    return ConfigDict(json_schema_extra={"examples": [dict(members)], **keywords})
 
 
 def limit_unknown(model: type[BaseModel], data: Any) -> Any:
@@ -111,8 +114,9 @@ def a_few_at_a_time(items: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 def _moved(details: Any, start: int) -> InitErrorDetails:
     """Return an error of a few items as one of the whole list."""
     index, *rest = details["loc"]
-    code = PydanticCustomError(details["type"], "{message}", {"message": detail_of(details)})
-    return InitErrorDetails(type=code, loc=(start + index, *rest), input=details["input"])
+    code, detail = code_and_detail(details)
+    error = PydanticCustomError(code, "{message}", {"message": detail})
+    return InitErrorDetails(type=error, loc=(start + index, *rest), input=details["input"])
 
 
 class Request(FastAPIRequest):
@@ -170,7 +174,7 @@ class Request(FastAPIRequest):
 
     def _validate_large(self, body: bytes) -> Any:
         if sum(1 for _ in islice(_VALUE.finditer(body), MAX_VALUES + 1)) > MAX_VALUES:
-            raise InvalidJSON.field("body", detail=f"The body may have at most {MAX_VALUES:,} values.")
+            raise InvalidJSON(f"The body may have at most {MAX_VALUES:,} values.")
         value = parse_json(body)
         if self.body_field is None:
             return value
@@ -183,4 +187,4 @@ def parse_json(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
-        raise InvalidJSON.field("body", detail="The body must be one JSON value, in UTF-8.") from None
+        raise InvalidJSON("The body must be one JSON value, in UTF-8.") from None

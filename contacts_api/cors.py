@@ -13,11 +13,12 @@ EXPOSED_HEADERS = ["Content-Disposition", "ETag", "Link", "Location", "Retry-Aft
 class CORS(CORSMiddleware):
     """Starlette's, for these origins; it refuses others as everything else here refuses."""
 
-    def __init__(self, app: ASGIApp, origins: list[str]) -> None:
+    def __init__(self, app: ASGIApp, origins: list[str], root_path: str) -> None:
+        self._root_path = root_path
         super().__init__(
             app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=EXPOSED_HEADERS
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
-        return response if response.status_code == 200 else OriginRefused().response()
+        return response if response.status_code == 200 else OriginRefused().response(self._root_path)

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from contacts_api import problems
+from contacts_api.field_errors import code_and_detail
 from contacts_api.problems import FieldError, Problem
 
 logger = logging.getLogger(__name__)
@@ -51,9 +52,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
+    root_path = request.scope.get("root_path", "")
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return problems.MethodNotAllowed(headers={"Allow": _allowed_methods(request)}).response()
-    return problem_of(error).response()
+        return problems.MethodNotAllowed(headers={"Allow": _allowed_methods(request)}).response(root_path)
+    return problem_of(error).response(root_path)
 
 
 async def _answer_database_error(request: Request, error: Exception) -> Response:
@@ -62,7 +64,7 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
         raise UnexpectedDatabaseError(error) from None
     if isinstance(problem, problems.DatabaseUnavailable):
         logger.warning("database unavailable: %s", type(getattr(error, "orig", None) or error).__name__)
-    return problem.response()
+    return problem.response(request.scope.get("root_path", ""))
 
 
 def _allowed_methods(request: Request) -> str:
@@ -84,18 +86,13 @@ def problem_of(error: Exception) -> Problem:
     if error.status_code == 404:
         return problems.NotFound()
     # All others come from the framework's parsers of bodies.
-    return problems.Invalid.field("body", detail=f"The body could not be read: {error.detail}")
+    return problems.Invalid.field("body", code="malformed", detail=f"The body could not be read: {error.detail}")
 
 
 def _field_error(details: Mapping[str, Any]) -> FieldError:
+    code, detail = code_and_detail(details)
     loc = [part if isinstance(part, int) else part[:64] for part in details["loc"]]
-    return FieldError(loc=loc, code=details["type"], detail=detail_of(details))
-
-
-def detail_of(details: Mapping[str, Any]) -> str:
-    """Return Pydantic's message about a value, unless it may quote the value."""
-    # When Pydantic gives a cause, its message quotes what was sent.
-    return "This is not a valid value." if "error" in details.get("ctx", {}) else str(details["msg"])
+    return FieldError(loc=loc, code=code, detail=detail)
 
 
 def problem_of_database_error(error: BaseException) -> Problem:

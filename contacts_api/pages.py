@@ -1,14 +1,29 @@
-"""The docs pages and the health checks."""
+"""The docs pages with the catalogue of errors, the files that they load, and the health checks."""
 
+import gzip
+from asyncio import to_thread
+from functools import lru_cache
+from hashlib import blake2b
+from html import escape
 from pathlib import Path
+from string import Template
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, FastAPI, Request
+from pydantic import BaseModel, Field
 from sqlalchemy import text
-from starlette.responses import FileResponse, RedirectResponse
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
+from contacts_api.answers import JSON
 from contacts_api.database import Autocommit
+from contacts_api.etags import etag_of, is_known
+from contacts_api.field_errors import CODES
 from contacts_api.migrating import newest_revision
-from contacts_api.problems import DatabaseUnavailable, SchemaOutdated, documented
+from contacts_api.openapi import at_server
+from contacts_api.problems import DatabaseUnavailable, SchemaOutdated, all_problems, documented
 from contacts_api.routing import Route
 
 STATIC = Path(__file__).parent / "static"
@@ -21,24 +36,85 @@ PAGE_HEADERS = {
 }
 
 _REVISIONS = text("SELECT version_num FROM alembic_version")
+_COMPRESSIBLE = (".css", ".html", ".js")
 
 pages = APIRouter(include_in_schema=False)
-health = APIRouter(prefix="/health", tags=["health"], route_class=Route)
+health = APIRouter(prefix="/health", route_class=Route)
+
+
+class Assets(StaticFiles):
+    """The files of the pages. A large one is compressed once in each worker."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Vary"] = "Accept-Encoding"
+        is_whole = response.status_code == 200 and path.endswith(_COMPRESSIBLE)
+        if not (isinstance(response, FileResponse) and is_whole and _takes_gzip(Request(scope))):
+            return response
+        content = await to_thread(_compressed_file, str(response.path), response.headers["last-modified"])
+        headers = {name: response.headers[name] for name in ("ETag", "Last-Modified", "Vary")}
+        return Response(content, headers={**headers, "Content-Encoding": "gzip"}, media_type=response.media_type)
+
+
+@lru_cache(maxsize=16)
+def _compressed_file(path: str, last_modified: str) -> bytes:
+    return gzip.compress(Path(path).read_bytes(), mtime=0)
+
+
+def _takes_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")
+
+
+@lru_cache(maxsize=8)
+def _schema(app: FastAPI, address: str, *, compress: bool) -> tuple[bytes, str]:
+    """Return the OpenAPI document as it is served at this address, and what changes when it does."""
+    content = orjson.dumps(at_server(app.openapi(), address))
+    tag = blake2b(content, digest_size=16).hexdigest()
+    return gzip.compress(content, mtime=0) if compress else content, tag
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> str:
+    """Return the page that explains every problem."""
+    problems = "\n".join(
+        f'<section id="{problem.code}"><h2><code>{problem.code}</code> · {problem.status}</h2>'
+        f"<p><strong>{escape(problem.title)}.</strong> {_marked_up(problem.__doc__ or '')}</p>"
+        f"<p>{_marked_up(problem.advice)}</p></section>"
+        for problem in all_problems()
+        if "code" in vars(problem)
+    )
+    field_errors = "\n".join(f"<dt><code>{code}</code></dt><dd>{_marked_up(text)}</dd>" for code, text in CODES.items())
+    page = Template((STATIC / "errors.html").read_text())
+    return page.substitute(problems=problems, field_errors=field_errors)
+
+
+def _marked_up(text: str) -> str:
+    """Return a text as HTML; what stands between backticks is code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
+
+
+class Healthy(BaseModel):
+    """That all is well."""
+
+    status: Annotated[
+        Literal["ok"], Field(description="Always `ok`; else the answer is a problem.", examples=["ok"])
+    ] = "ok"
 
 
 @health.get("/live")
-async def check_live() -> dict[str, str]:
-    """Answer 200 while the process runs, with or without a database."""
-    return {"status": "ok"}
+async def check_live() -> Healthy:
+    """Say that the process runs. It does so with or without a database."""
+    return Healthy()
 
 
 @health.get("/ready", responses=documented(DatabaseUnavailable, SchemaOutdated))
-async def check_ready(database: Autocommit) -> dict[str, str]:
-    """Answer 200 when the database answers and its schema is current."""
+async def check_ready(database: Autocommit) -> Healthy:
+    """Say that the database answers. Its schema must be current, too."""
     revisions = await database.read(_REVISIONS)
     if [row.version_num for row in revisions] != [newest_revision()]:
         raise SchemaOutdated
-    return {"status": "ok"}
+    return Healthy()
 
 
 @pages.get("/")
@@ -51,6 +127,21 @@ async def show_docs() -> FileResponse:
     return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
 
 
+@pages.get("/docs/errors")
+async def show_errors() -> HTMLResponse:
+    return HTMLResponse(_catalogue(), headers=PAGE_HEADERS)
+
+
 @pages.get("/redoc")
 async def show_redoc() -> FileResponse:
     return FileResponse(STATIC / "redoc.html", headers=PAGE_HEADERS)
+
+
+@pages.get("/openapi.json")
+async def show_schema(request: Request) -> Response:
+    compress = _takes_gzip(request)
+    content, tag = await to_thread(_schema, request.app, str(request.base_url).rstrip("/"), compress=compress)
+    headers = {"ETag": etag_of(tag), "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    if is_known(request, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers | ({"Content-Encoding": "gzip"} if compress else {}), media_type=JSON)

@@ -44,8 +44,10 @@ _PARSERS: dict[type, Callable[[str], Any]] = {
 class Page(BaseModel, Generic[T]):
     """A part of a list. `next_cursor` leads to the next part; null on the last."""
 
-    items: list[T]
-    next_cursor: str | None
+    items: Annotated[list[T], Field(description="What this part of the list has, in its order.")]
+    next_cursor: Annotated[
+        str | None, Field(description="Send it as `cursor` to get the next part; null on the last.", examples=[None])
+    ]
 
 
 class PageQuery(BaseModel):
@@ -53,13 +55,21 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=500, description="How many items at most.")] = 50
+    limit: Annotated[int, Field(ge=1, le=500, description="How many items at most.", examples=[50])] = 50
     cursor: Annotated[
-        str | None, OneLine, Field(description="`next_cursor` of the page before, with the same sort and filters.")
+        str | None,
+        OneLine,
+        Field(
+            description="`next_cursor` of the page before, with the same sort and filters.",
+            examples=["ZlJ8cX1vS2pQeXc0b3VhZ3siaWQiOiIwMWEyMjA0MiJ9"],
+        ),
     ] = None
 
 
 class InvalidCursor(Invalid):
+    """The cursor was changed, or it is of another list: of other filters, or of another sort."""
+
+    advice = "Leave it out to begin anew; follow the Link header to go on."
     code, title = "invalid_cursor", "The cursor does not belong to this list"
     detail = "Take it from next_cursor as it is, with the same sort and filters."
     loc = ("query", "cursor")

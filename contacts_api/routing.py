@@ -68,7 +68,7 @@ class Route(APIRoute):
             try:
                 return await self.run(with_query if request.scope["query_string"] else without_query, request)
             except ClientDisconnect:
-                raise Invalid.field("body", detail="The body did not come whole.") from None
+                raise Invalid.field("body", code="malformed", detail="The body did not come whole.") from None
             except RequestValidationError:
                 if request.errors_of_large_body:
                     raise RequestValidationError(request.errors_of_large_body) from None

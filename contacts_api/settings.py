@@ -50,7 +50,7 @@ def known_time_zone(name: str | None) -> str | None:
     `ZoneInfo(name)` does not check: it opens whatever file the name leads to.
     """
     if name is not None and name not in _time_zones():
-        raise PydanticCustomError("time_zone", "Must be a time zone of the IANA database, such as Europe/Kyiv.")
+        raise PydanticCustomError("not_allowed", "Must be a time zone of the IANA database, such as Europe/Kyiv.")
     return name
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Annotated
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, ValidatedEmail, validate_email
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 # Letters that Unicode does not decompose into a base letter and a mark.
@@ -154,7 +154,7 @@ def read_address(text: str) -> ValidatedEmail:
     except EmailNotValidError:
         pass
     # The validator's own message quotes the address.
-    raise PydanticCustomError("email", "Must be a valid e-mail address, such as ada@example.com.")
+    raise PydanticCustomError("malformed", "Must be a valid e-mail address, such as ada@example.com.")
 
 
 def check_address(text: str) -> None:
@@ -172,8 +172,14 @@ def format_timestamp(moment: datetime) -> str:
     return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
 
 
-Timestamp = Annotated[datetime, PlainSerializer(format_timestamp, return_type=str)]
+A_TIME = "2026-11-28T09:30:00.000000Z"
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(format_timestamp, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
 """A moment, written in UTC with six digits of the second."""
+CreatedAt = Annotated[Timestamp, Field(description="When it was created, in UTC.", examples=[A_TIME])]
 
 
 def content_line(text: str) -> bytes:

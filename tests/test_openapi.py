@@ -9,6 +9,8 @@ import pytest
 from openapi_spec_validator import validate
 
 from contacts_api.app import create_app
+from contacts_api.field_errors import CODES
+from contacts_api.openapi import CHAPTERS
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT, A_PASSWORD, Client
 
@@ -32,7 +34,10 @@ def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def schema_of(document: dict[str, Any], operation_id: str, status: int) -> dict[str, Any]:
-    content = operations(document)[operation_id]["responses"][str(status)]["content"]
+    answer = operations(document)[operation_id]["responses"][str(status)]
+    if "$ref" in answer:
+        answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+    content = answer["content"]
     (media,) = content.values()
     return {**media["schema"], "components": document["components"]}
 
@@ -71,28 +76,108 @@ def test_nothing_is_named_that_no_one_uses(document: dict[str, Any]) -> None:
     assert "HTTPValidationError" not in text
 
 
-async def test_the_examples_work_as_they_are(client: Client, document: dict[str, Any]) -> None:
-    """In the order in which one would try them on the docs page."""
+def test_everything_has_a_description_and_an_example(document: dict[str, Any]) -> None:
+    """A problem names its own examples, and a list or an object is an example where its members have one."""
+    components = document["components"]
+    members = [
+        (f"{schema}.{name}", member)
+        for schema, content in components["schemas"].items()
+        for name, member in content.get("properties", {}).items()
+    ]
+    parameters = [
+        (f"{operation_id} {parameter['name']}", parameter | {"examples": parameter["schema"].get("examples")})
+        for operation_id, operation in operations(document).items()
+        for parameter in operation.get("parameters", ())
+    ]
+    headers = [(name, header | {"examples": [header["example"]]}) for name, header in components["headers"].items()]
+    described = [*members, *parameters, *headers]
 
-    def example(operation_id: str) -> dict[str, Any]:
-        media = next(iter(operations(document)[operation_id]["requestBody"]["content"].values()))
-        schema = document["components"]["schemas"][media["schema"]["$ref"].rpartition("/")[2]]
-        return dict(schema["examples"][0])
+    assert len(described) > 150
+    assert [name for name, each in described if not each.get("description")] == []
+    assert [name for name, each in described if not each.get("examples") and "$ref" not in str(each)] == []
 
-    registered = await client.post("/auth/register", json=example("register"))
-    signed_in = await client.post("/auth/login", json=example("login"))
-    form = await client.post("/auth/token", data=example("issue_token"))
-    client.use(signed_in.json())
-    created = await client.post("/contacts", json=example("create_contact"))
-    path = created.headers["location"]
-    replaced = await client.put(path, json=example("replace_contact"))
-    patched = await client.patch(path, json=example("update_contact"))
-    batch = await client.post("/contacts/batch", json=example("create_contacts"))
-    changed = await client.patch("/users/me", json=example("update_me"))
-    deleted = await client.post("/users/me/delete", json=example("delete_me"))
 
-    answers = [registered, signed_in, form, created, replaced, patched, batch, changed, deleted]
-    assert [answer.status_code for answer in answers] == [201, 200, 200, 201, 200, 200, 201, 200, 204]
+def test_bodies_and_answers_in_json_have_an_example(document: dict[str, Any]) -> None:
+    for name, operation in operations(document).items():
+        messages = [operation.get("requestBody", {})]
+        messages += [answer for status, answer in operation["responses"].items() if status < "3"]
+        for media_type, media in (each for message in messages for each in message.get("content", {}).items()):
+            assert "example" in media or media_type == "multipart/form-data", f"{name}: {media_type}"
+
+
+def test_what_an_answer_always_has_is_required_and_nothing_is_null_by_default(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+
+    for name in "ContactPublic", "ContactPage", "ImportReport", "TokenPair", "UserPublic", "SessionPublic":
+        assert set(schemas[name]["required"]) == set(schemas[name]["properties"]), name
+    assert schemas["ProblemDetails"]["required"] == ["type", "title", "status", "detail", "code"]
+    assert schemas["ProblemDetails"]["properties"]["errors"]["type"] == "array"
+
+
+def test_the_codes_of_errors_are_listed(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    problems = schemas["ProblemDetails"]["properties"]["code"]["enum"]
+    fields = schemas["FieldError"]["properties"]["code"]["enum"]
+
+    assert {"contact_not_found", "email_taken", "validation_error", "busy"} <= set(problems)
+    assert set(CODES) | {"weak_password", "invalid_cursor", "contact_not_found"} <= set(fields)
+    assert set(fields) <= set(CODES) | set(problems)
+
+
+def test_parameters_are_plain_and_headers_have_their_names(document: dict[str, Any]) -> None:
+    for operation_id, operation in operations(document).items():
+        for parameter in operation.get("parameters", ()):
+            assert "type" in parameter["schema"], (operation_id, parameter)
+    put = [each["name"] for each in operations(document)["replace_contact"]["parameters"]]
+    assert put == ["contact_id", "If-None-Match", "If-Match"]
+
+
+def test_chapters_are_in_reading_order_and_what_creates_comes_first(document: dict[str, Any]) -> None:
+    first = list(operations(document))
+
+    assert [tag["name"] for tag in document["tags"]] == list(CHAPTERS)
+    assert first[:2] == ["register", "login"]
+    assert first.index("create_contact") < first.index("list_contacts")
+    assert {tag for operation in operations(document).values() for tag in operation["tags"]} == set(CHAPTERS)
+
+
+def test_errors_that_operations_share_are_written_once(document: dict[str, Any]) -> None:
+    unauthorized = {
+        json.dumps(operation["responses"]["401"])
+        for operation in operations(document).values()
+        if operation["path"].startswith("/users")
+    }
+
+    assert len(unauthorized) == 1
+    assert "#/components/responses/401" in unauthorized.pop()
+    assert all("500" in operation["responses"] for operation in operations(document).values())
+
+
+def test_links_lead_from_a_new_contact_to_what_can_be_done_with_it(document: dict[str, Any]) -> None:
+    links = operations(document)["create_contact"]["responses"]["201"]["links"]
+
+    assert links.keys() == {"get_contact", "replace_contact", "update_contact", "delete_contact"}
+    assert document["components"]["links"]["get_contact"]["parameters"] == {"contact_id": "$response.body#/id"}
+
+
+async def test_the_document_names_the_server_that_was_asked(client: Client) -> None:
+    elsewhere = (await client.get("/openapi.json", headers={"Host": "contacts.example.com"})).json()
+
+    assert elsewhere["servers"][0]["url"] == "http://contacts.example.com"
+    flow = elsewhere["components"]["securitySchemes"]["Account"]["flows"]["password"]
+    assert flow["tokenUrl"] == flow["refreshUrl"] == "http://contacts.example.com/auth/token"
+    assert elsewhere["components"]["securitySchemes"]["Token"]["scheme"] == "bearer"
+    validate(elsewhere)
+
+
+async def test_the_document_is_sent_once(client: Client) -> None:
+    first = await client.get("/openapi.json")
+    again = await client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
+    plain = await client.get("/openapi.json", headers={"Accept-Encoding": "identity"})
+
+    assert first.headers["content-encoding"] == "gzip"
+    assert (again.status_code, again.content) == (304, b"")
+    assert plain.json() == first.json()
 
 
 async def test_answers_are_what_their_schemas_say(ada: Client, document: dict[str, Any]) -> None:

@@ -67,8 +67,9 @@ async def test_nothing_is_done_for_who_has_gone_meanwhile() -> None:
 
 
 async def test_a_refusal_is_a_503_that_says_when_to_try_again() -> None:
-    assert Busy().response().status_code == 503
-    assert Busy().response().headers["Retry-After"] == "1"
+    answer = Busy().response(root_path="")
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 
 
 class Undecided(Request):

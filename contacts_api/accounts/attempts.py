@@ -39,6 +39,9 @@ _FORGET = sa.delete(_ATTEMPT).where(_ATTEMPT.c.key.in_([sa.bindparam("first"), s
 
 
 class TooManyAttempts(Problem):
+    """Ten wrong passwords in a row were tried for this account."""
+
+    advice = "Wait for the seconds that Retry-After names. Sessions that are signed in go on."
     status, code, title = 429, "too_many_attempts", "Too many wrong passwords; wait before the next"
 
     headers = RETRY_AFTER

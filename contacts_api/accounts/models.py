@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.bodies import Body, with_example
 from contacts_api.database import stamped, table_of
-from contacts_api.text import OneLine, Timestamp, Trimmed, is_plain_address, read_address
+from contacts_api.text import A_TIME, CreatedAt, OneLine, Timestamp, Trimmed, is_plain_address, read_address
 
 
 class User(SQLModel, table=True):
@@ -105,43 +105,59 @@ Secret = Annotated[str, Rule(json_schema_extra={"format": "password"})]
 
 _AN_EMAIL = "ada@example.com"
 _A_PASSWORD = "correct horse battery staple"  # noqa: S105 (an example)
+_A_TOKEN = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIwMWEyMjA0MiJ9.c2lnbmF0dXJl"  # noqa: S105 (an example)
+
+NewPassword = Annotated[
+    Password,
+    Rule(
+        description="A password of 8 to 128 characters, none of the commonest and not the address.",
+        examples=[_A_PASSWORD],
+    ),
+]
+CurrentPassword = Annotated[Secret, Rule(description="The password that you sign in with.", examples=[_A_PASSWORD])]
+Address = Annotated[
+    EmailAddress,
+    Rule(description="An e-mail address of at most 254 characters, the same in any letter case.", examples=[_AN_EMAIL]),
+]
+RefreshToken = Annotated[Secret, Rule(description="The refresh token that you were given last.", examples=[_A_TOKEN])]
 
 
 class UserCreate(Body):
-    model_config = with_example(email=_AN_EMAIL, password=_A_PASSWORD)
+    """A new account."""
 
-    email: EmailAddress
-    password: Password
+    email: Address
+    password: NewPassword
 
 
 class UserUpdate(Body):
     """The changes, and the current password."""
 
-    model_config = with_example(current_password=_A_PASSWORD, email="ada.lovelace@example.com")
+    # Something to change must be there.
+    model_config = with_example({"current_password": _A_PASSWORD, "email": _AN_EMAIL}, minProperties=2)
 
-    current_password: Secret
+    current_password: CurrentPassword
     # A null is refused: only who leaves a member out gets the default.
-    email: EmailAddress = Field(default=None)
-    password: Password = Field(default=None)
+    email: Annotated[Address, Rule(None)]
+    password: Annotated[NewPassword, Rule(None)]
 
 
 class PasswordCheck(Body):
-    model_config = with_example(current_password=_A_PASSWORD)
+    """The password, once more."""
 
-    current_password: Secret
+    current_password: CurrentPassword
 
 
 class Credentials(Body):
-    model_config = with_example(email=_AN_EMAIL, password=_A_PASSWORD)
+    """An e-mail address and a password."""
 
-    email: str
-    password: Secret
+    email: Annotated[str, Rule(description="The address that you registered with.", examples=[_AN_EMAIL])]
+    password: CurrentPassword
 
 
 class RefreshRequest(Body):
-    model_config = with_example(refresh_token="the one you were given last")  # noqa: S106
+    """The newest refresh token."""
 
-    refresh_token: Secret
+    refresh_token: RefreshToken
 
 
 class TokenRequest(Body):
@@ -150,44 +166,76 @@ class TokenRequest(Body):
     The name and secret of a client are ignored, and so are fields that are not known (3.2).
     """
 
-    model_config = with_example(grant_type="password", username=_AN_EMAIL, password=_A_PASSWORD) | {"extra": "ignore"}
+    model_config = with_example({"grant_type": "password", "username": _AN_EMAIL, "password": _A_PASSWORD}) | {
+        "extra": "ignore"
+    }
 
-    grant_type: Literal["password", "refresh_token"]
+    grant_type: Annotated[
+        Literal["password", "refresh_token"],
+        Rule(description="`password` to sign in, `refresh_token` to get the next pair.", examples=["password"]),
+    ]
     # The docs page fills in the examples of fields that have no default in the document.
     username: Annotated[
-        str, Rule(description="Your e-mail address, with `grant_type=password`.", examples=[_AN_EMAIL])
-    ] = Field(default=None)
-    password: Annotated[Secret, Rule(examples=[_A_PASSWORD])] = Field(default=None)
-    refresh_token: Secret = ""
-    scope: str = ""
-    client_id: str = ""
-    client_secret: Secret = ""
+        str, Rule(None, description="Your e-mail address, with `grant_type=password`.", examples=[_AN_EMAIL])
+    ]
+    password: Annotated[
+        Secret, Rule(None, description="Your password, with `grant_type=password`.", examples=[_A_PASSWORD])
+    ]
+    refresh_token: Annotated[
+        Secret, Rule(description="The newest one, with `grant_type=refresh_token`.", examples=[_A_TOKEN])
+    ] = ""
+    scope: Annotated[str, Rule(description="Ignored.", examples=[""])] = ""
+    client_id: Annotated[str, Rule(description="Ignored.", examples=[""])] = ""
+    client_secret: Annotated[Secret, Rule(description="Ignored.", examples=[""])] = ""
 
 
 class UserPublic(SQLModel):
-    id: UUID
-    email: str
-    is_active: bool
-    created_at: Timestamp
+    """An account."""
+
+    id: Annotated[UUID, Rule(description="The id of the account.", examples=["01a22042-9c1f-7b36-9a52-3f0b6f1d2c44"])]
+    email: Annotated[str, Rule(description="The address that signs in, in lower case.", examples=[_AN_EMAIL])]
+    is_active: Annotated[bool, Rule(description="Whether the account can sign in.", examples=[True])]
+    created_at: CreatedAt
 
 
 class TokenPair(SQLModel):
-    """An access token, valid for `expires_in` seconds, and a refresh token to get the next pair with. Both are JWTs."""
+    """What a sign-in gives. Both tokens are JWTs (RFC 7519)."""
 
-    access_token: str
-    refresh_token: str
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105
-    expires_in: int
+    access_token: Annotated[
+        str, Rule(description="Send it with every call, as `Authorization: Bearer …`.", examples=[_A_TOKEN])
+    ]
+    refresh_token: Annotated[str, Rule(description="Gets the next pair, once.", examples=[_A_TOKEN])]
+    token_type: Annotated[
+        Literal["bearer"], Rule(description="How the access token is sent (RFC 6750).", examples=["bearer"])
+    ] = "bearer"  # noqa: S105
+    expires_in: Annotated[int, Rule(description="For how many seconds the access token is valid.", examples=[900])]
+
+
+SessionId = Annotated[
+    UUID, Rule(description="The id of the session, a UUID.", examples=["01a22042-a0b1-7c3d-8e4f-5a6b7c8d9e0f"])
+]
 
 
 class SessionPublic(SQLModel):
-    id: UUID
-    created_at: Timestamp
-    refreshed_at: Timestamp
-    expires_at: Timestamp
-    user_agent: str | None
-    current: bool
+    """A session: from a sign-in to its end."""
+
+    id: SessionId
+    created_at: Annotated[Timestamp, Rule(description="When it began, in UTC.", examples=[A_TIME])]
+    refreshed_at: Annotated[Timestamp, Rule(description="When its tokens were last issued, in UTC.", examples=[A_TIME])]
+    expires_at: Annotated[
+        Timestamp,
+        Rule(
+            description="When it ends unless it is refreshed before, in UTC.", examples=["2026-12-12T09:30:00.000000Z"]
+        ),
+    ]
+    user_agent: Annotated[
+        str | None,
+        Rule(description="What the program that signed in called itself; null: nothing.", examples=["Mozilla/5.0"]),
+    ]
+    current: Annotated[bool, Rule(description="Whether it is the session of this call.", examples=[True])]
 
 
 class SessionList(SQLModel):
-    items: list[SessionPublic]
+    """Your sessions."""
+
+    items: Annotated[list[SessionPublic], Rule(description="The sessions, the oldest first, at most 100.")]

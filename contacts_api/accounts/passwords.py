@@ -18,6 +18,9 @@ HASHING_SECONDS = 4.0
 
 
 class WeakPassword(Invalid):
+    """The password is one of the commonest, or much like the e-mail address."""
+
+    advice = "Take another one: three or four words that do not belong together are easy to remember."
     code, title = "weak_password", "The password is too easy to guess"
     loc = ("body", "password")
 

@@ -1,7 +1,6 @@
 """Registration, signing in and out, and your own account."""
 
 from typing import Annotated, Any, ClassVar
-from uuid import UUID
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -38,6 +37,9 @@ from contacts_api.routing import Handler, Route
 
 
 class SessionNotFound(NotFound):
+    """You have no session with this id; it may have ended by itself."""
+
+    advice = "List your sessions: GET /auth/sessions."
     code, title = "session_not_found", "Session not found"
 
 
@@ -66,9 +68,9 @@ class TokenRoute(Route):
 _ALWAYS = documented(DatabaseUnavailable, Busy)
 _SIGNED_IN = documented(Unauthorized, InvalidToken)
 
-auth = APIRouter(prefix="/auth", tags=["auth"], route_class=Route, responses=_ALWAYS)
-token = APIRouter(prefix="/auth", tags=["auth"], route_class=TokenRoute, responses=_ALWAYS)
-users = APIRouter(prefix="/users", tags=["users"], route_class=Route, responses={**_ALWAYS, **_SIGNED_IN})
+auth = APIRouter(prefix="/auth", route_class=Route, responses=_ALWAYS)
+token = APIRouter(prefix="/auth", route_class=TokenRoute, responses=_ALWAYS)
+users = APIRouter(prefix="/users", route_class=Route, responses={**_ALWAYS, **_SIGNED_IN})
 
 
 @auth.post(
@@ -126,7 +128,7 @@ async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
     response_class=Response,
     responses=documented(SessionNotFound, onto=_SIGNED_IN),
 )
-async def end_session(session_id: UUID, owner: Owner, sessions: OpenSessions) -> None:
+async def end_session(session_id: models.SessionId, owner: Owner, sessions: OpenSessions) -> None:
     """End one of your sessions."""
     if not await sessions.end(owner.user_id, only=session_id):
         raise SessionNotFound
@@ -152,7 +154,7 @@ async def get_me(user: CurrentUser) -> User:
 async def update_me(changes: models.UserUpdate, user: CurrentUser, owner: Owner, users: Users) -> User:
     """Change your e-mail address, your password or both. All your other sessions end."""
     if not (changes.email or changes.password):
-        raise Invalid.field("body", code="nothing_to_change", detail="Give a new email, a new password or both.")
+        raise Invalid.field("body", code="missing", detail="Give a new email, a new password or both.")
     return await users.change(user, changes, owner.session_id)
 
 

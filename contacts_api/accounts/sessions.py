@@ -115,6 +115,9 @@ def kept_seconds(access_token_seconds: int) -> int:
 
 
 class InvalidRefreshToken(Unauthorized):
+    """The refresh token was used before, its session has ended, or it is too old."""
+
+    advice = "Sign in again. Keep only the newest pair of tokens."
     code, title = "invalid_refresh_token", "The refresh token is invalid or no longer valid; sign in again"
 
 

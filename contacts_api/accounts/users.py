@@ -37,18 +37,30 @@ _UPGRADE = (
 
 
 class BadCredentials(Unauthorized):
+    """No active account has this e-mail address with this password. Which of them is wrong is not said."""
+
+    advice = "Try again; the operator of the server can set a new password."
     code, title = "bad_credentials", "The e-mail address or the password is wrong"
 
 
 class WrongPassword(Problem):
+    """Changing or deleting an account needs its password, and this is another one."""
+
+    advice = "Send the password that you sign in with as `current_password`."
     status, code, title = 403, "wrong_password", "The current password is wrong"
 
 
 class EmailTaken(Conflict):
+    """Somebody has registered with this address already, perhaps in another spelling."""
+
+    advice = "Sign in with it, or use another address."
     code, title = "email_taken", "There is already an account with this e-mail address"
 
 
 class RegistrationClosed(Problem):
+    """The operator of this server makes the accounts."""
+
+    advice = "Ask the operator for one."
     status, code, title = 403, "registration_closed", "This server does not accept new accounts"
 
 

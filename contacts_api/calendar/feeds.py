@@ -10,6 +10,9 @@ from contacts_api.problems import Unauthorized
 
 
 class InvalidFeedKey(Unauthorized):
+    """The key in the address is not that of a calendar, or a newer address was made."""
+
+    advice = "Make a new address by POST /contacts/birthdays/feed, and subscribe to that."
     code, title = "invalid_feed_key", "This address of the calendar is not valid, or has been replaced"
 
 

@@ -10,6 +10,8 @@ from sqlmodel import Field, SQLModel
 
 from contacts_api.database import stamped
 
+_A_KEY = "01a220429c1f7b369a523f0b6f1d2c44.Zm9yIHRoZSBkb2N1bWVudGF0aW9uIG9ubHkhISEhISEh"
+
 
 class CalendarFeed(SQLModel, table=True):
     """The secret address of an owner's calendar: of its key only a hash is kept."""
@@ -24,10 +26,17 @@ class CalendarFeed(SQLModel, table=True):
 class FeedQuery(BaseModel):
     """Other parameters are ignored: people add them against caches."""
 
-    key: Annotated[str, Rule(description="As in the address of the calendar.")]
+    key: Annotated[str, Rule(description="As in the address of the calendar.", examples=[_A_KEY])]
 
 
 class FeedAddress(SQLModel):
     """The secret address of a calendar, to subscribe to."""
 
-    url: str
+    url: Annotated[
+        str,
+        Rule(
+            description="The address. Whoever knows it can read the birthdays, so keep it secret.",
+            json_schema_extra={"format": "uri"},
+            examples=[f"https://contacts.example.com/contacts/birthdays.ics?key={_A_KEY}"],
+        ),
+    ]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, TypeAlias
 from uuid import UUID
@@ -15,23 +16,29 @@ from contacts_api.answers import file_of, streamed, with_headers
 from contacts_api.calendar import icalendar, queries
 from contacts_api.calendar.feeds import InvalidFeedKey, find_feed, open_feed
 from contacts_api.calendar.models import FeedAddress, FeedQuery
+from contacts_api.contacts.models import AN_EXAMPLE, AN_ID, ContactCreate, columns_of
 from contacts_api.database import Autocommit, Reader, Reads
 from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
 from contacts_api.pagination import pages_of
 from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
 from contacts_api.query_parameters import QueryParameters
 from contacts_api.routing import Route
+from contacts_api.text import A_TIME
 
 FEED_SECONDS = 3600
 FeedKey: TypeAlias = Annotated[FeedQuery, Depends(QueryParameters(FeedQuery))]
 
 feeds = APIRouter(
     prefix="/contacts",
-    tags=["exchange"],
     route_class=Route,
     responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy),
 )
-calendar = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route)
+calendar = APIRouter(prefix="/contacts", route_class=Route)
+_A_BIRTHDAY = columns_of(ContactCreate(**AN_EXAMPLE).model_dump()) | {
+    "id": AN_ID,
+    "updated_at": datetime.fromisoformat(A_TIME),
+}
+_AN_EXAMPLE = icalendar.HEAD + icalendar.unparse([_A_BIRTHDAY]) + icalendar.TAIL
 
 
 async def export_birthdays(database: Reader, owner_id: UUID) -> AsyncIterator[bytes]:
@@ -45,7 +52,7 @@ async def export_birthdays(database: Reader, owner_id: UUID) -> AsyncIterator[by
 
 @feeds.post("/birthdays/feed", status_code=201)
 async def open_birthday_feed(request: Request, response: Response, owner: Owner, database: Autocommit) -> FeedAddress:
-    """Create the secret address of a calendar of your birthdays, to subscribe to. It replaces the one before."""
+    """Create the secret address of your calendar of birthdays. Subscribe to it; it replaces the one before."""
     key = await open_feed(database, owner.user_id)
     response.headers["Cache-Control"] = "no-store"
     return FeedAddress(url=f"{request.base_url}contacts/birthdays.ics?key={key}")
@@ -63,7 +70,7 @@ async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
     responses=documented(
         InvalidFeedKey,
         DatabaseUnavailable,
-        onto={**file_of("text/calendar; charset=utf-8", "ETag"), 304: with_headers("ETag")},
+        onto={**file_of("text/calendar; charset=utf-8", _AN_EXAMPLE, "ETag"), 304: with_headers("ETag")},
     ),
     openapi_extra=TAKES_IF_NONE_MATCH,
 )

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from calendar import month_name, monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -11,12 +12,14 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    GetJsonSchemaHandler,
     JsonValue,
     StringConstraints,
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from contacts_api.bodies import Body
 from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line
@@ -25,8 +28,9 @@ MAX_LABELS, MAX_DETAILS, DETAIL_CHARACTERS = 50, 100, 1000
 # As large as a request that creates one contact: a page of many should not take much more memory than that of others.
 DETAILS_BYTES = 64 * 1024
 
-_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_ANY_YEAR = re.compile(r"(?:--|([0-9]{4})-)([0-9]{2}-[0-9]{2})")
+_DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_MONTH_AND_DAY = re.compile(r"([0-9]{2})-([0-9]{2})")
+_ANY_YEAR = re.compile(r"(?:--|([0-9]{4})-)([0-9]{2})-([0-9]{2})")
 _FIRST_DATE = date(1900, 1, 1)
 
 _BETWEEN_DIGITS = r"(?:[ +\-().\/#*,;]|[xX]|[eE][xX][tT])*"
@@ -42,7 +46,12 @@ Kind = Literal[
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class About:
-    """Stands in the annotation of a field, and says what the field means to searches and files."""
+    """Stands in the annotation of a field, and says what the field means to people, searches and files."""
+
+    description: str
+    """What the documentation says of it."""
+    example: JsonValue
+    """What the documentation shows."""
 
     search: Callable[[str], str] | None = None
     """Returns what `q` looks through: `as_typed`, or a function that adds to it. None: it is not searched."""
@@ -54,8 +63,9 @@ class About:
     """The CSV columns that mean it besides the one of its own name, in any case; those of others are in names.toml."""
     vcard: str = ""
     """The vCard property of one text value that it is read from and written as."""
-    example: JsonValue = None
-    """What the documentation shows."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "description": self.description, "examples": [self.example]}
 
 
 def as_typed(text: str) -> str:
@@ -87,60 +97,68 @@ def _lower_domain(address: str) -> str:
     return f"{local_part}@{domain.lower()}"
 
 
-def _iso_date(value: object) -> object:
+def _read_date(value: object) -> date:
     # Pydantic would also take numbers of seconds, and dates with a time.
-    if not isinstance(value, str) or not _ISO_DATE.fullmatch(value):
-        raise PydanticCustomError("date_format", "Must be a date as text: YYYY-MM-DD.")
-    return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("wrong_type", "Must be a date as text: YYYY-MM-DD.")
+    if not (found := _DATE.fullmatch(value)):
+        raise PydanticCustomError("malformed", "Must be a date as text: YYYY-MM-DD.")
+    return _day_of(*found.groups())
+
+
+def _day_of(year: str, month: str, day: str) -> date:
+    """Return the date of these digits; without a year, the day of a leap year."""
+    try:
+        return date(int(year or 2000), int(month), int(day))
+    except ValueError:
+        pass
+    if year == "0000":
+        raise PydanticCustomError("too_small", "Must not lie before 1900-01-01.")
+    if not 1 <= int(month) <= 12:
+        raise PydanticCustomError("malformed", "Months are 01 to 12.")
+    days = monthrange(int(year or 2000), int(month))[1]
+    of_year = f" {year} has" if year else " has at most"
+    raise PydanticCustomError("malformed", f"{month_name[int(month)]}{of_year} {days} days.")
 
 
 def _possible_birth(born: date, info: ValidationInfo) -> date:
     # An import gives the last date of its start; a body is checked by the computer's clock.
     last = info.context["last_date_of_birth"] if info.context else last_date_of_birth(datetime.now(UTC))
-    if not _FIRST_DATE <= born <= last:
-        raise PydanticCustomError("date_range", "Must lie between 1900-01-01 and today.")
+    if born < _FIRST_DATE:
+        raise PydanticCustomError("too_small", "Must not lie before 1900-01-01.")
+    if born > last:
+        raise PydanticCustomError("too_large", "Must not lie after today.")
     return born
 
 
 def _phone_characters(number: str) -> str:
     if not is_number(number):
         raise PydanticCustomError(
-            "phone_number", "Must have at least 3 digits, and between them only spaces, + - ( ) . / # * , ; x or ext."
+            "malformed", "Must have at least 3 digits, and between them only spaces, + - ( ) . / # * , ; x or ext."
         )
     return number
 
 
-def is_month_and_day(text: str) -> bool:
-    """Say whether `MM-DD` names a day of some year."""
-    try:
-        # A leap year, since someone may be born on 29 February.
-        return bool(date.fromisoformat(f"2000-{text}")) and len(text) == 5
-    except ValueError:
-        return False
-
-
 def _month_and_day(text: str) -> str:
-    if not is_month_and_day(text):
-        raise PydanticCustomError("date_format", "Must be a month and a day as text: MM-DD.")
+    if not (found := _MONTH_AND_DAY.fullmatch(text)):
+        raise PydanticCustomError("malformed", "Must be a month and a day as text: MM-DD.")
+    _day_of("", *found.groups())
     return text
 
 
 def _check_phone_number(text: str) -> str:
-    if not 3 <= len(text) <= 32:
-        raise PydanticCustomError("phone_number", "Must have 3 to 32 characters.")
+    if len(text) < 3:
+        raise PydanticCustomError("too_short", "Must have at least 3 characters.")
+    if len(text) > 32:
+        raise PydanticCustomError("too_long", "Must have at most 32 characters.")
     return _phone_characters(text)
 
 
 def check_date(text: str) -> str:
-    found = _ANY_YEAR.fullmatch(text)
-    year = found and (found[1] or "2000")
-    try:
-        if found:
-            date.fromisoformat(f"{year}-{found[2]}")
-            return text
-    except ValueError:
-        pass
-    raise PydanticCustomError("date_format", "Must be a date as text: YYYY-MM-DD, or --MM-DD without a year.")
+    if not (found := _ANY_YEAR.fullmatch(text)):
+        raise PydanticCustomError("malformed", "Must be a date as text: YYYY-MM-DD, or --MM-DD without a year.")
+    _day_of(*found.groups(""))
+    return text
 
 
 def distinct(labels: list[str] | None) -> list[str]:
@@ -170,7 +188,7 @@ PhoneNumber = Annotated[
     OneLine,
     Field(json_schema_extra={"pattern": _PHONE_NUMBER}),
 ]
-DateOfBirth = Annotated[date, BeforeValidator(_iso_date), AfterValidator(_possible_birth)]
+DateOfBirth = Annotated[date, BeforeValidator(_read_date), AfterValidator(_possible_birth)]
 Birthday = Annotated[
     str,
     AfterValidator(_month_and_day),
@@ -189,9 +207,20 @@ _RULES_OF_KINDS: dict[str, Callable[[str], str]] = {
 class Detail(Body):
     """What a person has more of, or what contacts have no field for."""
 
-    kind: Kind
-    label: Label | None = None
-    value: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=DETAIL_CHARACTERS), Lines]
+    kind: Annotated[Kind, Field(description="What it is.", examples=["phone"])]
+    label: Annotated[
+        Label | None, Field(description="Which one it is, 1 to 64 characters; null: it has none.", examples=["work"])
+    ] = None
+    value: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=DETAIL_CHARACTERS),
+        Lines,
+        Field(
+            description="An `email`, a `phone` and a `date` (YYYY-MM-DD, or --MM-DD) by their rules; else any text of "
+            "at most 1,000 characters.",
+            examples=["+1 (202) 555-0117"],
+        ),
+    ]
 
     @field_validator("value")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from fastapi import Depends
+from pydantic import Field
 
 from contacts_api.accounts.tokens import Owner
 from contacts_api.contacts import queries
@@ -21,6 +22,9 @@ _BITE_ROWS = 200
 
 
 class LabelNotFound(NotFound):
+    """The label in the path is on no contact of yours, in any letter case."""
+
+    advice = "List your labels: GET /contacts/labels."
     code, title = "label_not_found", "None of your contacts has this label"
 
 
@@ -73,7 +77,10 @@ def _pattern(label: str) -> str:
     return f"%{label_tag(label)}%"
 
 
-async def get_own_label(label: str, owner: Owner, database: Autocommit) -> str:
+LabelInPath = Annotated[str, Field(description="The label, in any letter case.", examples=["Navy"])]
+
+
+async def get_own_label(label: LabelInPath, owner: Owner, database: Autocommit) -> str:
     if not await database.read(queries.HAS_LABEL, owner_id=owner.user_id, tag=_pattern(label)):
         raise LabelNotFound
     return label

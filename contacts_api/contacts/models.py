@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 from uuid import UUID
 
 import orjson
+from pydantic import Field as Rule
 from pydantic import GetJsonSchemaHandler, create_model, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -32,8 +33,10 @@ from contacts_api.contacts.fields import (
 )
 from contacts_api.database import stamped
 from contacts_api.pagination import Page
-from contacts_api.text import Label, Name, Note, Timestamp, fold
+from contacts_api.text import A_TIME, CreatedAt, Label, Name, Note, Timestamp, fold
 
+AN_ID = "01a22042-afe2-74f4-844b-d6ec422a71e8"
+ContactId = Annotated[UUID, Rule(description="The id of the contact, a UUID.", examples=[AN_ID])]
 FOLDING = 3
 """The version of the rules of `columns_of`. Raise it when they change: `reindex` then brings older rows up to date."""
 
@@ -41,21 +44,77 @@ FOLDING = 3
 class ContactFields(SQLModel):
     """What is known about a person: null where there is nothing. docs/extending.md shows how to add a field."""
 
-    first_name: Annotated[Name, About(search=as_typed, filter_length=100, example="Grace")]
-    last_name: Annotated[Name | None, About(search=as_typed, filter_length=100, example="Hopper")]
-    email: Annotated[Email | None, About(search=as_typed, filter_length=254, kind="email", example="grace@example.com")]
-    phone_number: Annotated[PhoneNumber | None, About(search=with_digits, kind="phone", example="+1 (202) 555-0143")]
-    date_of_birth: Annotated[DateOfBirth | None, About(example="1906-12-09")]
-    birthday: Annotated[Birthday | None, About(example="12-09")] = None
-    additional_info: Annotated[Note | None, About(example="Found the first bug.")] = None
-    labels: Annotated[Labels, About(example=["Navy", "Pioneers"])] = None
+    first_name: Annotated[
+        Name,
+        About(
+            description="The first name, or the only one: 1 to 100 characters on one line.",
+            example="Grace",
+            search=as_typed,
+            filter_length=100,
+        ),
+    ]
+    last_name: Annotated[
+        Name | None,
+        About(
+            description="The last name: 1 to 100 characters on one line; null: there is none.",
+            example="Hopper",
+            search=as_typed,
+            filter_length=100,
+        ),
+    ]
+    email: Annotated[
+        Email | None,
+        About(
+            description="An e-mail address without a name, at most 254 characters; null: there is none. Others are "
+            "details.",
+            example="grace@example.com",
+            search=as_typed,
+            filter_length=254,
+            kind="email",
+        ),
+    ]
+    phone_number: Annotated[
+        PhoneNumber | None,
+        About(
+            description="A phone number, kept as it is typed: 3 to 32 characters; null: there is none. Others are "
+            "details.",
+            example="+1 (202) 555-0143",
+            search=with_digits,
+            kind="phone",
+        ),
+    ]
+    date_of_birth: Annotated[
+        DateOfBirth | None,
+        About(
+            description="The day of birth, YYYY-MM-DD, from 1900-01-01 to today; null: not known.", example="1906-12-09"
+        ),
+    ]
+    birthday: Annotated[
+        Birthday | None,
+        About(
+            description="MM-DD, for whom the year is not known. It follows from the `date_of_birth`, if there is one.",
+            example="12-09",
+        ),
+    ] = None
+    additional_info: Annotated[
+        Note | None,
+        About(description="Whatever else there is to say, at most 2,000 characters.", example="Found the first bug."),
+    ] = None
+    labels: Annotated[
+        Labels,
+        About(
+            description="At most 50 labels of 1 to 64 characters each. One label in any letter case is one label.",
+            example=["Navy"],
+        ),
+    ] = None
     details: Annotated[
         Details,
         About(
+            description="At most 100 more addresses, numbers and what has no field of its own; 64 KiB in all.",
             example=[
                 {"kind": "phone", "label": "work", "value": "+1 (202) 555-0117"},
-                {"kind": "organization", "label": None, "value": "Eckert-Mauchly Computer Corporation"},
-            ]
+                {"kind": "organization", "label": "work", "value": "Eckert-Mauchly Computer Corporation"},
+            ],
         ),
     ] = None
 
@@ -67,8 +126,9 @@ ABOUT: dict[str, About] = {
     name: next(each for each in field.metadata if isinstance(each, About))
     for name, field in ContactFields.model_fields.items()
 }
-SERVER_SET = ("id", "created_at", "updated_at")
-AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items() if about.example is not None}
+SERVER_SET = {"id": AN_ID, "created_at": A_TIME, "updated_at": A_TIME}
+"""What only the server sets of a contact that clients see, with an example."""
+AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items()}
 
 
 class Contact(ContactFields, table=True):
@@ -229,19 +289,20 @@ class SentBack(Body):
 
     @classmethod
     def _ignored(cls) -> set[str]:
-        return set(SERVER_SET) - cls.model_fields.keys()
+        return SERVER_SET.keys() - cls.model_fields.keys()
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = super().__get_pydantic_json_schema__(core_schema, handler)
         handler.resolve_ref_schema(schema)["properties"] |= {
-            name: {"readOnly": True} for name in sorted(cls._ignored())
+            name: {"readOnly": True, "description": "Ignored: only the server sets it.", "examples": [SERVER_SET[name]]}
+            for name in sorted(cls._ignored())
         }
         return schema
 
 
 class ContactCreate(_input(is_patch=False)):  # type: ignore[misc]  # its base is made of ContactFields
-    model_config = with_example(**AN_EXAMPLE)
+    """A new contact. A null says that there is none; what may be left out is then null or empty."""
 
 
 class ContactReplace(SentBack, ContactCreate):
@@ -251,7 +312,7 @@ class ContactReplace(SentBack, ContactCreate):
 class ContactUpdate(SentBack, _input(is_patch=True)):  # type: ignore[misc]  # its base is made of ContactFields
     """The fields to change (a JSON merge patch, RFC 7396); null clears one. What only the server sets is ignored."""
 
-    model_config = with_example(phone_number="+1 202 555 0199")
+    model_config = with_example({"additional_info": AN_EXAMPLE["additional_info"]})
 
 
 def changes_of(contact: Contact, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,39 +321,63 @@ def changes_of(contact: Contact, fields: Mapping[str, Any]) -> dict[str, Any]:
     return columns if any(getattr(contact, name) != columns[name] for name in FIELDS) else {}
 
 
-class ContactPublic(ContactFields):
-    id: UUID
-    created_at: Timestamp
-    updated_at: Timestamp
+class Identified(SQLModel):
+    """What has an id."""
+
+    id: ContactId
+
+
+class ContactPublic(ContactFields, Identified):
+    """A contact as it is stored."""
+
+    created_at: CreatedAt
+    updated_at: Annotated[Timestamp, Rule(description="When it last changed, in UTC.", examples=[A_TIME])]
 
 
 class ContactPage(Page[ContactPublic]):
-    total: int | None
+    """A part of your contacts."""
+
+    total: Annotated[
+        int | None,
+        Rule(description="How many contacts the filters find; null unless `with_total` is true.", examples=[1]),
+    ]
 
 
 class UpcomingBirthday(SQLModel):
-    contact: ContactPublic
-    birthday_on: date
-    days_until: int
-    turns: int | None
+    """The next birthday of a contact."""
+
+    contact: Annotated[ContactPublic, Rule(description="Whose birthday it is.")]
+    birthday_on: Annotated[
+        date,
+        Rule(description="The day, YYYY-MM-DD; 28 February where the year has no 29.", examples=["2026-12-09"]),
+    ]
+    days_until: Annotated[int, Rule(description="In how many days; 0 is today.", examples=[3])]
+    turns: Annotated[
+        int | None,
+        Rule(description="The age in years on that day; null: the year of birth is not known.", examples=[120]),
+    ]
 
 
 class LabelChange(Body):
-    model_config = with_example(label="Shipmates")
+    """What a label is to be called."""
 
-    label: Label
+    label: Annotated[Label, Rule(description="The new name, 1 to 64 characters.", examples=["Shipmates"])]
 
 
 class LabelUse(SQLModel):
-    label: str
-    contacts: int
+    """A label, and how many contacts have it."""
+
+    label: Annotated[str, Rule(description="The label as it was first written.", examples=["Navy"])]
+    contacts: Annotated[int, Rule(description="How many contacts have it.", examples=[1])]
 
 
 class LabelList(SQLModel):
-    items: list[LabelUse]
+    """Your labels."""
+
+    items: Annotated[list[LabelUse], Rule(description="The labels in alphabetical order, at most 10,000.")]
 
 
 class LabelledContacts(SQLModel):
-    """How many contacts have changed."""
+    """What changing a label did."""
 
-    contacts: int
+    contacts: Annotated[int, Rule(description="How many contacts have changed.", examples=[1])]

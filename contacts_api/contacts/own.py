@@ -7,21 +7,27 @@ from fastapi import Depends, Header, Request
 
 from contacts_api.accounts.tokens import Owner
 from contacts_api.contacts import queries
-from contacts_api.contacts.models import Contact
+from contacts_api.contacts.models import Contact, ContactId
 from contacts_api.database import Autocommit, Session
 from contacts_api.etags import IfMatch, list_header, matches_etag
 from contacts_api.problems import NotFound, Problem
 
 
 class ContactNotFound(NotFound):
+    """You have no contact with this id. One that belongs to somebody else is the same as none."""
+
+    advice = "List your contacts to find it. It may have been deleted."
     code, title = "contact_not_found", "Contact not found"
 
 
 class PreconditionFailed(Problem):
+    """The ETag in If-Match is not that of the contact, or `If-None-Match: *` names one that exists."""
+
+    advice = "Read the contact, make your change to what it is now, and send it with the new ETag."
     status, code, title = 412, "precondition_failed", "The contact has changed since you read it"
 
 
-async def get_own_contact(contact_id: UUID, owner: Owner, session: Session, if_match: IfMatch) -> Contact:
+async def get_own_contact(contact_id: ContactId, owner: Owner, session: Session, if_match: IfMatch) -> Contact:
     """Return the contact, locked until the request is through."""
     contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
     if contact is None:
@@ -32,12 +38,12 @@ async def get_own_contact(contact_id: UUID, owner: Owner, session: Session, if_m
 
 
 async def get_contact_to_replace(
-    contact_id: UUID,
+    contact_id: ContactId,
     request: Request,
     owner: Owner,
     session: Session,
     if_match: IfMatch,
-    if_none_match: Annotated[str | None, Header(description="`*` to create it.")] = None,
+    if_none_match: Annotated[str | None, Header(description="`*` to create the contact.", examples=["*"])] = None,
 ) -> Contact | None:
     """Return the contact, locked; None where `If-None-Match: *` says that there must be none."""
     if list_header(request, "if-none-match") == "*":
@@ -45,7 +51,7 @@ async def get_contact_to_replace(
     return await get_own_contact(contact_id, owner, session, if_match)
 
 
-async def get_own_contact_id(contact_id: UUID, owner: Owner, database: Autocommit) -> UUID:
+async def get_own_contact_id(contact_id: ContactId, owner: Owner, database: Autocommit) -> UUID:
     if not await database.read(queries.EXISTS, owner_id=owner.user_id, contact_id=contact_id):
         raise ContactNotFound
     return contact_id

@@ -147,7 +147,7 @@ def _words(q: str) -> list[str]:
 
 def _few_words(q: str) -> str:
     if len(_words(q)) > MAX_WORDS:
-        raise PydanticCustomError("too_many_words", f"Must have at most {MAX_WORDS} words.")
+        raise PydanticCustomError("too_many", f"Must have at most {MAX_WORDS} words.")
     return q
 
 
@@ -162,18 +162,24 @@ class _Words(BaseModel):
                 f"Up to {MAX_WORDS} words, each in a name, a nickname, an organization, an e-mail address or a phone "
                 "number; or one phone number, however it is written."
             ),
+            examples=["grace hopper"],
         ),
         AfterValidator(_few_words),
     ] = ""
     label: Annotated[
         list[Annotated[SearchTerm, Field(max_length=64)]],
-        Field(max_length=MAX_LABELS, description="A label, whole; given several times, the contact has all of them."),
+        Field(
+            max_length=MAX_LABELS,
+            description="A label, whole; given several times, the contact has all of them.",
+            examples=[["Navy"]],
+        ),
     ] = []
 
 
 def _filter(name: str, about: About) -> Any:
     description = f"A part of the {name.replace('_', ' ')}."
-    return Annotated[SearchTerm, Field(max_length=about.filter_length, description=description)], ""
+    rule = Field(max_length=about.filter_length, description=description, examples=[about.example])
+    return Annotated[SearchTerm, rule], ""
 
 
 _FILTERS = {name: _filter(name, about) for name, about in ABOUT.items() if about.filter_length}
@@ -183,7 +189,11 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
     """Which contacts: all conditions together, and an empty one as if absent."""
 
     sort: Annotated[
-        Sort, Field(description="By last, then first name, or by a time; with a minus, the other way round.")
+        Sort,
+        Field(
+            description="By last, then first name, or by a time; with a minus, the other way round.",
+            examples=["-created_at"],
+        ),
     ] = "name"
 
     def patterns(self) -> dict[str, str]:
@@ -207,7 +217,7 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
 class ContactQuery(ContactFilter, PageQuery):
     """A page of which contacts."""
 
-    with_total: Annotated[bool, Field(description="Also count all contacts that match.")] = False
+    with_total: Annotated[bool, Field(description="Also count all contacts that match.", examples=[True])] = False
 
 
 def like(text: str) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, TypeAlias
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -19,6 +18,7 @@ from contacts_api.contacts.labels import LabelNotFound, OwnLabel
 from contacts_api.contacts.models import (
     Contact,
     ContactCreate,
+    ContactId,
     ContactPage,
     ContactPublic,
     ContactReplace,
@@ -46,7 +46,7 @@ _CONTACT_UPDATE = "#/components/schemas/ContactUpdate"
 
 
 class BirthdayQuery(PageQuery):
-    days: Annotated[int, Field(ge=0, le=365, description="How many days to look ahead.")] = 7
+    days: Annotated[int, Field(ge=0, le=365, description="How many days to look ahead, today apart.", examples=[7])] = 7
     tz: Annotated[
         str | None,
         AfterValidator(known_time_zone),
@@ -70,7 +70,7 @@ def answer(row: Mapping[str, Any], status: int = 200, **headers: str) -> Respons
     return json_answer(queries.shown(row), {"ETag": etag_of(row["version"]), **PRIVATE, **headers}, status)
 
 
-def location_of(contact_id: UUID, request: Request) -> str:
+def location_of(contact_id: ContactId, request: Request) -> str:
     return f"{request.scope['root_path']}/contacts/{contact_id}"
 
 
@@ -88,13 +88,13 @@ class RelabellingRoute(Route):
 
 
 _ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
-contacts = APIRouter(prefix="/contacts", tags=["contacts"], route_class=Route, responses=_ALWAYS)
-relabelling = APIRouter(prefix="/contacts", tags=["contacts"], route_class=RelabellingRoute, responses=_ALWAYS)
+contacts = APIRouter(prefix="/contacts", route_class=Route, responses=_ALWAYS)
+relabelling = APIRouter(prefix="/contacts", route_class=RelabellingRoute, responses=_ALWAYS)
 
 
 @contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
 async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Response:
-    """List and search your contacts; case and accents do not matter."""
+    """List and search your contacts. Case and accents do not matter."""
     patterns = query.patterns()
     which = (query.sort, patterns, owner.user_id)
     position = pages.position(query, *which)
@@ -110,7 +110,7 @@ async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Respons
     responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
 async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, owner: Owner) -> Response:
-    """List your contacts whose birthday is today or in the next days, the next one first."""
+    """List the birthdays of today and the next days, the next one first."""
     which = (query.days, query.tz, owner.user_id)
     position = pages.position(query, *which)
     # A list that was begun yesterday goes on as of yesterday.
@@ -137,7 +137,7 @@ async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, 
 
 @contacts.get("/labels", response_model=LabelList)
 async def list_labels(owner: Owner, database: Reads) -> Response:
-    """List the labels of your contacts, and how many have each: at most 10,000, the most used ones."""
+    """List your labels, and how many contacts have each. Of more than 10,000, the most used ones are listed."""
     return json_answer({"items": await labels.list_labels(database, owner.user_id)}, PRIVATE)
 
 
@@ -174,7 +174,7 @@ async def create_contact(new: ContactCreate, request: Request, owner: Owner, dat
     responses=documented(ContactNotFound, onto={200: with_headers("ETag"), 304: with_headers("ETag")}),
     openapi_extra=TAKES_IF_NONE_MATCH,
 )
-async def get_contact(contact_id: UUID, request: Request, owner: Owner, database: Autocommit) -> Response:
+async def get_contact(contact_id: ContactId, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Return one of your contacts."""
     found = await database.read(queries.GET, owner_id=owner.user_id, contact_id=contact_id)
     if not found:
@@ -203,9 +203,14 @@ async def get_contact(contact_id: UUID, request: Request, owner: Owner, database
     ),
 )
 async def replace_contact(
-    contact_id: UUID, new: ContactReplace, contact: ContactToReplace, request: Request, owner: Owner, session: Session
+    contact_id: ContactId,
+    new: ContactReplace,
+    contact: ContactToReplace,
+    request: Request,
+    owner: Owner,
+    session: Session,
 ) -> Response:
-    """Replace one of your contacts; what the body leaves out becomes null.
+    """Replace one of your contacts. What the body leaves out becomes null.
 
     With `If-None-Match: *`, create it under an id of your choice instead: so a create can be repeated safely.
     """
@@ -223,7 +228,7 @@ async def replace_contact(
     openapi_extra={"requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": _CONTACT_UPDATE}}}}},
 )
 async def update_contact(patch: ContactUpdate, contact: OwnContact, session: Session) -> Response:
-    """Change some fields of one of your contacts (a JSON merge patch, RFC 7396)."""
+    """Change some fields of one of your contacts. The body is a JSON merge patch (RFC 7396)."""
     return await save(contact, fields_of(contact.model_dump()) | patch.sent(), session)
 
 

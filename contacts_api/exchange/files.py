@@ -35,19 +35,30 @@ class UnusableFile(Invalid):
 
 
 class EmptyFile(UnusableFile):
+    """The uploaded file has no text in it."""
+
+    advice = "Export it once more, and look at it before you send it."
     code, title = "empty_file", "The file is empty"
 
 
 class NotText(UnusableFile):
+    """The file has bytes that are no text in the encoding that it is read in."""
+
     code, title = "not_utf8", "The file is not text in UTF-8, or in the encoding that is named"
     advice = "Save it as CSV UTF-8, or name its encoding, such as encoding=windows-1252."
 
 
 class UnknownColumns(UnusableFile):
+    """The CSV file has columns that look like e-mail addresses or names, but none is called so."""
+
+    advice = "Send `columns`: a JSON object from the names of the columns to fields."
     code, title = "unknown_columns", "The columns of the file cannot be told from their names"
 
 
 class UnknownFormat(UnusableFile):
+    """Nothing in the file looks like a vCard, or like the first line of a CSV file."""
+
+    advice = "Send the file as the other program has exported it, not a spreadsheet or an archive."
     code = "unknown_format"
     title = (
         "The file is neither a vCard nor a CSV file that begins with the names of its columns, "
@@ -56,10 +67,16 @@ class UnknownFormat(UnusableFile):
 
 
 class CutOff(UnusableFile):
+    """The last card, or a quoted cell, has no end."""
+
+    advice = "Export or upload it once more. Nothing was imported."
     code, title = "cut_off", "The file ends in the middle of a contact: a part of it is missing"
 
 
 class TooManyLines(UnusableFile):
+    """The uploaded file is too long to be read."""
+
+    advice = "Split the file, and import its parts. Nothing was imported."
     code, title = "too_many_lines", f"The file has more than {MAX_LINES:,} lines"
 
 

@@ -46,7 +46,7 @@ IMPORT_SECONDS = 60
 ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 
 # Of fewer, more of the time goes into asking; of more, more memory is taken.
-BATCH_ROWS = 4000
+BATCH_ROWS = 2000
 MAX_REMARKS = 1000
 _CHUNK = 64 * 1024
 _stored = itemgetter(*STORED)
@@ -75,10 +75,17 @@ LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('import ' || CAST
 
 
 class TooManyRows(Invalid):
+    """The uploaded file has more contacts than the server takes at once."""
+
+    advice = "Split the file, and import its parts. Nothing was imported."
     code, title = "too_many_rows", "The file has more rows than an import may have"
+    loc = ("body", "file")
 
 
 class ImportRunning(Conflict):
+    """An account can have one import at a time."""
+
+    advice = "Wait until the other has ended."
     code, title = "import_running", "Another import of yours is running"
 
 
@@ -193,7 +200,7 @@ class _Import:
             self._lines.extend(batch.lines)
             self._note(batch)
             if count > max_rows:
-                raise TooManyRows.field("body", "file", detail=f"It may have at most {max_rows:,} rows.")
+                raise TooManyRows(f"It may have at most {max_rows:,} rows.")
             reading = self._read(rows)
             try:
                 await self._copy("staged", matching.STAGED, batch.records)

@@ -4,56 +4,67 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, WrapValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, WrapValidator
 from pydantic import Field as Rule
 from pydantic_core import PydanticCustomError
 from sqlalchemy import DateTime
 from sqlmodel import Field, SQLModel
 
 from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time, with_example
-from contacts_api.contacts.models import AN_EXAMPLE, ContactCreate, ContactPublic, ContactUpdate
+from contacts_api.contacts.models import AN_EXAMPLE, AN_ID, ContactCreate, ContactId, ContactPublic, ContactUpdate
 from contacts_api.exchange.dates import DateOrder
 from contacts_api.exchange.files import Format, is_encoding
 from contacts_api.text import Label
-
-_AN_ID = "01a22042-afe2-74f4-844b-d6ec422a71e8"
-_A_CHANGE: dict[str, JsonValue] = {"id": _AN_ID, "phone_number": "+1 202 555 0199"}
 
 OnDuplicate = Literal["skip", "update", "create"]
 
 
 class ContactBatch(Body):
-    model_config = with_example(items=[AN_EXAMPLE])
+    """New contacts."""
 
-    items: Annotated[list[ContactCreate], Rule(min_length=1, max_length=MAX_ITEMS), WrapValidator(a_few_at_a_time)]
+    items: Annotated[
+        list[ContactCreate],
+        Rule(description="1 to 500 contacts.", min_length=1, max_length=MAX_ITEMS),
+        WrapValidator(a_few_at_a_time),
+    ]
 
 
 class ContactChange(ContactUpdate):
     """The fields of one contact to change (a JSON merge patch, RFC 7396)."""
 
-    model_config = with_example(**_A_CHANGE)
+    model_config = with_example({"id": AN_ID, "additional_info": AN_EXAMPLE["additional_info"]})
 
-    id: UUID
+    id: ContactId
 
 
 class ContactChanges(Body):
-    model_config = with_example(items=[_A_CHANGE])
+    """Changes of contacts."""
 
-    items: Annotated[list[ContactChange], Rule(min_length=1, max_length=MAX_ITEMS), WrapValidator(a_few_at_a_time)]
+    items: Annotated[
+        list[ContactChange],
+        Rule(description="1 to 500 changes, each of another contact.", min_length=1, max_length=MAX_ITEMS),
+        WrapValidator(a_few_at_a_time),
+    ]
 
 
 class ContactIds(Body):
-    model_config = with_example(ids=[_AN_ID])
+    """The ids of contacts."""
 
-    ids: Annotated[list[UUID], Rule(min_length=1, max_length=MAX_ITEMS)]
+    ids: Annotated[
+        list[ContactId], Rule(description="1 to 500 ids.", min_length=1, max_length=MAX_ITEMS, examples=[[AN_ID]])
+    ]
 
 
 class Deleted(SQLModel):
-    deleted: int
+    """What a deletion did."""
+
+    deleted: Annotated[int, Rule(description="How many contacts were deleted.", examples=[1])]
 
 
 class ContactList(SQLModel):
-    items: list[ContactPublic]
+    """Contacts, in the order of the request."""
+
+    items: Annotated[list[ContactPublic], Rule(description="The contacts as they are now.")]
 
 
 def _known_encoding(name: str) -> str:
@@ -65,54 +76,103 @@ def _known_encoding(name: str) -> str:
 class ImportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: Annotated[bool, Rule(description="Report what the import would do, without doing it.")] = False
-    on_duplicate: Annotated[OnDuplicate, Rule(description="What to do with a contact that is there already.")] = "skip"
+    dry_run: Annotated[
+        bool, Rule(description="Report what the import would do, without doing it.", examples=[True])
+    ] = False
+    on_duplicate: Annotated[
+        OnDuplicate, Rule(description="What to do with a contact that is there already.", examples=["update"])
+    ] = "skip"
     date_order: Annotated[
-        Literal["auto", "dmy", "mdy"], Rule(description="How a CSV file writes dates; `auto` finds out.")
+        Literal["auto", "dmy", "mdy"],
+        Rule(description="How a CSV file writes dates; `auto` finds out.", examples=["dmy"]),
     ] = "auto"
     encoding: Annotated[
         str,
-        Rule(max_length=32, description="`auto` is UTF-8, or UTF-16 by its mark; else a name such as windows-1251."),
+        Rule(
+            max_length=32,
+            description="`auto` is UTF-8, or UTF-16 by its mark; else a name such as windows-1251.",
+            examples=["windows-1252"],
+        ),
         AfterValidator(_known_encoding),
     ] = "auto"
     label: Annotated[
-        Label | None, Rule(description="A label for every contact that the import creates or updates.")
+        Label | None,
+        Rule(description="A label for every contact that the import creates or updates.", examples=["Import 2026"]),
     ] = None
+
+
+RowNumber = Annotated[
+    int, Rule(description="The row of the CSV file, whose header is row 1; or the number of the card.", examples=[2])
+]
+LineNumber = Annotated[int, Rule(description="The line of the file, from 1.", examples=[2])]
 
 
 class RowRemark(SQLModel):
     """What there is to say about a field of a row, or about all of it where `field` is null."""
 
-    row: int
-    line: int
-    field: str | None
-    code: str
-    detail: str
+    row: RowNumber
+    line: LineNumber
+    field: Annotated[
+        str | None,
+        Rule(
+            description="The member of the contact, or the name of the column; null: the row.", examples=["Shoe size"]
+        ),
+    ]
+    code: Annotated[str, Rule(description="What there is to say, for programs.", examples=["unknown_column"])]
+    detail: Annotated[
+        str,
+        Rule(
+            description="What there is to say, for people.",
+            examples=["The column is not known: its values are kept in details."],
+        ),
+    ]
 
 
 class SkippedRow(SQLModel):
-    """A row that was skipped, and the contact that it is; null where a dry run would have made it."""
+    """A row that was skipped, and the contact that it is."""
 
-    row: int
-    line: int
-    contact_id: UUID | None
-    detail: str
+    row: RowNumber
+    line: LineNumber
+    contact_id: Annotated[
+        UUID | None,
+        Rule(
+            description="The contact that it is; null where a dry run would have made it.",
+            examples=[AN_ID],
+        ),
+    ]
+    detail: Annotated[
+        str,
+        Rule(
+            description="Why it is that one, for people.",
+            examples=["You have this contact, and it says something else."],
+        ),
+    ]
 
 
 class ImportReport(SQLModel):
     """What an import did; a dry run, what it would have done. Every person is counted once."""
 
-    format: Format
-    dry_run: bool
-    date_order: DateOrder | None = Field(description="How dates were read that can be written both ways; null: none.")
-    created: int = 0
-    updated: int = 0
-    skipped: int = 0
-    failed: int = 0
-    not_kept: dict[str, int] = Field(default={}, description="What was left out, by its name in the file.")
-    errors: list[RowRemark] = Field(default=[], description="The first 1,000 reasons why a row failed.")
-    warnings: list[RowRemark] = Field(default=[], description="The first 1,000 values that are not where they were.")
-    skips: list[SkippedRow] = Field(default=[], description="The first 1,000 rows that were skipped.")
+    format: Annotated[Format, Rule(description="What the file is.", examples=["csv"])]
+    dry_run: Annotated[bool, Rule(description="Whether nothing was stored.", examples=[False])]
+    date_order: Annotated[
+        DateOrder | None,
+        Rule(description="How dates were read that can be written both ways; null: there are none.", examples=[None]),
+    ]
+    created: Annotated[int, Rule(description="How many contacts were created.", examples=[1])] = 0
+    updated: Annotated[int, Rule(description="How many contacts were changed.", examples=[0])] = 0
+    skipped: Annotated[
+        int, Rule(description="How many rows are contacts that were left as they are.", examples=[1])
+    ] = 0
+    failed: Annotated[int, Rule(description="How many rows have no person in them.", examples=[0])] = 0
+    not_kept: Annotated[
+        dict[str, int],
+        Rule(description="How often something was left out, by its name in the file.", examples=[{}]),
+    ] = {}
+    errors: Annotated[
+        list[RowRemark], Rule(description="The first 1,000 reasons why a row failed.", examples=[[]])
+    ] = []
+    warnings: Annotated[list[RowRemark], Rule(description="The first 1,000 values that are not where they were.")] = []
+    skips: Annotated[list[SkippedRow], Rule(description="The first 1,000 rows that were skipped.")] = []
 
 
 class RunningImport(SQLModel, table=True):

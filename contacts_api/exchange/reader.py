@@ -29,7 +29,7 @@ from contacts_api.contacts.fields import (
 from contacts_api.contacts.models import ABOUT, FIELDS, ContactFields
 from contacts_api.exchange.dates import DateOrder, read_date
 from contacts_api.exchange.files import RECORD_BYTES
-from contacts_api.handlers import detail_of
+from contacts_api.field_errors import code_and_detail
 from contacts_api.text import NOTE_CHARACTERS, fold, is_plain_address
 
 
@@ -361,7 +361,7 @@ class _Reader:
 
     def _refuse(self, name: str, text: str, error: ValidationError, said_as: str) -> None:
         """Keep a value that its field refuses as a detail, and say so."""
-        rule = detail_of(error.errors(include_url=False, include_input=False)[0])
+        rule = code_and_detail(error.errors(include_url=False, include_input=False)[0])[1]
         if self._add("other", name, text, said_as):
             self._draft.warnings.append(Remark(name, "moved_to_details", f"{rule} {_KEPT}"))
 

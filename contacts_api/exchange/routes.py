@@ -14,11 +14,21 @@ from contacts_api.answers import PRIVATE, file_of, json_answer, streamed
 from contacts_api.bodies import BodyLimit
 from contacts_api.contacts import queries
 from contacts_api.contacts.fields import last_date_of_birth
-from contacts_api.contacts.models import Contact, ContactUpdate, changes_of, columns_of, fields_of
+from contacts_api.contacts.models import (
+    AN_EXAMPLE,
+    AN_ID,
+    Contact,
+    ContactCreate,
+    ContactUpdate,
+    changes_of,
+    columns_of,
+    fields_of,
+)
 from contacts_api.contacts.own import ContactNotFound
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import TooManyContacts, keep_within
 from contacts_api.database import Reads, Session
+from contacts_api.exchange import csv, vcard
 from contacts_api.exchange.columns import read_columns, table_of_columns
 from contacts_api.exchange.exports import export_contacts
 from contacts_api.exchange.files import CutOff, EmptyFile, NotText, TooManyLines, UnknownColumns, UnknownFormat
@@ -53,7 +63,11 @@ Changes: TypeAlias = Annotated[ContactChanges, BodyLimit(lambda _: BATCH_BYTES)]
 Filter: TypeAlias = Annotated[ContactFilter, Depends(QueryParameters(ContactFilter))]
 ImportOptions: TypeAlias = Annotated[ImportQuery, Depends(QueryParameters(ImportQuery))]
 Upload: TypeAlias = Annotated[
-    UploadFile, File(description="CSV or vCards."), BodyLimit(lambda settings: settings.import_max_bytes)
+    UploadFile,
+    File(
+        description="CSV or vCards, at most 100 MB.", json_schema_extra={"format": "binary"}, examples=["contacts.csv"]
+    ),
+    BodyLimit(lambda settings: settings.import_max_bytes),
 ]
 
 
@@ -70,8 +84,10 @@ ColumnMeanings: TypeAlias = Annotated[
 
 
 IMPORTING = """\
-Import a CSV file or vCards, as Google, Outlook, Apple, Android, Thunderbird, Nextcloud, LinkedIn and HubSpot export
-them. To try it: [contacts.csv](assets/contacts.csv), [contacts.vcf](assets/contacts.vcf).
+Import a CSV file or vCards.
+
+It reads what Google, Outlook, Apple, Android, Thunderbird, Nextcloud, LinkedIn and HubSpot export. To try it:
+[contacts.csv](assets/contacts.csv), [contacts.vcf](assets/contacts.vcf).
 
 Nothing is lost without a word. What contacts have no field for is kept in `details`, and so is a value that its field
 refuses; groups and categories become `labels`. `warnings`, `skips` and `not_kept` say what happened, and only a row
@@ -96,10 +112,11 @@ class UploadRoute(Route):
             return await handle(request)
 
 
+_AN_EXAMPLE = {"vcard_uid": AN_ID, **ContactCreate(**AN_EXAMPLE).model_dump()}
 _ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
 
-exchange = APIRouter(prefix="/contacts", tags=["exchange"], route_class=Route, responses=_ALWAYS)
-uploads = APIRouter(prefix="/contacts", tags=["exchange"], route_class=UploadRoute, responses=_ALWAYS)
+exchange = APIRouter(prefix="/contacts", route_class=Route, responses=_ALWAYS)
+uploads = APIRouter(prefix="/contacts", route_class=UploadRoute, responses=_ALWAYS)
 
 
 def download(name: str) -> dict[str, str]:
@@ -181,7 +198,7 @@ async def import_contacts(
     """Import a CSV file or vCards."""
     for name in await request.form():
         if name not in ("file", "columns"):
-            raise Invalid.field("body", name[:64], code="extra_forbidden", detail="Options go into the query string.")
+            raise Invalid.field("body", name[:64], code="unknown", detail="Options go into the query string.")
     state = request.app.state
     has_come(request)
     return await import_file(
@@ -197,10 +214,12 @@ async def import_contacts(
 
 
 @exchange.get(
-    "/export.csv", response_class=StreamingResponse, responses=file_of("text/csv; charset=utf-8", "Content-Disposition")
+    "/export.csv",
+    response_class=StreamingResponse,
+    responses=file_of("text/csv; charset=utf-8", csv.HEAD + csv.unparse([_AN_EXAMPLE]), "Content-Disposition"),
 )
 async def export_csv(query: Filter, owner: Owner, database: Reads) -> Response:
-    """Export your contacts, or those of a search, as a CSV file for spreadsheets and other address books."""
+    """Export contacts as a CSV file. It is for spreadsheets and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "csv")
     return await streamed(pieces, "text/csv", download("contacts.csv"))
 
@@ -208,9 +227,9 @@ async def export_csv(query: Filter, owner: Owner, database: Reads) -> Response:
 @exchange.get(
     "/export.vcf",
     response_class=StreamingResponse,
-    responses=file_of("text/vcard; charset=utf-8", "Content-Disposition"),
+    responses=file_of("text/vcard; charset=utf-8", vcard.unparse([_AN_EXAMPLE]), "Content-Disposition"),
 )
 async def export_vcards(query: Filter, owner: Owner, database: Reads) -> Response:
-    """Export your contacts, or those of a search, as vCards for phones and other address books."""
+    """Export contacts as vCards. They are for phones and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "vcard")
     return await streamed(pieces, "text/vcard", download("contacts.vcf"))

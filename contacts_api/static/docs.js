@@ -29,6 +29,16 @@ async function refreshed() {
 // A refresh token is for one use: of several tabs, one refreshes, and the others find its pair.
 const current = () => (navigator.locks ? navigator.locks.request(STORED, refreshed) : refreshed());
 
+// The server is where this page is from, whatever a proxy has told it of its own address.
+function hereNotThere(response) {
+  if (!response.url.endsWith("/openapi.json") || !response.ok) return response;
+  const document = JSON.parse(response.text);
+  document.servers = [{ url: new URL(".", location).href.replace(/\/$/, "") }];
+  const flow = document.components.securitySchemes[SCHEME].flows.password;
+  flow.tokenUrl = flow.refreshUrl = TOKEN_URL;
+  return Object.assign(response, { text: JSON.stringify(document), data: JSON.stringify(document), obj: document, body: document });
+}
+
 async function withCurrentToken(request) {
   if (request.headers?.Authorization?.startsWith("Bearer ")) {
     const tokens = await current();
@@ -39,7 +49,7 @@ async function withCurrentToken(request) {
 
 function keepNewTokens(response) {
   if (response.url === TOKEN_URL && response.ok) keep(JSON.parse(response.text));
-  return response;
+  return hereNotThere(response);
 }
 
 async function signOut() {
@@ -48,10 +58,14 @@ async function signOut() {
   if (tokens) await fetch(LOGOUT_URL, { method: "POST", headers: { Authorization: `Bearer ${tokens.access_token}` } });
 }
 
-const signOutToo = () => ({
+const closeDialog = () => ui.authActions.showDefinitions(false);
+
+const signingIn = () => ({
   statePlugins: {
     auth: {
       wrapActions: {
+        authorize: (authorize) => (schemes) => [authorize(schemes), closeDialog()][0],
+        authorizeOauth2: (authorize) => (auth) => [authorize(auth), closeDialog()][0],
         logout: (logout) => (schemes) => {
           signOut();
           return logout(schemes);
@@ -61,6 +75,57 @@ const signOutToo = () => ({
   },
 });
 
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !event.target.matches(".auth-container input")) return;
+  event.preventDefault();
+  event.target.closest(".auth-container").querySelector("button.authorize").click();
+});
+
+const LITERALS = { true: "True", false: "False", null: "None" };
+
+function inPython(value, indent = "    ") {
+  const inner = `${indent}    `;
+  const lines = (parts, open, close) => (parts.length ? `${open}\n${parts.map((part) => `${inner}${part},\n`).join("")}${indent}${close}` : open + close);
+  if (Array.isArray(value)) return lines(value.map((item) => inPython(item, inner)), "[", "]");
+  if (value instanceof Object) {
+    return lines(Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}: ${inPython(item, inner)}`), "{", "}");
+  }
+  return LITERALS[value] ?? JSON.stringify(value);
+}
+
+function bodyInPython(body, type) {
+  if (!body) return "";
+  if (typeof body === "string") {
+    try {
+      return `    json=${inPython(JSON.parse(body))},\n`;
+    } catch {
+      return `    content=${JSON.stringify(body)},\n`;
+    }
+  }
+  const fields = body.toJS ? body.toJS() : body;
+  if (type.includes("urlencoded")) return `    data=${inPython(fields)},\n`;
+  const { file, ...rest } = fields;
+  const data = Object.keys(rest).length ? `    data=${inPython(rest)},\n` : "";
+  return `    files={"file": open(${JSON.stringify(file?.name ?? "contacts.csv")}, "rb")},\n${data}`;
+}
+
+function snippetInPython(request) {
+  const headers = request.get("headers")?.toJS() ?? {};
+  const type = headers["Content-Type"] ?? "";
+  // httpx sets it by the body.
+  delete headers["Content-Type"];
+  const method = request.get("method").toLowerCase();
+  const body = bodyInPython(request.get("body"), type);
+  const call = body && method === "delete" ? `request(\n    "DELETE",` : `${method}(`;
+  return `import httpx
+
+response = httpx.${call}
+    ${JSON.stringify(request.get("url"))},
+    headers=${inPython(headers)},
+${body})
+print(response.status_code, response.text)`;
+}
+
 const ui = SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
@@ -68,7 +133,14 @@ const ui = SwaggerUIBundle({
   displayRequestDuration: true,
   tryItOutEnabled: true,
   validatorUrl: null,
-  plugins: [signOutToo],
+  requestSnippetsEnabled: true,
+  requestSnippets: {
+    generators: {
+      curl_bash: { title: "curl", syntax: "bash" },
+      python_httpx: { title: "Python (httpx)", syntax: "python" },
+    },
+  },
+  plugins: [signingIn, () => ({ fn: { requestSnippetGenerator_python_httpx: snippetInPython } })],
   requestInterceptor: withCurrentToken,
   responseInterceptor: keepNewTokens,
   onComplete: () => {

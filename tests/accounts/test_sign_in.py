@@ -53,7 +53,7 @@ async def test_whatever_is_wrong_with_credentials_the_answer_is_one(ada: Client,
     assert response.status_code == form.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
     assert problem == {
-        "type": "about:blank",
+        "type": "/docs/errors#bad_credentials",
         "title": "The e-mail address or the password is wrong",
         "status": 401,
         "detail": "The e-mail address or the password is wrong.",

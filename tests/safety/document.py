@@ -112,7 +112,9 @@ def _read() -> Iterator[Operation]:
                 media_types=tuple(content),
                 fields=tuple(fields),
                 secrets=tuple(name for name, field in fields.items() if field.get("format") == "password"),
-                example_text=json.dumps(body.get("examples", [{}])[0]),
+                example_text=json.dumps(
+                    next((media["example"] for media in content.values() if "example" in media), {})
+                ),
                 statuses=frozenset(map(int, operation["responses"])),
                 is_secured="security" in operation,
             )

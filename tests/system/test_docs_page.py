@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Response
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "tests" / "exchange" / "samples"
+AXE = ROOT / "tests" / "clients" / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",  # CI runs as root, where there is none
@@ -89,9 +91,9 @@ class DocsPage:
     with nobody looking, drew none for half a minute after a reload.
     """
 
-    def __init__(self, browser: Browser, url: str) -> None:
+    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         self.url = url
-        self.context = browser.new_context(viewport={"width": 1280, "height": 1180})
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 1180}, **options})
         self.requested: list[str] = []
         self.errors: list[str] = []
         self.context.on("request", lambda request: self.requested.append(request.url))
@@ -124,9 +126,8 @@ class DocsPage:
         dialog = self.open_dialog()
         dialog.get_by_label("username").fill(email)
         dialog.get_by_label("password").fill(password)
-        dialog.get_by_text("Authorize", exact=True).press("Enter")
-        expect(dialog.get_by_text("Logout")).to_be_visible()
-        dialog.get_by_text("Close").press("Enter")
+        dialog.get_by_label("password").press("Enter")
+        expect(dialog).not_to_be_visible()
 
     def sign_out(self) -> Response:
         with self.page.expect_response(f"{self.url}/auth/logout") as answer:
@@ -134,8 +135,9 @@ class DocsPage:
         return answer.value
 
     def open_dialog(self) -> Locator:
+        """Open the dialog; return the part of it that takes an address and a password."""
         self.page.locator("button.authorize").first.press("Enter")
-        return self.page.locator(".auth-container")
+        return self.page.locator(".auth-container").first
 
     def tokens(self) -> dict[str, str]:
         stored: dict[str, str] = json.loads(self.page.evaluate("localStorage['contacts-api.tokens'] ?? '{}'"))
@@ -219,12 +221,86 @@ def test_the_browser_keeps_the_tokens_and_no_password(docs: DocsPage) -> None:
     assert PASSWORD not in kept
 
 
-def test_the_dialog_asks_for_an_address_and_a_password_only(docs: DocsPage) -> None:
+def test_the_dialog_asks_for_an_address_and_a_password_or_for_a_token(docs: DocsPage) -> None:
     dialog = docs.open_dialog()
 
-    asked = [field.get_attribute("id") for field in dialog.locator("input, select").all() if field.is_visible()]
+    fields = docs.page.locator(".auth-container").locator("input, select")
+    asked = [field.get_attribute("id") for field in fields.all() if field.is_visible()]
 
-    assert asked == ["oauth_username", "oauth_password"]
+    assert asked == ["oauth_username", "oauth_password", "auth-bearer-value"]
+    expect(dialog.get_by_label("username")).to_be_focused()
+
+
+def test_a_token_can_be_pasted(docs: DocsPage) -> None:
+    email = register(docs.url)
+    token = httpx.post(f"{docs.url}/auth/login", json={"email": email, "password": PASSWORD}).json()["access_token"]
+    docs.open_dialog()
+    docs.page.locator("#auth-bearer-value").fill(token)
+    docs.page.locator("#auth-bearer-value").press("Enter")
+    expect(docs.page.locator(".auth-container").first).not_to_be_visible()
+
+    assert docs.call("get_me").json()["email"] == email
+
+
+def test_what_a_newcomer_does_first_stands_first(docs: DocsPage) -> None:
+    chapters = docs.page.locator(".opblock-tag").evaluate_all("tags => tags.map(tag => tag.dataset.tag)")
+    first = docs.page.locator(".opblock-summary-path").first
+
+    assert chapters[:3] == ["Start here", "Signing in", "Contacts"]
+    assert first.get_attribute("data-path") == "/auth/register"
+    for words in "No links", "Successful Response":
+        expect(docs.page.get_by_text(words)).not_to_be_visible()
+
+
+def test_the_call_is_shown_for_curl_and_for_python(docs: DocsPage) -> None:
+    email = register(docs.url)
+    docs.sign_in(email)
+    docs.call("create_contact")
+    block = docs.page.locator("[id$=-create_contact]")
+    expect(block.locator(".request-snippets")).to_contain_text("curl -X 'POST'")
+
+    block.get_by_text("Python (httpx)").click()
+    snippet = block.locator(".request-snippets pre").inner_text()
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.startswith('201 {"id":'), snippet + done.stderr
+
+
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_and_can_be_read_by_everyone(browser: Browser, server: str, color_scheme: str, width: int) -> None:
+    docs = DocsPage(browser, server, viewport={"width": width, "height": 900}, color_scheme=color_scheme)
+    page = docs.page
+    expect(page.locator("[id$=-register]")).to_be_visible()
+    for operation in "create_contact", "list_contacts", "import_contacts":
+        page.locator(f"[id$=-{operation}] .opblock-summary-control").press("Enter")
+        expect(page.locator(f"[id$=-{operation}] .responses-table")).to_be_visible()
+
+    widths = [page.evaluate("document.documentElement.scrollWidth")]
+    problems = serious_problems(page)
+    docs.open_dialog()
+    problems += serious_problems(page)
+    page.goto(f"{server}/docs/errors")
+    widths.append(page.evaluate("document.documentElement.scrollWidth"))
+    problems += serious_problems(page)
+    background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+
+    assert widths == [width, width]
+    assert problems == []
+    assert (background == "rgb(255, 255, 255)") == (color_scheme == "light")
+    docs.context.close()
+
+
+def serious_problems(page: Page) -> list[str]:
+    """Return what axe-core finds that keeps people from using the page."""
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [
+        f"{problem['id']}: {node['html'][:120]}"
+        for problem in found
+        if problem["impact"] in ("serious", "critical")
+        for node in problem["nodes"]
+    ]
 
 
 def test_logout_forgets_the_tokens_and_ends_the_session(docs: DocsPage) -> None:
@@ -263,7 +339,7 @@ def test_redoc_shows_the_document_with_nothing_from_elsewhere(docs: DocsPage) ->
     page = docs.open("/redoc")
 
     expect(page.get_by_role("heading", name="Contacts API")).to_be_visible()
-    expect(page.get_by_role("heading", name="Replace Contact")).to_be_visible()
+    expect(page.get_by_role("heading", name="Replace one of your contacts")).to_be_visible()
     expect(page.get_by_alt_text("redocly logo")).to_be_attached()
     assert (docs.hosts(), docs.errors) == ({"127.0.0.1"}, [])
 
@@ -286,7 +362,7 @@ def refresh(url: str, refresh_token: str) -> int:
 def take_picture(path: Path) -> None:
     with TemporaryDirectory() as directory, running_server(Path(directory)) as url, running_browser() as browser:
         page = DocsPage(browser, url).page
-        expect(page.locator("#operations-auth-register")).to_be_visible()
+        expect(page.locator("[id$=-register]")).to_be_visible()
         page.screenshot(path=path)
 
 

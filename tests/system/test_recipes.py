@@ -23,7 +23,9 @@ COPIED = ("contacts_api", "migrations", "tests", "docs", "alembic.ini", "pyproje
 CONCERNED = (
     "tests/test_architecture.py",
     "tests/test_migrations.py",
+    "tests/test_examples.py",
     "tests/test_openapi.py",
+    "tests/test_pages.py",
     "tests/contacts",
     "tests/exchange/test_csv.py",
     "tests/exchange/test_exports.py",
@@ -40,7 +42,7 @@ def project(tmp_path: Path) -> Path:
     for name in (*COPIED, *(path.name for path in ROOT.glob("requirements*.txt"))):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         else:
             # With its time: what is installed is newer.
             shutil.copy2(source, tmp_path / name)
