@@ -6,7 +6,7 @@ from typing import Any
 CODES = {
     "missing": "A member that is required is not there.",
     "unknown": "There is no member or parameter of this name.",
-    "wrong_type": "The value is of another JSON type, or a parameter is no number or no truth value.",
+    "wrong_type": "The value has another JSON type, or a parameter is not a number, or not true or false.",
     "malformed": "The value is not written as it must be: an address, a date, a number, an id.",
     "too_short": "A text, or a list, has less than it must have.",
     "too_long": "A text has more characters than it may have.",

@@ -20,6 +20,7 @@ from starlette.types import Scope
 from contacts_api.answers import JSON
 from contacts_api.database import Autocommit
 from contacts_api.etags import etag_of, is_known
+from contacts_api.exchange.models import REMARKS
 from contacts_api.field_errors import CODES
 from contacts_api.migrating import newest_revision
 from contacts_api.openapi import at_server
@@ -83,9 +84,13 @@ def _catalogue() -> str:
         for problem in all_problems()
         if "code" in vars(problem)
     )
-    field_errors = "\n".join(f"<dt><code>{code}</code></dt><dd>{_marked_up(text)}</dd>" for code, text in CODES.items())
+    lists = {"field_errors": CODES, "remarks": REMARKS}
+    explained = {
+        name: "\n".join(f"<dt><code>{code}</code></dt><dd>{_marked_up(text)}</dd>" for code, text in codes.items())
+        for name, codes in lists.items()
+    }
     page = Template((STATIC / "errors.html").read_text())
-    return page.substitute(problems=problems, field_errors=field_errors)
+    return page.substitute(problems=problems, **explained)
 
 
 def _marked_up(text: str) -> str:

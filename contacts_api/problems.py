@@ -54,7 +54,10 @@ class FieldError(BaseModel):
     code: Annotated[str, Field(description="The rule, for programs: see `/docs/errors`.", examples=["malformed"])]
     detail: Annotated[
         str,
-        Field(description="The rule, for people. It never repeats what was sent.", examples=["Must have 1 character."]),
+        Field(
+            description="The rule, for people. It never repeats a value that was sent.",
+            examples=["Must have 1 character."],
+        ),
     ]
 
 
@@ -69,9 +72,13 @@ class ProblemDetails(BaseModel):
             examples=[f"{CATALOGUE}#contact_not_found"],
         ),
     ]
-    title: Annotated[str, Field(description="What has happened: always the same for a code.", examples=["Not found"])]
+    title: Annotated[
+        str, Field(description="What has happened: always the same for a code.", examples=["Contact not found"])
+    ]
     status: Annotated[int, Field(description="The HTTP status, from 400 to 599.", examples=[404])]
-    detail: Annotated[str, Field(description="What has happened this time, for people.", examples=["Not found."])]
+    detail: Annotated[
+        str, Field(description="What has happened this time, for people.", examples=["Contact not found."])
+    ]
     code: Annotated[str, Field(description="What has happened, for programs.", examples=["contact_not_found"])]
     errors: Annotated[
         list[FieldError],
@@ -97,6 +104,8 @@ class Problem(HTTPException):
     detail: str = ""
     headers: Mapping[str, str] = {}
     loc: ClassVar[tuple[str, ...]] = ()
+    example_errors: ClassVar[tuple[FieldError, ...]] = ()
+    """The errors of fields that the documentation shows."""
 
     def __init__(
         self,
@@ -159,16 +168,18 @@ class MethodNotAllowed(Problem):
 
 
 class Conflict(Problem):
-    """Another request has stored the same at the same time."""
+    """Two requests stored the same thing at the same time, and the other one came first."""
 
-    advice = "Read what is there now, and try again if it is still needed."
+    advice = "Read what is stored now. If your change is still needed, send it again."
     status, code, title = 409, "conflict", "This conflicts with what is stored"
 
 
 class BodyTooLarge(Problem):
     """The body has more bytes than the call takes: 64 KiB, 2 MiB for a batch, 100 MB for an import."""
 
-    advice = "Send it in several requests."
+    advice = (
+        "Send fewer items at a time, a smaller file, or shorter texts. The detail says how many bytes there may be."
+    )
     status, code, title = 413, "body_too_large", "The body is too large"
 
 
@@ -184,6 +195,7 @@ class Invalid(Problem):
 
     advice = "Go through `errors`: `loc` leads to the field, and `code` is one of the field errors below."
     status, code, title = 422, "validation_error", "The request breaks a rule"
+    example_errors = (FieldError(loc=["body", "email"], code="missing", detail="Is required."),)
 
     @classmethod
     def field(cls, *loc: str, code: str, detail: str) -> "Invalid":
@@ -200,10 +212,10 @@ class InvalidJSON(Invalid):
 
 
 class TooMany(Invalid):
-    """An account may have only so many of these."""
+    """An account may have a limited number of contacts; the detail says how many."""
 
     advice = "Delete some that you do not need, or ask the operator of the server for more."
-    code, title = "too_many", "There are too many of these"
+    code, title = "too_many", "The account has as many of these as it may have"
 
 
 class InternalError(Problem):
@@ -256,7 +268,10 @@ def documented(
             "headers": {name: {"schema": {"type": "string"}} for name in problem.headers},
         }
         examples = responses.setdefault(problem.status, document)["content"][PROBLEM_JSON]["examples"]
-        examples[problem.code] = {"summary": problem.title, "value": problem.details()}
+        examples[problem.code] = {
+            "summary": problem.title,
+            "value": problem.details(errors=vars(problem).get("example_errors", ())),
+        }
     return responses
 
 

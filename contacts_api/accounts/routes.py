@@ -81,7 +81,7 @@ users = APIRouter(prefix="/users", route_class=Route, responses={**_ALWAYS, **_S
     dependencies=[IfRegistrationIsOpen],
 )
 async def register(new: models.UserCreate, users: Users) -> User:
-    """Create an account. Its password has 8 to 128 characters."""
+    """Create an account. The password must have 8 to 128 characters."""
     return await users.register(new)
 
 

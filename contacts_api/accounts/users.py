@@ -39,7 +39,7 @@ _UPGRADE = (
 class BadCredentials(Unauthorized):
     """No active account has this e-mail address with this password. Which of them is wrong is not said."""
 
-    advice = "Try again; the operator of the server can set a new password."
+    advice = "Check both. If the password is lost, the operator of the server can set a new one."
     code, title = "bad_credentials", "The e-mail address or the password is wrong"
 
 

@@ -92,7 +92,7 @@ class ContactFields(SQLModel):
     birthday: Annotated[
         Birthday | None,
         About(
-            description="MM-DD, for whom the year is not known. It follows from the `date_of_birth`, if there is one.",
+            description="MM-DD, for whom the year is not known. With a `date_of_birth` it is always that day.",
             example="12-09",
         ),
     ] = None
@@ -302,11 +302,17 @@ class SentBack(Body):
 
 
 class ContactCreate(_input(is_patch=False)):  # type: ignore[misc]  # its base is made of ContactFields
-    """A new contact. A null says that there is none; what may be left out is then null or empty."""
+    """A new contact. The members from `first_name` to `date_of_birth` must be there.
+
+    A null says that there is none. The others may be left out: they are then null or empty.
+    """
 
 
 class ContactReplace(SentBack, ContactCreate):
-    """All fields; what is left out becomes null. What only the server sets is ignored."""
+    """A whole contact: optional members that are left out become null or empty.
+
+    What only the server sets is ignored.
+    """
 
 
 class ContactUpdate(SentBack, _input(is_patch=True)):  # type: ignore[misc]  # its base is made of ContactFields

@@ -21,9 +21,13 @@ class ContactNotFound(NotFound):
 
 
 class PreconditionFailed(Problem):
-    """The ETag in If-Match is not that of the contact, or `If-None-Match: *` names one that exists."""
+    """The contact has another ETag than If-Match says; or it exists, where `If-None-Match: *` says that it does not."""
 
-    advice = "Read the contact, make your change to what it is now, and send it with the new ETag."
+    advice = (
+        "Read the contact, make your change to what it is now, and send it with the new ETag, quotes included. "
+        "With `If-None-Match: *`: it was created before, perhaps by the same call."
+    )
+    detail = "The contact is not, or no longer, what the header says. An ETag is sent with its quotes."
     status, code, title = 412, "precondition_failed", "The contact has changed since you read it"
 
 

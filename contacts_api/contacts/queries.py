@@ -160,7 +160,7 @@ class _Words(BaseModel):
             max_length=100,
             description=(
                 f"Up to {MAX_WORDS} words, each in a name, a nickname, an organization, an e-mail address or a phone "
-                "number; or one phone number, however it is written."
+                "number; or one phone number, however it is written. Notes and other details are not searched."
             ),
             examples=["grace hopper"],
         ),

@@ -15,7 +15,6 @@ from contacts_api.problems import TooMany
 
 
 class TooManyContacts(TooMany):
-    title = "You have as many contacts as an account may have"
     detail = "An account may have at most 1,000,000 contacts."
 
     def __init__(self, max_contacts: int) -> None:

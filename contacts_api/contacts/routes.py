@@ -46,11 +46,14 @@ _CONTACT_UPDATE = "#/components/schemas/ContactUpdate"
 
 
 class BirthdayQuery(PageQuery):
-    days: Annotated[int, Field(ge=0, le=365, description="How many days to look ahead, today apart.", examples=[7])] = 7
+    days: Annotated[int, Field(ge=0, le=365, description="How many days after today to look ahead.", examples=[7])] = 7
     tz: Annotated[
         str | None,
         AfterValidator(known_time_zone),
-        Field(description="Whose today it is: a time zone of the IANA database.", examples=["Europe/Kyiv"]),
+        Field(
+            description="The time zone that decides what today is, by its name in the IANA database.",
+            examples=["Europe/Kyiv"],
+        ),
     ] = None
 
 
@@ -161,7 +164,10 @@ async def delete_label(label: OwnLabel, request: Request, owner: Owner) -> Label
     responses=documented(TooManyContacts, onto={201: with_headers("ETag", "Location")}),
 )
 async def create_contact(new: ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
-    """Create a contact."""
+    """Create a contact.
+
+    The fields from `first_name` to `date_of_birth` must be there; a null says that there is none.
+    """
     contact_id = uuid7()
     max_contacts = request.app.state.settings.max_contacts
     row = await quota.create(database, max_contacts, owner.user_id, id=contact_id, **columns_of(new.model_dump()))
@@ -210,7 +216,7 @@ async def replace_contact(
     owner: Owner,
     session: Session,
 ) -> Response:
-    """Replace one of your contacts. What the body leaves out becomes null.
+    """Replace one of your contacts. Optional fields that the body leaves out become null or empty.
 
     With `If-None-Match: *`, create it under an id of your choice instead: so a create can be repeated safely.
     """

@@ -145,9 +145,11 @@ def table_of_columns() -> str:
         if meaning.startswith("birth_"):
             continue
         labelled = [name for others in NAMES["labelled"].get(meaning, {}).values() for name in others[:1]]
-        place = (
-            "the name" if meaning in NAME_PARTS else f"`{meaning}`" if meaning in FIELDS else f"a detail `{meaning}`"
-        )
+        place = f"`{meaning}`" if meaning in FIELDS else f"a detail `{meaning}`"
+        if meaning in NAME_PARTS and meaning not in FIELDS:
+            place = "a part of `first_name` or `last_name`"
+        elif meaning == "department":
+            place = "a detail `organization` with the label `department`"
         if meaning in _FIELD_OF_KIND:
             place = f"`{_FIELD_OF_KIND[meaning]}`, further ones a detail `{meaning}`"
         lines.append(f"| {', '.join([*names[:3], *labelled])} | {place} |")

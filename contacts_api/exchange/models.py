@@ -84,7 +84,11 @@ class ImportQuery(BaseModel):
     ] = "skip"
     date_order: Annotated[
         Literal["auto", "dmy", "mdy"],
-        Rule(description="How a CSV file writes dates; `auto` finds out.", examples=["dmy"]),
+        Rule(
+            description="How a CSV file writes dates. `auto`: as the whole file shows, else as its language "
+            "suggests, and a warning says so.",
+            examples=["dmy"],
+        ),
     ] = "auto"
     encoding: Annotated[
         str,
@@ -100,6 +104,21 @@ class ImportQuery(BaseModel):
         Rule(description="A label for every contact that the import creates or updates.", examples=["Import 2026"]),
     ] = None
 
+
+REMARKS = {
+    "missing": "The row has no name, and nothing to make one of. It is no person.",
+    "csv_syntax": "A quoted cell does not end where the cell ends.",
+    "too_many_cells": "The row has more cells than the header has columns.",
+    "record_too_large": "The row or card has more bytes than a contact may take.",
+    "unfinished_card": "The card has no END:VCARD.",
+    "charset": "The card is not text in the encoding that it is read in.",
+    "unknown_column": "Nobody knows what the column means. Its values are kept in `details`.",
+    "moved_to_details": "The field refuses the value. It is kept in `details`.",
+    "without_a_name": "There is no name. The contact is called by its nickname, organization, address or number.",
+    "ambiguous_date": "A date can be read in two ways, and nothing in the file decides. `date_order` does.",
+    "not_text": "The value is not text in its encoding. What could be read of it is kept.",
+}
+"""The codes of an import's remarks, and what each means."""
 
 RowNumber = Annotated[
     int, Rule(description="The row of the CSV file, whose header is row 1; or the number of the card.", examples=[2])
@@ -118,7 +137,14 @@ class RowRemark(SQLModel):
             description="The member of the contact, or the name of the column; null: the row.", examples=["Shoe size"]
         ),
     ]
-    code: Annotated[str, Rule(description="What there is to say, for programs.", examples=["unknown_column"])]
+    code: Annotated[
+        str,
+        Rule(
+            description="What there is to say, for programs.",
+            json_schema_extra={"enum": [*REMARKS]},
+            examples=["unknown_column"],
+        ),
+    ]
     detail: Annotated[
         str,
         Rule(
@@ -143,7 +169,7 @@ class SkippedRow(SQLModel):
     detail: Annotated[
         str,
         Rule(
-            description="Why it is that one, for people.",
+            description="Why the row is that contact, for people.",
             examples=["You have this contact, and it says something else."],
         ),
     ]
@@ -171,7 +197,9 @@ class ImportReport(SQLModel):
     errors: Annotated[
         list[RowRemark], Rule(description="The first 1,000 reasons why a row failed.", examples=[[]])
     ] = []
-    warnings: Annotated[list[RowRemark], Rule(description="The first 1,000 values that are not where they were.")] = []
+    warnings: Annotated[
+        list[RowRemark], Rule(description="The first 1,000 values that were moved or had to be guessed.")
+    ] = []
     skips: Annotated[list[SkippedRow], Rule(description="The first 1,000 rows that were skipped.")] = []
 
 

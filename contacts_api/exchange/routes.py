@@ -94,9 +94,10 @@ refuses; groups and categories become `labels`. `warnings`, `skips` and `not_kep
 without a person is an error. Look at a `dry_run` first, and give the import a `label`, by which you find its contacts.
 
 `on_duplicate` says what happens to contacts that you have already: they are skipped, updated with what the file says,
-or created again. A row is a contact that you have if it has the UID of its vCard, or the same name and e-mail address,
-or else phone number, or else date of birth. Of several rows for one contact, the first is taken; an update takes the
-last value of each field, and adds labels and details.
+or created again. You have a contact already if one of yours came from a vCard with the same UID, or if it has the same
+name and the same e-mail address (without one, the same phone number; without that, the same date of birth). If several
+rows are the same contact, the first one counts; an update takes the last value of each field, and adds labels and
+details.
 """
 
 
@@ -170,7 +171,7 @@ def _error_of(index: int, code: str, detail: str) -> FieldError:
 
 @exchange.post("/batch/delete")
 async def delete_contacts(batch: ContactIds, owner: Owner, session: Session) -> Deleted:
-    """Delete up to 500 contacts. Ids of which you have no contact count for nothing."""
+    """Delete up to 500 contacts. Ids that are not those of your contacts are ignored."""
     deleted = await session.execute(queries.DELETE_ALL, {"owner_id": owner.user_id, "ids": batch.ids})
     return Deleted(deleted=len(deleted.all()))
 

@@ -16,6 +16,7 @@ function complete() {
   if (first) {
     first.dataset.seen = "";
     first.focus();
+    document.querySelector("[for=oauth_username]").textContent = "e-mail address:";
   }
   for (const [selector, name] of Object.entries(NAMES)) {
     for (const element of document.querySelectorAll(`${selector}:not([aria-label])`)) element.setAttribute("aria-label", name);

@@ -58,7 +58,10 @@ async function signOut() {
   if (tokens) await fetch(LOGOUT_URL, { method: "POST", headers: { Authorization: `Bearer ${tokens.access_token}` } });
 }
 
-const closeDialog = () => ui.authActions.showDefinitions(false);
+function closeDialog() {
+  ui.authActions.showDefinitions(false);
+  document.querySelector("button.authorize")?.focus();
+}
 
 const signingIn = () => ({
   statePlugins: {
@@ -76,6 +79,7 @@ const signingIn = () => ({
 });
 
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && document.querySelector(".dialog-ux")) closeDialog();
   if (event.key !== "Enter" || !event.target.matches(".auth-container input")) return;
   event.preventDefault();
   event.target.closest(".auth-container").querySelector("button.authorize").click();

@@ -124,7 +124,7 @@ class DocsPage:
 
     def sign_in(self, email: str = EMAIL, password: str = PASSWORD) -> None:
         dialog = self.open_dialog()
-        dialog.get_by_label("username").fill(email)
+        dialog.get_by_label("e-mail address").fill(email)
         dialog.get_by_label("password").fill(password)
         dialog.get_by_label("password").press("Enter")
         expect(dialog).not_to_be_visible()
@@ -228,7 +228,7 @@ def test_the_dialog_asks_for_an_address_and_a_password_or_for_a_token(docs: Docs
     asked = [field.get_attribute("id") for field in fields.all() if field.is_visible()]
 
     assert asked == ["oauth_username", "oauth_password", "auth-bearer-value"]
-    expect(dialog.get_by_label("username")).to_be_focused()
+    expect(dialog.get_by_label("e-mail address")).to_be_focused()
 
 
 def test_a_token_can_be_pasted(docs: DocsPage) -> None:
