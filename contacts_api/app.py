@@ -13,6 +13,7 @@ from contacts_api import __version__, runtime
 from contacts_api.access_log import AccessLog, LastResort
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.cleanup import Cleanup
+from contacts_api.accounts.keys import Keys
 from contacts_api.accounts.passwords import PasswordHasher
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
@@ -87,7 +88,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     if settings.database_url is None or settings.jwt_secret is None:
         raise RuntimeError("DATABASE_URL and JWT_SECRET are not set; `python -m contacts_api` does without them.")
-    secret = settings.jwt_secret.get_secret_value()
     connect = partial(create_engine, settings.url, prepared_statements=settings.prepared_statements)
     # The watch of ended sessions has a connection of its own, so that it never waits for requests. Imports have
     # theirs, so that requests never wait for imports; fewer of them where a small pool is shared behind a pooler.
@@ -103,11 +103,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.sessions = Sessions(app.state.database, settings)
     app.state.ended_sessions = EndedSessions(watch, app.state.database, settings.access_token_seconds)
     app.state.cleanup = Cleanup(app.state.database, settings.access_token_seconds)
-    app.state.tokens = Tokens(settings, secret, app.state.clock)
+    app.state.keys = Keys(app.state.database)
+    app.state.tokens = Tokens(settings, app.state.clock)
     hasher = PasswordHasher(settings.hashing_threads)
     app.state.users = UserManager(app.state.database, hasher, Attempts(app.state.database))
     app.state.large_bodies = Places(1, max_waiting=LARGE_BODIES_WAITING, max_seconds=REQUEST_SECONDS)
-    app.state.cursors = Cursors(secret.encode())
+    app.state.cursors = Cursors(settings.secrets[0].encode())
     tasks = [asyncio.create_task(work) for work in (app.state.ended_sessions.watch(), app.state.cleanup.run())]
     runtime.prepare_worker()
     try:

@@ -109,6 +109,18 @@ def export_contacts(
 
 
 @app.command()
+def add_user(email: Account) -> None:
+    """Make an account, whether or not registration is open. Asks for its password."""
+    commands().add_user(email)
+
+
+@app.command()
+def users(as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False) -> None:
+    """List the accounts: contacts, sessions that are open, and the last sign-in of these."""
+    commands().list_users(as_json)
+
+
+@app.command()
 def set_password(email: Account) -> None:
     """Ask for a new password for an account, and end its sessions."""
     commands().set_password(email)

@@ -19,10 +19,11 @@ from typing import Any, BinaryIO, Literal
 from uuid import UUID
 
 import asyncpg
+import orjson
 import psycopg2
 import uvicorn
 from pydantic import SecretStr, TypeAdapter, ValidationError
-from sqlalchemy import insert
+from sqlalchemy import Boolean, DateTime, Integer, Text, column, insert, text
 from typer import Exit, echo, style
 from uuid_utils.compat import uuid7
 
@@ -66,6 +67,24 @@ UNSET = """
     SELECT name, quote_ident(current_user) AS role FROM pg_settings
     WHERE name = ANY(string_to_array($1, ',')) AND source = 'default' ORDER BY name
 """
+
+
+USERS = text(
+    """
+    SELECT email, is_verified AS verified, is_active AS active,
+        (SELECT count(*) FROM contact WHERE owner_id = u.id) AS contacts,
+        (SELECT count(*) FROM auth_session WHERE user_id = u.id AND expires_at > now()) AS sessions,
+        (SELECT max(created_at) FROM auth_session WHERE user_id = u.id) AS last_sign_in
+    FROM "user" u WHERE erased_at IS NULL ORDER BY email
+    """
+).columns(
+    column("email", Text),
+    column("verified", Boolean),
+    column("active", Boolean),
+    column("contacts", Integer),
+    column("sessions", Integer),
+    column("last_sign_in", DateTime(timezone=True)),
+)
 
 
 class CommandError(Exception):
@@ -154,7 +173,7 @@ def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
         reload_dirs=[str(Path(__file__).parent)] if reload else None,
         access_log=False,
         server_header=False,
-        log_config=runtime.logging_at(settings.log_level),
+        log_config=runtime.logging_at(settings.log_level, settings.log_format),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         http=Protocol,
@@ -347,6 +366,48 @@ def progress(total: int | None, unit: Literal["bytes", "contacts", "accounts"]) 
             bar.update(task, completed=done, total=total or None)
 
         yield show
+
+
+def add_user(email: str) -> None:
+    """Make an account, whether or not registration is open. Raises CommandError where there is one."""
+    new = UserCreate.model_validate({"email": email, "password": ask_password()})
+    asyncio.run(register(connected(Settings()), new))
+    echo(f"Made an account. It signs in as {new.email}.")
+
+
+async def register(settings: Settings, new: UserCreate) -> None:
+    async with accounts(settings) as (users, _):
+        await users.register(new)
+
+
+def list_users(as_json: bool) -> None:
+    rows = asyncio.run(read_users(connected(Settings())))
+    if as_json:
+        echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
+        return
+    from rich.console import Console  # here, since `serve` does without
+    from rich.table import Table
+
+    table = Table(*(name.replace("_", " ") for name in rows[0]) if rows else "email")
+    for row in rows:
+        table.add_row(*(shown(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def shown(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        case int():
+            return f"{value:,}"
+    return str(value or "")
+
+
+async def read_users(settings: Settings) -> list[dict[str, Any]]:
+    async with accounts(settings) as (_, database):
+        return [dict(row) for row in await database.read(USERS)]
 
 
 def set_password(email: str) -> None:

@@ -44,6 +44,9 @@ _WORDS = {
     "model_attributes_type": ("wrong_type", "Must be an object."),
     "uuid_type": ("wrong_type", "Must be a UUID as text."),
     "uuid_parsing": ("malformed", "Must be a UUID, such as 01a22042-afe2-74f4-844b-d6ec422a71e8."),
+    "datetime_parsing": ("malformed", "Must be a time with its zone: YYYY-MM-DDTHH:MM:SSZ."),
+    "datetime_from_date_parsing": ("malformed", "Must be a time with its zone: YYYY-MM-DDTHH:MM:SSZ."),
+    "timezone_aware": ("malformed", "Must name its time zone: YYYY-MM-DDTHH:MM:SSZ."),
     "string_unicode": ("malformed", "Must be text in UTF-8."),
 }
 

@@ -82,7 +82,7 @@ def completed(document: Json) -> Json:
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "An access token.",
+        "description": "An access token, or a key (`ck_…`).",
     }
     # Each operation says itself whether it needs a token.
     document["security"] = []

@@ -1,9 +1,11 @@
 """What is set for a whole process: open files, garbage collection, logging. Importing this module sets nothing."""
 
 import gc
+import json
 import logging
 import os
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 if os.name == "posix":
@@ -35,13 +37,28 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def logging_at(level: str) -> dict[str, Any]:
-    """Return the configuration of the log, for uvicorn to apply in each worker."""
+class JsonFormatter(logging.Formatter):
+    """Writes each record as one line of JSON: `time` (RFC 3339), `level`, `logger`, `message` and `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": moment, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def logging_at(level: str, format_: str) -> dict[str, Any]:
+    """Return the configuration of the log, as `text` or `json`, for uvicorn to apply in each worker."""
+    formatters = {
+        "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "json": {"()": JsonFormatter},
+    }
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "formatters": formatters,
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": format_}},
         "root": {"handlers": ["stderr"]},
         # Not the root's level: SQLAlchemy would log every statement.
         "loggers": {"contacts_api": {"level": level}, "uvicorn": {"level": level}},

@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     database_read_url: Annotated[SecretStr, AfterValidator(_postgresql_url)] | None = None
     prepared_statements: bool = True
     jwt_secret: Annotated[SecretStr, AfterValidator(_long_secret)] | None = None
+    jwt_secret_previous: Annotated[SecretStr, AfterValidator(_long_secret)] | None = None
     data_dir: Path = _DIRECTORIES.user_data_path
 
     access_token_seconds: PositiveInt = 15 * 60
@@ -83,6 +84,7 @@ class Settings(BaseSettings):
 
     registration_open: bool = True
     max_contacts: PositiveInt = 1_000_000
+    max_keys: PositiveInt = 100
     import_max_bytes: PositiveInt = 100_000_000
     import_max_rows: PositiveInt = 200_000
     time_zone: Annotated[str, AfterValidator(known_time_zone)] = "UTC"
@@ -93,6 +95,7 @@ class Settings(BaseSettings):
     web_concurrency: PositiveInt = 1
     pool_size: PositiveInt = 10
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
 
     @property
     def url(self) -> str:
@@ -100,6 +103,12 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise RuntimeError("DATABASE_URL is not set; `python -m contacts_api` does without it.")
         return self.database_url.get_secret_value()
+
+    @property
+    def secrets(self) -> list[str]:
+        """The keys of tokens: the one that signs and, while it is being changed, the one before."""
+        given = (self.jwt_secret, self.jwt_secret_previous)
+        return [secret.get_secret_value() for secret in given if secret]
 
     @property
     def hashing_threads(self) -> int:

@@ -45,7 +45,7 @@ _INVISIBLE = (
 ONE_LINE = rf"^[^{_CONTROLS}]*$"
 _NAME_CHARACTER = rf"[^{_CONTROLS}{_BIDIRECTIONAL}]"
 _VISIBLE_NAME = rf"^{_NAME_CHARACTER}*[^{_INVISIBLE}{_CONTROLS}{_BIDIRECTIONAL}]{_NAME_CHARACTER}*$"
-_ONE_LINE_NOT_BLANK = rf"^[^{_CONTROLS}]*[^\s{_CONTROLS}][^{_CONTROLS}]*$"
+ONE_LINE_NOT_BLANK = rf"^[^{_CONTROLS}]*[^\s{_CONTROLS}][^{_CONTROLS}]*$"
 # Tags and musical marks as well, which a pattern of ECMA-262 cannot name without a flag.
 _VISIBLE = re.compile(rf"[^{_INVISIBLE}{_BIDIRECTIONAL}\U0001d173-\U0001d17a\U000e0000-\U000e0fff]")
 _TURNS_AROUND = re.compile(f"[{_BIDIRECTIONAL}]")
@@ -128,7 +128,7 @@ Label = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=64),
     OneLine,
-    Field(json_schema_extra={"pattern": _ONE_LINE_NOT_BLANK}),
+    Field(json_schema_extra={"pattern": ONE_LINE_NOT_BLANK}),
 ]
 """What something is called: one line, trimmed, 1 to 64 characters."""
 

@@ -54,6 +54,7 @@ WITHIN = [
     "passwords",
     "attempts",
     "sessions",
+    "keys",
     "cleanup",
     "tokens",
     "users",

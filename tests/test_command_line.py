@@ -1,6 +1,7 @@
 """The command line as its users have it: processes, their output, and their exit codes."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -88,7 +89,18 @@ def test_help_names_every_command() -> None:
     result = command("--help")
 
     assert result.returncode == 0
-    for name in ("serve", "migrate", "seed", "import", "export", "set-password", "deactivate", "activate"):
+    for name in (
+        "serve",
+        "migrate",
+        "seed",
+        "import",
+        "export",
+        "add-user",
+        "users",
+        "set-password",
+        "deactivate",
+        "activate",
+    ):
         assert re.search(rf"^ +{name}\b", result.stdout, re.MULTILINE)
 
 
@@ -335,3 +347,41 @@ def test_seed_fills_new_fields_of_text_that_faker_has_samples_of() -> None:
     assert isinstance(contact, ContactWithCompany)
     assert contact.company
     assert contact.shoe_size is None
+
+
+def test_an_operator_adds_accounts_and_lists_them(database_url: str, execute: Execute) -> None:
+    settings = {"DATABASE_URL": database_url, "REGISTRATION_OPEN": "false"}
+
+    added = command("add-user", "ada@example.com", stdin=f"{A_PASSWORD}\n", **settings)
+    again = command("add-user", "ADA@example.com", stdin=f"{A_PASSWORD}\n", **settings)
+    weak = command("add-user", "grace@example.com", stdin="password\n", **settings)
+    listed = json.loads(command("users", "--json", **settings).stdout)
+    table = command("users", **settings).stdout
+
+    assert (added.returncode, added.stdout) == (0, "Made an account. It signs in as ada@example.com.\n")
+    assert (again.returncode, weak.returncode) == (1, 1)
+    assert "already an account" in again.stderr
+    assert "commonest" in weak.stderr
+    assert listed == [
+        {
+            "email": "ada@example.com",
+            "verified": False,
+            "active": True,
+            "contacts": 0,
+            "sessions": 0,
+            "last_sign_in": None,
+        }
+    ]
+    assert "ada@example.com" in table
+    assert "last sign in" in table
+
+
+def test_the_log_can_be_json(database_url: str, start: Start) -> None:
+    port = free_port()
+    server = start("serve", port=port, DATABASE_URL=database_url, JWT_SECRET=SECRET, LOG_FORMAT="json")
+    httpx.get(f"http://127.0.0.1:{port}/health/live")
+
+    lines = [json.loads(line) for line in stop(server).splitlines() if line.startswith("{")]
+
+    assert {"time", "level", "logger", "message"} == lines[0].keys()
+    assert any(line["message"].startswith("GET /health/live 200") for line in lines)

@@ -1,4 +1,4 @@
-"""Deletes old sessions, endings, counters and erased accounts, a few thousand rows at a time."""
+"""Deletes old sessions, keys, endings, counters and erased accounts, a few thousand rows at a time."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel import col
 
-from contacts_api.accounts.models import AuthSession, EndedSession, FailedAttempt, User, owner_columns
+from contacts_api.accounts.models import AccessKey, AuthSession, EndedSession, FailedAttempt, User, owner_columns
 from contacts_api.accounts.sessions import kept_seconds
 from contacts_api.database import Database, from_state, table_of
 
@@ -65,6 +65,7 @@ def _bite_before(time: Any, moment: sa.ColumnElement[datetime], *key: sa.ColumnE
 
 _KEPT = sa.func.now() - sa.bindparam("kept", type_=sa.Interval)
 _SESSIONS = _bite_before(table_of(AuthSession).c.expires_at, sa.func.now())
+_KEYS = _bite_before(table_of(AccessKey).c.expires_at, sa.func.now())
 _ENDINGS = _bite_before(table_of(EndedSession).c.ended_at, _KEPT)
 # Counters of accounts with no failed sign-in for a day. A flood leaves millions, so they are deleted by where they lie:
 # those of one time lie together, and their keys, which are hashes, all over the index.
@@ -82,6 +83,7 @@ class Cleanup:
         self._sweeps: tuple[Callable[[], Awaitable[object]], ...] = (
             self._erase_all,
             lambda: self._delete(_SESSIONS),
+            lambda: self._delete(_KEYS),
             lambda: self._delete(_ENDINGS, kept=kept),
             lambda: self._delete(_ATTEMPTS, kept=timedelta(days=1)),
         )

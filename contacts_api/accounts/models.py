@@ -1,19 +1,30 @@
 """Users and their sessions: the tables, and the bodies of requests and answers."""
 
+import re
 import unicodedata
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
 from pydantic import Field as Rule
+from pydantic_core import PydanticCustomError
 from sqlmodel import Field, SQLModel
 from uuid_utils.compat import uuid7
 
 from contacts_api.bodies import Body, with_example
 from contacts_api.database import stamped, table_of
-from contacts_api.text import A_TIME, CreatedAt, OneLine, Timestamp, Trimmed, is_plain_address, read_address
+from contacts_api.text import (
+    A_TIME,
+    ONE_LINE_NOT_BLANK,
+    CreatedAt,
+    OneLine,
+    Timestamp,
+    Trimmed,
+    is_plain_address,
+    read_address,
+)
 
 
 class User(SQLModel, table=True):
@@ -57,6 +68,21 @@ class EndedSession(SQLModel, table=True):
 
     id: UUID = Field(primary_key=True)
     ended_at: datetime = stamped(index=True)
+
+
+class AccessKey(SQLModel, table=True):
+    """A key for scripts. Its text is not stored; a key that has ended is deleted."""
+
+    __tablename__ = "access_key"
+
+    owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
+    id: UUID = Field(primary_key=True)
+    name: str
+    scope: str
+    key_hash: bytes
+    created_at: datetime = stamped()
+    expires_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True), index=True)
+    last_used_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
 
 class FailedAttempt(SQLModel, table=True):
@@ -233,6 +259,90 @@ class SessionPublic(SQLModel):
         Rule(description="What the program that signed in called itself; null: nothing.", examples=["Mozilla/5.0"]),
     ]
     current: Annotated[bool, Rule(description="Whether it is the session of this call.", examples=[True])]
+
+
+Scope = Literal["read", "write"]
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}")
+
+
+def _time_ahead(moment: datetime) -> datetime:
+    if moment <= datetime.now(UTC):
+        raise PydanticCustomError("too_small", "Must lie ahead.")
+    return moment
+
+
+def _time_as_text(value: object) -> object:
+    # Pydantic would take numbers of seconds, too, and a date without a time.
+    if value is not None and not isinstance(value, str):
+        raise PydanticCustomError("wrong_type", "Must be a time as text: YYYY-MM-DDTHH:MM:SSZ.")
+    if value is not None and not _TIME.match(value):
+        raise PydanticCustomError("malformed", "Must be a time with its zone: YYYY-MM-DDTHH:MM:SSZ.")
+    return value
+
+
+KeyId = Annotated[
+    UUID, Rule(description="The id of the key, a UUID.", examples=["01a22042-c2d3-7e4f-9051-6b7c8d9e0f1a"])
+]
+KeyName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+    OneLine,
+    Rule(
+        description="What the key is for: 1 to 100 characters on one line.",
+        json_schema_extra={"pattern": ONE_LINE_NOT_BLANK},
+        examples=["Newsletter"],
+    ),
+]
+KeyScope = Annotated[
+    Scope,
+    Rule(description="`read` for reading contacts; `write` for changing them as well.", examples=["read"]),
+]
+
+
+class KeyCreate(Body):
+    """A new key."""
+
+    name: KeyName
+    scope: KeyScope
+    expires_at: Annotated[
+        Annotated[AwareDatetime, AfterValidator(_time_ahead)] | None,
+        BeforeValidator(_time_as_text),
+        Rule(description="When it ends, with a time zone; null: it does not end.", examples=[None]),
+    ] = None
+
+
+class KeyPublic(SQLModel):
+    """A key for a script."""
+
+    id: KeyId
+    name: Annotated[str, Rule(description="What the key is for.", examples=["Newsletter"])]
+    scope: KeyScope
+    expires_at: Annotated[
+        Timestamp | None, Rule(description="When it ends, in UTC; null: it does not end.", examples=[None])
+    ]
+    created_at: CreatedAt
+    last_used_at: Annotated[
+        Timestamp | None,
+        Rule(description="When it was last used, to two minutes, in UTC; null: never.", examples=[None]),
+    ]
+
+
+class NewKey(KeyPublic):
+    """A key that was just made, with its text."""
+
+    key: Annotated[
+        str,
+        Rule(
+            description="The key: a Bearer token. It is shown this once, so keep it.",
+            examples=["ck_AaIgQpwfezaaUj8Lbx0sRAGiIELC035PkFFrfI2eDxpZm9yIHRoZSBkb2N1bWVudGF0aW9uIG9ubHkhISE"],
+        ),
+    ]
+
+
+class KeyList(SQLModel):
+    """Your keys."""
+
+    items: Annotated[list[KeyPublic], Rule(description="The keys, the oldest first.")]
 
 
 class SessionList(SQLModel):

@@ -8,10 +8,11 @@ from fastapi.exceptions import RequestValidationError
 from contacts_api.accounts import models
 from contacts_api.accounts.attempts import TooManyAttempts
 from contacts_api.accounts.cleanup import AccountCleanup
+from contacts_api.accounts.keys import AccessKeys, KeyNotAllowed, KeyNotFound, TooManyKeys
 from contacts_api.accounts.models import TokenPair, User, UserPublic
 from contacts_api.accounts.passwords import WeakPassword
 from contacts_api.accounts.sessions import InvalidRefreshToken, OpenSessions
-from contacts_api.accounts.tokens import InvalidToken, Owner
+from contacts_api.accounts.tokens import InvalidToken, SignedIn
 from contacts_api.accounts.users import (
     BadCredentials,
     CurrentUser,
@@ -66,7 +67,7 @@ class TokenRoute(Route):
 
 
 _ALWAYS = documented(DatabaseUnavailable, Busy)
-_SIGNED_IN = documented(Unauthorized, InvalidToken)
+_SIGNED_IN = documented(Unauthorized, InvalidToken, KeyNotAllowed)
 
 auth = APIRouter(prefix="/auth", route_class=Route, responses=_ALWAYS)
 token = APIRouter(prefix="/auth", route_class=TokenRoute, responses=_ALWAYS)
@@ -110,13 +111,13 @@ async def refresh(body: models.RefreshRequest, issuer: Issuer) -> TokenPair:
 
 
 @auth.post("/logout", status_code=204, response_class=Response, responses=_SIGNED_IN)
-async def logout(owner: Owner, sessions: OpenSessions) -> None:
+async def logout(owner: SignedIn, sessions: OpenSessions) -> None:
     """Sign out. The tokens of this session stop working."""
     await sessions.end(owner.user_id, only=owner.session_id)
 
 
 @auth.get("/sessions", response_model=models.SessionList, responses=_SIGNED_IN)
-async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
+async def list_sessions(owner: SignedIn, sessions: OpenSessions) -> Any:
     """List your sessions, the oldest first."""
     rows = await sessions.list(owner.user_id)
     return {"items": [{**row, "current": row.id == owner.session_id} for row in rows]}
@@ -128,16 +129,45 @@ async def list_sessions(owner: Owner, sessions: OpenSessions) -> Any:
     response_class=Response,
     responses=documented(SessionNotFound, onto=_SIGNED_IN),
 )
-async def end_session(session_id: models.SessionId, owner: Owner, sessions: OpenSessions) -> None:
+async def end_session(session_id: models.SessionId, owner: SignedIn, sessions: OpenSessions) -> None:
     """End one of your sessions."""
     if not await sessions.end(owner.user_id, only=session_id):
         raise SessionNotFound
 
 
 @auth.delete("/sessions", status_code=204, response_class=Response, responses=_SIGNED_IN)
-async def end_all_sessions(owner: Owner, sessions: OpenSessions) -> None:
+async def end_all_sessions(owner: SignedIn, sessions: OpenSessions) -> None:
     """Sign out everywhere, this session included."""
     await sessions.end(owner.user_id)
+
+
+@auth.post("/keys", status_code=201, response_model=models.NewKey, responses=documented(TooManyKeys, onto=_SIGNED_IN))
+async def create_key(
+    new: models.KeyCreate, request: Request, response: Response, owner: SignedIn, keys: AccessKeys
+) -> Any:
+    """Make a key for a script. It is a Bearer token for your contacts alone, and is shown this once."""
+    response.headers["Cache-Control"] = "no-store"
+    created = await keys.create(owner, new, request.app.state.settings.max_keys)
+    if created is None:
+        raise InvalidToken
+    return created
+
+
+@auth.get("/keys", response_model=models.KeyList, responses=_SIGNED_IN)
+async def list_keys(owner: SignedIn, keys: AccessKeys) -> Any:
+    """List your keys, the oldest first."""
+    return {"items": await keys.list(owner.user_id)}
+
+
+@auth.delete(
+    "/keys/{key_id:uuid}",
+    status_code=204,
+    response_class=Response,
+    responses=documented(KeyNotFound, onto=_SIGNED_IN),
+)
+async def delete_key(key_id: models.KeyId, owner: SignedIn, keys: AccessKeys) -> None:
+    """Delete one of your keys. It stops working within a second."""
+    await keys.delete(owner.user_id, key_id)
 
 
 @users.get("/me", response_model=UserPublic)
@@ -151,7 +181,7 @@ async def get_me(user: CurrentUser) -> User:
     response_model=UserPublic,
     responses=documented(WrongPassword, EmailTaken, WeakPassword, TooManyAttempts),
 )
-async def update_me(changes: models.UserUpdate, user: CurrentUser, owner: Owner, users: Users) -> User:
+async def update_me(changes: models.UserUpdate, user: CurrentUser, owner: SignedIn, users: Users) -> User:
     """Change your e-mail address, your password or both. All your other sessions end."""
     if not (changes.email or changes.password):
         raise Invalid.field("body", code="missing", detail="Give a new email, a new password or both.")

@@ -97,7 +97,7 @@ END = _end(
 _newest_first = sa.select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.created_at.desc(), _SESSION.c.id.desc())
 _END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSIONS, sa.Integer))))
 _LIST = sa.select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
-_IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
+IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
 _NOW = sa.select(sa.cast(sa.extract("epoch", sa.func.now()), sa.Double))
 # Names no owner: every worker needs the ended sessions of all users. Times are in seconds.
 _ENDED_AFTER = sa.text(
@@ -204,7 +204,7 @@ class EndedSessions:
         """Say whether the session has ended. Asks the database only if the copy is older than FRESH_SECONDS."""
         if time.monotonic() - self._read_at <= FRESH_SECONDS:
             return claims.session_id in self._ended_at
-        return not await self._database.read(_IS_LIVE, owner_id=claims.user_id, session_id=claims.session_id)
+        return not await self._database.read(IS_LIVE, owner_id=claims.user_id, session_id=claims.session_id)
 
     async def watch(self) -> None:
         """Keep the copy fresh until cancelled."""

@@ -1,6 +1,7 @@
 """Access and refresh tokens (JWT, RFC 7519), and the session of the token that a request bears."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, TypeAlias
@@ -12,6 +13,7 @@ from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security.base import SecurityBase
 from fastapi_users.jwt import JWT_ALGORITHM, generate_jwt
 
+from contacts_api.accounts.keys import PREFIX, KeyClaims, KeyNotAllowed, Keys
 from contacts_api.accounts.models import TokenPair
 from contacts_api.accounts.sessions import LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken
 from contacts_api.connecting import Row
@@ -36,9 +38,15 @@ class TokenKind:
     """
 
     def __init__(
-        self, secret: str, audience: str, seconds: int, clock: Callable[[], datetime], refusal: type[Unauthorized]
+        self,
+        secrets: Sequence[str],
+        audience: str,
+        seconds: int,
+        clock: Callable[[], datetime],
+        refusal: type[Unauthorized],
     ) -> None:
-        self._secret = secret
+        """The first of the secrets signs; a token may be signed with any of them."""
+        self._secrets = secrets
         self._audience = audience
         self._seconds = seconds
         self._clock = clock
@@ -49,7 +57,7 @@ class TokenKind:
     def sign(self, session: Row, expires_at: int, **claims: int) -> str:
         whose = {"sub": str(session.user_id), "sid": str(session.id), "aud": self._audience}
         times = {"iat": int(session.refreshed_at.timestamp()), "exp": expires_at}
-        return generate_jwt({**whose, **claims, **times}, self._secret)
+        return generate_jwt({**whose, **claims, **times}, self._secrets[0])
 
     def verify(self, token: str) -> Claims:
         """Return what the token says. Raises a 401 unless it is ours, of this audience, and not expired."""
@@ -64,9 +72,16 @@ class TokenKind:
         return claims
 
     def _decode(self, token: str) -> Claims:
+        *others, last = self._secrets
+        for secret in others:
+            with suppress(jwt.InvalidSignatureError):
+                return self._decode_by(secret, token)
+        return self._decode_by(last, token)
+
+    def _decode_by(self, secret: str, token: str) -> Claims:
         payload = jwt.decode(
             token,
-            self._secret,
+            secret,
             algorithms=[JWT_ALGORITHM],
             audience=self._audience,
             # The time is checked at each use, not only at the first.
@@ -88,10 +103,11 @@ def _whole(claim: object, bits: int = 53) -> int:
 class Tokens:
     """Makes the tokens of a session from its row alone, so that a retry gets the same pair."""
 
-    def __init__(self, settings: Settings, secret: str, clock: Callable[[], datetime]) -> None:
-        self._access_seconds = settings.access_token_seconds
-        self.access = TokenKind(secret, "contacts:access", settings.access_token_seconds, clock, InvalidToken)
-        self.refresh = TokenKind(secret, "contacts:refresh", settings.refresh_token_seconds, clock, InvalidRefreshToken)
+    def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
+        secrets, self._access_seconds = settings.secrets, settings.access_token_seconds
+        self.access = TokenKind(secrets, "contacts:access", self._access_seconds, clock, InvalidToken)
+        seconds = settings.refresh_token_seconds
+        self.refresh = TokenKind(secrets, "contacts:refresh", seconds, clock, InvalidRefreshToken)
 
     def pair(self, session: Row) -> TokenPair:
         issued_at, ends_at = int(session.refreshed_at.timestamp()), int(session.expires_at.timestamp())
@@ -103,26 +119,43 @@ class Tokens:
         )
 
 
-class BearerSession(SecurityBase):
-    """The security scheme: returns the claims of the access token that a request bears (RFC 6750)."""
+class BearerToken(SecurityBase):
+    """The security scheme (RFC 6750): returns whom the access token, or the key, of a request belongs to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_keys: bool) -> None:
         flow = OAuthFlowPassword(tokenUrl="auth/token", refreshUrl="auth/token")
         self.model = OAuth2(flows=OAuthFlows(password=flow), description="Your e-mail address and password.")
         self.scheme_name = "Account"
+        self._takes_keys = takes_keys
 
-    async def __call__(self, request: Request) -> Claims:
+    async def __call__(self, request: Request) -> Claims | KeyClaims:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthorized
+        token = token.strip()
+        if token.startswith(PREFIX):
+            return await self._check_key(request, token)
         tokens: Tokens = request.app.state.tokens
         ended: EndedSessions = request.app.state.ended_sessions
-        claims = tokens.access.verify(token.strip())
+        claims = tokens.access.verify(token)
         if await ended.has_ended(claims):
             raise InvalidToken
         return claims
 
+    async def _check_key(self, request: Request, text: str) -> KeyClaims:
+        keys: Keys = request.app.state.keys
+        claims = await keys.find(text)
+        if claims is None:
+            raise InvalidToken
+        if not self._takes_keys:
+            raise KeyNotAllowed("A key is for contacts alone. Sign in for this.")
+        if claims.scope != "write" and request.method not in ("GET", "HEAD"):
+            raise KeyNotAllowed("This key may only read.")
+        return claims
 
-identify = BearerSession()
-Owner: TypeAlias = Annotated[Claims, Depends(identify)]
-"""Whoever is signed in. Every statement names `owner.user_id`."""
+
+identify = BearerToken(takes_keys=True)
+Owner: TypeAlias = Annotated[Claims | KeyClaims, Depends(identify)]
+"""Whose contacts they are: of whoever is signed in, or has a key. Every statement names `owner.user_id`."""
+SignedIn: TypeAlias = Annotated[Claims, Depends(BearerToken(takes_keys=False))]
+"""Whoever is signed in, for what no key may do."""

@@ -17,10 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from contacts_api.accounts.attempts import Attempts, key_of
+from contacts_api.accounts.keys import END_KEYS
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
 from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
 from contacts_api.accounts.sessions import END, Sessions
-from contacts_api.accounts.tokens import InvalidToken, Owner, Tokens
+from contacts_api.accounts.tokens import InvalidToken, SignedIn, Tokens
 from contacts_api.database import Database, from_state, table_of
 from contacts_api.problems import Conflict, Problem, Unauthorized
 
@@ -126,7 +127,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return user
 
     async def change(self, user: User, changes: UserUpdate, session_id: UUID) -> User:
-        """Change the address, the password or both, and end the sessions but `session_id`.
+        """Change the address, the password or both, and end the sessions but `session_id`; with the password, the keys.
 
         Raises WrongPassword, WeakPassword and EmailTaken.
         """
@@ -138,6 +139,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                     account.email = changes.email
                 await session.flush()
                 await session.execute(END, {"owner_id": account.id, "only": None, "but": session_id})
+                if changes.password:
+                    await session.execute(END_KEYS, {"owner_id": account.id})
         return account
 
     async def erase(self, user: User, current_password: str) -> None:
@@ -146,7 +149,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         Cleanup deletes the rows afterwards, a few thousand at a time: a million take longer than a request may.
         """
         async with self._confirmed(user, current_password) as (session, account):
-            await session.execute(END, {"owner_id": account.id, "only": None, "but": None})
+            await _end_all(session, account.id)
             # No valid address, so that nobody can sign in, and the old one is free for a new account.
             account.email, account.hashed_password = f"erased {account.id}", ""
             account.is_active, account.erased_at = False, datetime.now(UTC)
@@ -167,11 +170,11 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return await self.user_db.get_by_email(address) if address else None
 
     async def _set(self, user: User, **columns: Any) -> None:
-        """Change the account, and end all its sessions unless it is activated."""
+        """Change the account, and end all its sessions and keys unless it is activated."""
         async with self._database.session() as session:
             await session.execute(sa.update(User).where(col(User.id) == user.id).values(columns))
             if not columns.get("is_active"):
-                await session.execute(END, {"owner_id": user.id, "only": None, "but": None})
+                await _end_all(session, user.id)
 
     @asynccontextmanager
     async def _confirmed(
@@ -211,6 +214,12 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             return await self.hasher.hash(new_password)
 
 
+async def _end_all(session: AsyncSession, owner_id: UUID) -> None:
+    """End all sessions and keys of an account."""
+    await session.execute(END, {"owner_id": owner_id, "only": None, "but": None})
+    await session.execute(END_KEYS, {"owner_id": owner_id})
+
+
 def _sign_in_key(email: str) -> bytes:
     return key_of("sign-in", _normalized(email) or email)
 
@@ -241,7 +250,7 @@ def _refused_where_taken() -> Iterator[None]:
 Users: TypeAlias = Annotated[UserManager, from_state("users")]
 
 
-async def get_current_user(owner: Owner, users: Users) -> User:
+async def get_current_user(owner: SignedIn, users: Users) -> User:
     user = await users.user_db.get(owner.user_id)
     if user is None or not user.is_active:
         raise InvalidToken

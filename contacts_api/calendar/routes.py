@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from contacts_api import __version__
+from contacts_api.accounts.keys import KeyNotAllowed
 from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.answers import file_of, streamed, with_headers
 from contacts_api.calendar import icalendar, queries
@@ -31,7 +32,7 @@ FeedKey: TypeAlias = Annotated[FeedQuery, Depends(QueryParameters(FeedQuery))]
 feeds = APIRouter(
     prefix="/contacts",
     route_class=Route,
-    responses=documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy),
+    responses=documented(Unauthorized, InvalidToken, KeyNotAllowed, DatabaseUnavailable, Busy),
 )
 calendar = APIRouter(prefix="/contacts", route_class=Route)
 _A_BIRTHDAY = columns_of(ContactCreate(**AN_EXAMPLE).model_dump()) | {

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, Field
 from uuid_utils.compat import uuid7
 
+from contacts_api.accounts.keys import KeyNotAllowed
 from contacts_api.accounts.tokens import InvalidToken, Owner
 from contacts_api.answers import PRIVATE, json_answer, with_headers
 from contacts_api.connecting import Row
@@ -90,7 +91,7 @@ class RelabellingRoute(Route):
     seconds = 300.0
 
 
-_ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
+_ALWAYS = documented(Unauthorized, InvalidToken, KeyNotAllowed, DatabaseUnavailable, Busy)
 contacts = APIRouter(prefix="/contacts", route_class=Route, responses=_ALWAYS)
 relabelling = APIRouter(prefix="/contacts", route_class=RelabellingRoute, responses=_ALWAYS)
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFil
 from fastapi.responses import StreamingResponse
 from uuid_utils.compat import uuid7
 
+from contacts_api.accounts.keys import KeyNotAllowed
 from contacts_api.accounts.tokens import InvalidToken, Owner, identify
 from contacts_api.answers import PRIVATE, file_of, json_answer, streamed
 from contacts_api.bodies import BodyLimit
@@ -114,7 +115,7 @@ class UploadRoute(Route):
 
 
 _AN_EXAMPLE = {"vcard_uid": AN_ID, **ContactCreate(**AN_EXAMPLE).model_dump()}
-_ALWAYS = documented(Unauthorized, InvalidToken, DatabaseUnavailable, Busy)
+_ALWAYS = documented(Unauthorized, InvalidToken, KeyNotAllowed, DatabaseUnavailable, Busy)
 
 exchange = APIRouter(prefix="/contacts", route_class=Route, responses=_ALWAYS)
 uploads = APIRouter(prefix="/contacts", route_class=UploadRoute, responses=_ALWAYS)

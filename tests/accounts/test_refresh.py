@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -6,8 +7,10 @@ import httpx
 import jwt
 import pytest
 
+from contacts_api.app import create_app
+from contacts_api.settings import Settings
 from tests.client import Client
-from tests.conftest import SECRET, Execute
+from tests.conftest import SECRET, Execute, client_of
 
 
 async def refresh(client: Client, refresh_token: str) -> httpx.Response:
@@ -131,3 +134,18 @@ async def test_a_refresh_never_outlives_the_thirty_days(ada: Client, execute: Ex
 @pytest.mark.parametrize("token", ["", "rubbish", "x" * 60_000])
 async def test_rubbish_is_no_refresh_token(client: Client, token: str) -> None:
     assert (await refresh(client, token)).status_code == 401
+
+
+async def test_a_new_secret_signs_nobody_out(make_settings: Callable[..., Settings], ada: Client) -> None:
+    changed = make_settings(jwt_secret="another secret of the tests, long enough", jwt_secret_previous=SECRET)
+    app = create_app(changed)
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        client.headers["Authorization"] = ada.headers["Authorization"]
+        before = await client.get("/users/me")
+        pair = (await client.post("/auth/refresh", json={"refresh_token": ada.tokens["refresh_token"]})).json()
+        client.use(pair)
+        after = await client.get("/users/me")
+    with_the_old = await ada.get("/users/me", headers={"Authorization": f"Bearer {pair['access_token']}"})
+
+    assert (before.status_code, after.status_code) == (200, 200)
+    assert with_the_old.status_code == 401

@@ -1,0 +1,150 @@
+"""Keys for scripts: Bearer tokens for contacts alone, which outlive sessions. Of a key only a hash is kept."""
+
+import base64
+import binascii
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Annotated, Any, TypeAlias
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col
+from uuid_utils.compat import uuid7
+
+from contacts_api.accounts.models import AccessKey, KeyCreate, Scope, User
+from contacts_api.accounts.sessions import IS_LIVE, Claims
+from contacts_api.connecting import Row
+from contacts_api.database import Database, from_state, table_of
+from contacts_api.problems import NotFound, Problem, TooMany
+
+PREFIX = "ck_"
+# How long a key that was looked up is taken without another look: it ends everywhere within a second.
+FRESH_SECONDS = 0.8
+MAX_REMEMBERED = 4096
+# How exact the time of the last use is.
+USED_SECONDS = 60.0
+_SECRET_BYTES = 32
+
+_key = table_of(AccessKey).c
+_OF_OWNER = _key.owner_id == sa.bindparam("owner_id")
+_OWN = (_OF_OWNER, _key.id == sa.bindparam("key_id"))
+_IS_VALID = sa.or_(_key.expires_at.is_(None), _key.expires_at > sa.func.now())
+_SHOWN = [_key[name] for name in ("id", "name", "scope", "expires_at", "created_at", "last_used_at")]
+# Whoever makes a key has the row of the account locked: several at once are all counted, and none outlives a change of
+# the password at the same time.
+_LOCK = sa.select(col(User.id)).where(col(User.id) == sa.bindparam("owner_id")).with_for_update(key_share=True)
+_COUNT = sa.select(sa.func.count()).where(_OF_OWNER)
+_CREATE = sa.insert(table_of(AccessKey)).returning(*_SHOWN)
+_LIST = sa.select(*_SHOWN).where(_OF_OWNER, _IS_VALID).order_by(_key.id)
+_DELETE = sa.delete(table_of(AccessKey)).where(*_OWN).returning(_key.id)
+_FIND = (
+    sa.select(_key.key_hash, _key.scope, _key.last_used_at)
+    .join(User, col(User.id) == _key.owner_id)
+    .where(*_OWN, _IS_VALID, col(User.is_active))
+)
+_USE = sa.update(table_of(AccessKey)).where(*_OWN).values(last_used_at=sa.bindparam("now"))
+END_KEYS = sa.delete(table_of(AccessKey)).where(_OF_OWNER)
+"""Delete all keys of `owner_id`."""
+
+
+class KeyNotAllowed(Problem):
+    """The request has a key where only a sign-in will do; or it writes, and the key may only read."""
+
+    advice = "Use a key for contacts alone, and one with the scope `write` to change them. For all else, sign in."
+    status, code, title = 403, "key_not_allowed", "A key is not allowed here"
+
+
+class KeyNotFound(NotFound):
+    """You have no key with this id."""
+
+    advice = "List your keys: GET /auth/keys."
+    code, title = "key_not_found", "Key not found"
+
+
+class TooManyKeys(TooMany):
+    detail = "An account may have at most 100 keys."
+
+    def __init__(self, max_keys: int) -> None:
+        super().__init__(f"An account may have at most {max_keys:,} keys.")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyClaims:
+    """Whose key it is, and what it may do."""
+
+    user_id: UUID
+    scope: Scope
+
+
+class Keys:
+    """The keys of all users, and a worker's memory of those that it has looked up a moment ago."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._remembered: dict[str, tuple[float, KeyClaims]] = {}
+
+    async def create(self, owner: Claims, new: KeyCreate, max_keys: int) -> dict[str, Any] | None:
+        """Return the new key, with its text; None if the session has ended. Raises TooManyKeys."""
+        owner_id = owner.user_id
+        key_id, secret = uuid7(), secrets.token_bytes(_SECRET_BYTES)
+        values = {"owner_id": owner_id, "id": key_id, "key_hash": sha256(secret).digest(), **new.model_dump()}
+        async with self._database.session() as session:
+            await session.execute(_LOCK, {"owner_id": owner_id})
+            if not await session.scalar(IS_LIVE, {"owner_id": owner_id, "session_id": owner.session_id}):
+                return None
+            if (await session.scalar(_COUNT, {"owner_id": owner_id}) or 0) >= max_keys:
+                raise TooManyKeys(max_keys)
+            row = (await session.execute(_CREATE, values)).mappings().one()
+        return {**row, "key": _written(owner_id, key_id, secret)}
+
+    async def list(self, owner_id: UUID) -> list[Row]:
+        return await self._database.read(_LIST, owner_id=owner_id)
+
+    async def delete(self, owner_id: UUID, key_id: UUID) -> None:
+        """Raises KeyNotFound."""
+        if not await self._database.execute(_DELETE, owner_id=owner_id, key_id=key_id):
+            raise KeyNotFound
+
+    async def find(self, text: str) -> KeyClaims | None:
+        """Return what the key may do; None where it is none, or no longer."""
+        asked_at = time.monotonic()
+        found_at, claims = self._remembered.get(text, (float("-inf"), None))
+        if asked_at - found_at <= FRESH_SECONDS:
+            return claims
+        self._remembered.pop(text, None)
+        if (parts := _read(text)) is None:
+            return None
+        owner_id, key_id, secret = parts
+        rows = await self._database.read(_FIND, owner_id=owner_id, key_id=key_id)
+        if not rows or not hmac.compare_digest(rows[0].key_hash, sha256(secret).digest()):
+            return None
+        now, last_used_at = datetime.now(UTC), rows[0].last_used_at
+        if last_used_at is None or now - last_used_at > timedelta(seconds=USED_SECONDS):
+            await self._database.execute(_USE, owner_id=owner_id, key_id=key_id, now=now)
+        claims = KeyClaims(owner_id, rows[0].scope)
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[text] = asked_at, claims
+        return claims
+
+
+def _written(owner_id: UUID, key_id: UUID, secret: bytes) -> str:
+    """Return the text of a key: it names its row, whose owner comes first, and has 256 random bits."""
+    return PREFIX + base64.urlsafe_b64encode(owner_id.bytes + key_id.bytes + secret).rstrip(b"=").decode()
+
+
+def _read(text: str) -> tuple[UUID, UUID, bytes] | None:
+    try:
+        raw = base64.b64decode(text.removeprefix(PREFIX) + "==", altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    if len(raw) != 2 * 16 + _SECRET_BYTES:
+        return None
+    return UUID(bytes=raw[:16]), UUID(bytes=raw[16:32]), raw[32:]
+
+
+AccessKeys: TypeAlias = Annotated[Keys, from_state("keys")]
