@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 SWEEP_SECONDS = 600.0
 RETRY_SECONDS = 10.0
 BITE_ROWS = 5000
+# The other connections are for requests, also where opening one takes long.
+BITES_AT_ONCE = 2
 # Any number will do, as long as nothing else in the database locks it.
 SWEEPING = 726_542_032
 ERASE_SECONDS = 1.0
@@ -88,6 +90,7 @@ class Cleanup:
             lambda: self._delete(_ATTEMPTS, kept=timedelta(days=1)),
         )
         self._erasing: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(BITES_AT_ONCE)
 
     async def run(self) -> None:
         """Delete what is old every SWEEP_SECONDS, until cancelled."""
@@ -137,8 +140,9 @@ class Cleanup:
         After each statement, pause for half as long as it took.
         """
         while True:
-            begun_at = time.monotonic()
-            ((is_ours, deleted),) = await self._database.execute(bite, **parameters)
+            async with self._turns:
+                begun_at = time.monotonic()
+                ((is_ours, deleted),) = await self._database.execute(bite, **parameters)
             if deleted < BITE_ROWS:
                 return bool(is_ours)
             await asyncio.sleep((time.monotonic() - begun_at) / 2)

@@ -30,17 +30,19 @@ async function refreshed() {
 const current = () => (navigator.locks ? navigator.locks.request(STORED, refreshed) : refreshed());
 
 // The server is where this page is from, whatever a proxy has told it of its own address.
-function hereNotThere(response) {
+function withThisServer(response) {
   if (!response.url.endsWith("/openapi.json") || !response.ok) return response;
   const document = JSON.parse(response.text);
   document.servers = [{ url: new URL(".", location).href.replace(/\/$/, "") }];
   const flow = document.components.securitySchemes[SCHEME].flows.password;
   flow.tokenUrl = flow.refreshUrl = TOKEN_URL;
-  return Object.assign(response, { text: JSON.stringify(document), data: JSON.stringify(document), obj: document, body: document });
+  const text = JSON.stringify(document);
+  return Object.assign(response, { text, data: text, obj: document, body: document });
 }
 
 async function withCurrentToken(request) {
-  if (request.headers?.Authorization?.startsWith("Bearer ")) {
+  // A key that was pasted goes as it is.
+  if (/^Bearer (?!ck_)/.test(request.headers?.Authorization)) {
     const tokens = await current();
     if (tokens) request.headers.Authorization = `Bearer ${tokens.access_token}`;
   }
@@ -49,7 +51,7 @@ async function withCurrentToken(request) {
 
 function keepNewTokens(response) {
   if (response.url === TOKEN_URL && response.ok) keep(JSON.parse(response.text));
-  return hereNotThere(response);
+  return withThisServer(response);
 }
 
 async function signOut() {

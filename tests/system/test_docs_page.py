@@ -231,15 +231,22 @@ def test_the_dialog_asks_for_an_address_and_a_password_or_for_a_token(docs: Docs
     expect(dialog.get_by_label("e-mail address")).to_be_focused()
 
 
-def test_a_token_can_be_pasted(docs: DocsPage) -> None:
+def test_a_token_or_a_key_can_be_pasted(docs: DocsPage, browser: Browser) -> None:
     email = register(docs.url)
     token = httpx.post(f"{docs.url}/auth/login", json={"email": email, "password": PASSWORD}).json()["access_token"]
-    docs.open_dialog()
-    docs.page.locator("#auth-bearer-value").fill(token)
-    docs.page.locator("#auth-bearer-value").press("Enter")
-    expect(docs.page.locator(".auth-container").first).not_to_be_visible()
+    headers = {"Authorization": f"Bearer {token}"}
+    made = httpx.post(f"{docs.url}/auth/keys", json={"name": "x", "scope": "read"}, headers=headers).json()
+    with_key = DocsPage(browser, docs.url)
+    for page, text in (docs, token), (with_key, made["key"]):
+        page.open_dialog()
+        page.page.locator("#auth-bearer-value").fill(text)
+        page.page.locator("#auth-bearer-value").press("Enter")
+        expect(page.page.locator(".auth-container").first).not_to_be_visible()
 
     assert docs.call("get_me").json()["email"] == email
+    assert with_key.call("list_contacts").json()["items"] == []
+    assert with_key.call("create_contact").status == 403
+    with_key.context.close()
 
 
 def test_what_a_newcomer_does_first_stands_first(docs: DocsPage) -> None:
