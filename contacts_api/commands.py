@@ -385,10 +385,13 @@ def list_users(as_json: bool) -> None:
     if as_json:
         echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
         return
+    if not rows:
+        echo("There are no accounts.")
+        return
     from rich.console import Console  # here, since `serve` does without
     from rich.table import Table
 
-    table = Table(*(name.replace("_", " ") for name in rows[0]) if rows else "email")
+    table = Table(*(name.replace("_", " ") for name in rows[0]))
     for row in rows:
         table.add_row(*(shown(value) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -56,7 +56,7 @@ class FieldError(BaseModel):
         str,
         Field(
             description="The rule, for people. It never repeats a value that was sent.",
-            examples=["Must have 1 character."],
+            examples=["Is required."],
         ),
     ]
 

@@ -352,12 +352,14 @@ def test_seed_fills_new_fields_of_text_that_faker_has_samples_of() -> None:
 def test_an_operator_adds_accounts_and_lists_them(database_url: str, execute: Execute) -> None:
     settings = {"DATABASE_URL": database_url, "REGISTRATION_OPEN": "false"}
 
+    nobody = command("users", **settings)
     added = command("add-user", "ada@example.com", stdin=f"{A_PASSWORD}\n", **settings)
     again = command("add-user", "ADA@example.com", stdin=f"{A_PASSWORD}\n", **settings)
     weak = command("add-user", "grace@example.com", stdin="password\n", **settings)
     listed = json.loads(command("users", "--json", **settings).stdout)
     table = command("users", **settings).stdout
 
+    assert nobody.stdout == "There are no accounts.\n"
     assert (added.returncode, added.stdout) == (0, "Made an account. It signs in as ada@example.com.\n")
     assert (again.returncode, weak.returncode) == (1, 1)
     assert "already an account" in again.stderr
