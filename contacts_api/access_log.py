@@ -4,6 +4,7 @@ import logging
 import re
 import time
 
+from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
@@ -23,7 +24,8 @@ class AccessLog:
 
     - gives every request an id,
     - answers HEAD where GET is answered,
-    - writes one line to the log, without the query string: that may hold names, addresses and keys.
+    - writes one line to the log, without the query string: that may hold names, addresses and keys. Where there are
+      traces (OpenTelemetry), it takes it out of them, too.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -35,6 +37,8 @@ class AccessLog:
             return
         started_at = time.perf_counter()
         request_id = _request_id(scope)
+        if "fastapi.telemetry" in scope and scope["query_string"]:
+            trace.get_current_span().set_attribute("url.query", "not recorded")
         status = 0
 
         async def send_tagged(message: Message) -> None:

@@ -14,6 +14,7 @@ from contacts_api.access_log import AccessLog, LastResort
 from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.keys import Keys
+from contacts_api.accounts.mail import Mails, Sender
 from contacts_api.accounts.passwords import PasswordHasher
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
@@ -62,6 +63,8 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # OpenTelemetry is set up by its own variables. Its logs would hold the messages of errors, and what was sent.
+        telemetry={"logs": False},
         lifespan=lifespan,
     )
     # Deprecated as a parameter; uvicorn's own would serve proxies that cut the path off, and no others.
@@ -106,10 +109,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.keys = Keys(app.state.database)
     app.state.tokens = Tokens(settings, app.state.clock)
     hasher = PasswordHasher(settings.hashing_threads)
-    app.state.users = UserManager(app.state.database, hasher, Attempts(app.state.database))
+    app.state.mails = Mails(app.state.database, settings)
+    attempts = Attempts(app.state.database)
+    app.state.users = UserManager(app.state.database, hasher, attempts, app.state.mails, settings)
+    sender = Sender(app.state.database, settings, app.state.users.token_for)
     app.state.large_bodies = Places(1, max_waiting=LARGE_BODIES_WAITING, max_seconds=REQUEST_SECONDS)
     app.state.cursors = Cursors(settings.secrets[0].encode())
-    tasks = [asyncio.create_task(work) for work in (app.state.ended_sessions.watch(), app.state.cleanup.run())]
+    background = (app.state.ended_sessions.watch(), app.state.cleanup.run(), sender.run())
+    tasks = [asyncio.create_task(work) for work in background]
     runtime.prepare_worker()
     try:
         yield

@@ -110,7 +110,7 @@ def export_contacts(
 
 @app.command()
 def add_user(email: Account) -> None:
-    """Make an account, whether or not registration is open. Asks for its password."""
+    """Make an account, also where registration is closed. Mails a link or, without SMTP_URL, asks for a password."""
     commands().add_user(email)
 
 

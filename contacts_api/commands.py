@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 import asyncpg
@@ -29,6 +30,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api import distributing, embedded, migrating, runtime
 from contacts_api.accounts.attempts import Attempts
+from contacts_api.accounts.mail import Mails
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.passwords import PasswordHasher
 from contacts_api.accounts.sessions import OVERLAP_SECONDS
@@ -153,16 +155,27 @@ def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
     refuse_taken_port(host, port)
     if settings.database_url and not settings.jwt_secret:
         raise CommandError("JWT_SECRET is not set: with DATABASE_URL, it must be, to at least 32 bytes.")
+    mail_url = settings.smtp_url.get_secret_value() if settings.smtp_url else ""
+    if settings.database_url and settings.require_verification and not mail_url:
+        raise CommandError("SMTP_URL is not set: with REQUIRE_VERIFICATION=true, nobody could sign in.")
+    if not settings.database_url and not mail_url:
+        mail_url = f"file://{quote(str(settings.data_dir.absolute() / 'outbox'))}"
     settings = connected(settings)
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else embedded.keep_secret(settings.data_dir)
     workers = workers or settings.web_concurrency
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.root_path}"
     # The workers are new processes: this is how they get to know.
-    os.environ |= {"DATABASE_URL": settings.url, "JWT_SECRET": secret, "WEB_CONCURRENCY": str(workers)}
+    os.environ |= {
+        "DATABASE_URL": settings.url,
+        "JWT_SECRET": secret,
+        "WEB_CONCURRENCY": str(workers),
+        "PUBLIC_URL": settings.public_url or address,
+        "SMTP_URL": mail_url,
+    }
     runtime.allow_many_files()
     # As an exit, not a death, so that the embedded PostgreSQL is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.root_path}/docs"
-    echo(f"The docs are at {style(address, bold=True)}; Ctrl-C stops.", err=True)
+    echo(f"The docs are at {style(f'{address}/docs', bold=True)}; Ctrl-C stops.", err=True)
     uvicorn.run(
         "contacts_api.app:app",
         host=host,
@@ -227,7 +240,7 @@ async def fill(settings: Settings, new: UserCreate, count: int) -> None:
     async with accounts(settings) as (users, database):
         user = await users.find(new.email)
         is_new = user is None
-        user = user or await users.register(new)
+        user = user or await users.register(new, mail=None)
         try:
             total = await add_contacts(database, user.id, count)
         except BaseException:
@@ -370,14 +383,18 @@ def progress(total: int | None, unit: Literal["bytes", "contacts", "accounts"]) 
 
 def add_user(email: str) -> None:
     """Make an account, whether or not registration is open. Raises CommandError where there is one."""
-    new = UserCreate.model_validate({"email": email, "password": ask_password()})
-    asyncio.run(register(connected(Settings()), new))
-    echo(f"Made an account. It signs in as {new.email}.")
+    settings = Settings()
+    by_mail = settings.smtp_url is not None
+    password = secrets.token_urlsafe(24) if by_mail else ask_password()
+    new = UserCreate.model_validate({"email": email, "password": password})
+    asyncio.run(register(connected(settings), new))
+    told = "A link to choose its password is mailed to" if by_mail else "It signs in as"
+    echo(f"Made an account. {told} {new.email}.")
 
 
 async def register(settings: Settings, new: UserCreate) -> None:
     async with accounts(settings) as (users, _):
-        await users.register(new)
+        await users.register(new, mail="invite")
 
 
 def list_users(as_json: bool) -> None:
@@ -456,6 +473,7 @@ async def accounts(settings: Settings) -> AsyncIterator[tuple[UserManager, Datab
     engine = create_engine(settings.url, 2, IMPORT_SECONDS, prepared_statements=settings.prepared_statements)
     database = Database(engine)
     try:
-        yield UserManager(database, PasswordHasher(threads=1), Attempts(database)), database
+        mails = Mails(database, settings)
+        yield UserManager(database, PasswordHasher(threads=1), Attempts(database), mails, settings), database
     finally:
         await engine.dispose()

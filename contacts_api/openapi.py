@@ -211,12 +211,16 @@ def _make_plain(schema: Json) -> None:
 
 
 def _add_examples(message: Json, schemas: Json) -> None:
-    """Give the body of a request or an answer the example that the examples of its members make."""
+    """Give the body of a request or an answer the example that the examples of its members make.
+
+    A route can give other values for some of them, as the `example` of an answer.
+    """
     for media_type, media in message.get("content", {}).items():
         if "form" in media_type:
             _complete_form(schemas[_name_in(media["schema"]["$ref"])])
         if media_type.partition(";")[0].endswith(("json", "urlencoded")) and media_type != PROBLEM_JSON:
-            media["example"] = _example_of(media["schema"], schemas)
+            example = _example_of(media["schema"], schemas)
+            media["example"] = example | media["example"] if "example" in media else example
 
 
 def _complete_form(schema: Json) -> None:

@@ -77,13 +77,15 @@ def _schema(app: FastAPI, address: str, *, compress: bool) -> tuple[bytes, str]:
 @lru_cache(maxsize=1)
 def _catalogue() -> str:
     """Return the page that explains every problem."""
-    problems = "\n".join(
-        f'<section id="{problem.code}"><h2><code>{problem.code}</code> · {problem.status}</h2>'
-        f"<p><strong>{escape(problem.title)}.</strong> {_marked_up(problem.__doc__ or '')}</p>"
-        f"<p>{_marked_up(problem.advice)}</p></section>"
-        for problem in all_problems()
-        if "code" in vars(problem)
-    )
+    texts: dict[str, str] = {}
+    for problem in all_problems():
+        if "code" in vars(problem):
+            texts[problem.code] = (
+                f"{texts.get(problem.code, '')}<h2><code>{problem.code}</code> · {problem.status}</h2>"
+                f"<p><strong>{escape(problem.title)}.</strong> {_marked_up(problem.__doc__ or '')}</p>"
+                f"<p>{_marked_up(problem.advice)}</p>"
+            )
+    problems = "\n".join(f'<section id="{code}">{text}</section>' for code, text in texts.items())
     lists = {"field_errors": CODES, "remarks": REMARKS}
     explained = {
         name: "\n".join(f"<dt><code>{code}</code></dt><dd>{_marked_up(text)}</dd>" for code, text in codes.items())
@@ -135,6 +137,16 @@ async def show_docs() -> FileResponse:
 @pages.get("/docs/errors")
 async def show_errors() -> HTMLResponse:
     return HTMLResponse(_catalogue(), headers=PAGE_HEADERS)
+
+
+@pages.get("/reset-password")
+async def show_reset_password() -> FileResponse:
+    return FileResponse(STATIC / "reset-password.html", headers=PAGE_HEADERS)
+
+
+@pages.get("/verify")
+async def show_verify() -> FileResponse:
+    return FileResponse(STATIC / "verify.html", headers=PAGE_HEADERS)
 
 
 @pages.get("/redoc")

@@ -1,10 +1,12 @@
 """The settings of an operator: environment variables or lines of `.env`."""
 
 import os
+from email.utils import parseaddr
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import psycopg2
 from platformdirs import PlatformDirs
@@ -35,6 +37,23 @@ def _postgresql_url(value: SecretStr) -> SecretStr:
         # The error of libpq may quote the password.
         raise ValueError("is not a URL that PostgreSQL's own programs could read (PostgreSQL, 34.1.1)") from None
     return SecretStr(url)
+
+
+def _mail_url(value: SecretStr) -> SecretStr:
+    url = urlsplit(value.get_secret_value())
+    try:
+        is_server = url.scheme in ("smtp", "smtps") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        is_server = False
+    if not is_server and not (url.scheme == "file" and url.path.startswith("/")):
+        raise ValueError("must be smtp://user:password@host:port, smtps://… or file:///directory")
+    return value
+
+
+def _sender(value: str) -> str:
+    if not parseaddr(value)[1].partition("@")[2] or not value.isprintable():
+        raise ValueError("must be an address, such as contacts@example.com or Contacts <contacts@example.com>")
+    return value
 
 
 def _long_secret(value: SecretStr) -> SecretStr:
@@ -83,6 +102,10 @@ class Settings(BaseSettings):
     session_seconds: PositiveInt = 30 * 24 * 3600
 
     registration_open: bool = True
+    require_verification: bool = False
+    smtp_url: Annotated[SecretStr, AfterValidator(_mail_url)] | None = None
+    mail_from: Annotated[str, AfterValidator(_sender)] = "contacts@localhost"
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^/?#]+(/[^/?#]+)*/?)?$")] = ""
     max_contacts: PositiveInt = 1_000_000
     max_keys: PositiveInt = 100
     import_max_bytes: PositiveInt = 100_000_000

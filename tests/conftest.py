@@ -84,7 +84,9 @@ def empty_tables(request: pytest.FixtureRequest) -> Iterator[None]:
     if "database_url" in request.fixturenames:
         with closing(psycopg2.connect(request.getfixturevalue("database_url"))) as connection, connection:
             # TRUNCATE would wait for a read of the application, whose event loop waits for us.
-            connection.cursor().execute('DELETE FROM "user"; DELETE FROM ended_session; DELETE FROM failed_attempt')
+            connection.cursor().execute(
+                'DELETE FROM "user"; DELETE FROM ended_session; DELETE FROM failed_attempt; DELETE FROM mail'
+            )
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ WITHIN = [
     "attempts",
     "sessions",
     "keys",
+    "mail",
     "cleanup",
     "tokens",
     "users",

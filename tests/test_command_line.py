@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import httpx
 import psycopg2
@@ -138,6 +141,9 @@ def test_a_wrong_command_line_exits_with_2_and_says_where_help_is(arguments: tup
         ({"DATA_DIR": "a directory"}, "must have no spaces"),
         ({"TIME_ZONE": "Mars/Olympus"}, "TIME_ZONE"),
         ({"POOL_SIZE": "hunter2"}, "POOL_SIZE"),
+        ({"SMTP_URL": "hunter2"}, "SMTP_URL must be smtp://"),
+        ({"MAIL_FROM": "hunter2"}, "MAIL_FROM must be an address"),
+        ({"PUBLIC_URL": "hunter2"}, "PUBLIC_URL"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -387,3 +393,77 @@ def test_the_log_can_be_json(database_url: str, start: Start) -> None:
 
     assert {"time", "level", "logger", "message"} == lines[0].keys()
     assert any(line["message"].startswith("GET /health/live 200") for line in lines)
+
+
+def test_an_account_that_is_added_is_mailed_a_link(database_url: str, execute: Execute, tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": database_url, "SMTP_URL": f"file://{tmp_path}"}
+
+    added = command("add-user", "eve@example.com", **settings)
+
+    assert added.stdout == "Made an account. A link to choose its password is mailed to eve@example.com.\n"
+    assert execute("SELECT purpose, address FROM mail") == [("invite", "eve@example.com")]
+
+
+def test_to_require_what_cannot_be_mailed_stops_the_start(database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "JWT_SECRET": SECRET, "REQUIRE_VERIFICATION": "true"}
+
+    result = command("serve", "--port", str(free_port()), **settings)
+
+    assert result.returncode == 1
+    assert result.stderr.strip() == (
+        "contacts_api: SMTP_URL is not set: with REQUIRE_VERIFICATION=true, nobody could sign in."
+    )
+
+
+def test_a_newcomer_finds_the_mail_in_the_outbox(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    start("serve", port=port, DATA_DIR=str(tmp_path / "data"))
+    credentials = {"email": "eve@example.com", "password": A_PASSWORD}
+    httpx.post(f"{url}/auth/register", json=credentials).raise_for_status()
+    httpx.post(f"{url}/auth/forgot-password", json={"email": "eve@example.com"}).raise_for_status()
+    for _ in range(100):
+        mails = [path.read_text() for path in (tmp_path / "data" / "outbox").glob("*.eml")]
+        if len(mails) == 2:
+            break
+        time.sleep(0.1)
+    (link,) = (found[0] for mail in mails if (found := re.search(rf"{url}/reset-password#token=\S+", mail)))
+    new = {"token": link.partition("=")[2], "password": "another long phrase"}
+
+    assert httpx.get(link).status_code == 200
+    assert httpx.post(f"{url}/auth/reset-password", json=new).status_code == 204
+    assert httpx.post(f"{url}/auth/login", json={**credentials, "password": new["password"]}).status_code == 200
+
+
+class Collector(BaseHTTPRequestHandler):
+    """What traces and metrics are sent to (OTLP over HTTP)."""
+
+    received: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        self.received.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+
+def test_traces_are_sent_without_what_was_looked_for(database_url: str, start: Start) -> None:
+    collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    Thread(target=collector.serve_forever, daemon=True).start()
+    port = free_port()
+    settings = {
+        "FASTAPI_OTEL_AUTO_CONFIGURE": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+    }
+    server = start("serve", port=port, DATABASE_URL=database_url, JWT_SECRET=SECRET, **settings)
+    httpx.get(f"http://127.0.0.1:{port}/contacts", params={"q": "hopper"})
+    httpx.get(f"http://127.0.0.1:{port}/contacts/birthdays.ics", params={"key": "k" * 43})
+    server.terminate()
+    server.wait(20)
+    collector.shutdown()
+    collector.server_close()
+
+    received = b"".join(Collector.received)
+    assert b"GET /contacts" in received
+    assert b"http.server.request.duration" in received
+    assert b"hopper" not in received
+    assert b"kkkk" not in received

@@ -175,7 +175,7 @@ def test_what_citus_refuses_is_found(refusals: Callable[[str], set[str]], statem
 
 
 def test_every_table_that_belongs_to_users_is_spread() -> None:
-    names = {"ended_session", "failed_attempt", "alembic_version", table_of(User).name}
+    names = {"ended_session", "failed_attempt", "mail", "alembic_version", table_of(User).name}
 
     assert {column.table.name for column in owner_columns()} == SQLModel.metadata.tables.keys() - names
 

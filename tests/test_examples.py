@@ -1,8 +1,10 @@
 """The examples of the OpenAPI document: what the API answers, one by one, to someone who tries them in turn."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
+from fastapi import FastAPI
 from httpx import Response
 
 from contacts_api.contacts.models import AN_ID
@@ -15,7 +17,7 @@ Grace,Hopper,grace@example.com,37
 Mary,Jackson,mary@example.com,39
 """
 NEVER_THE_SAME = {"access_token", "refresh_token", "created_at", "updated_at", "refreshed_at", "expires_at", "url"} | {
-    "birthday_on", "days_until", "turns",
+    "birthday_on", "days_until", "turns", "key",
 }  # fmt: skip
 """The members that depend on the time or on chance: they are compared by their type."""
 
@@ -40,7 +42,7 @@ def comparable(value: Any, ids: dict[str, str]) -> Any:
     return ids.get(value, value) if isinstance(value, str) else value
 
 
-async def test_the_examples_are_what_the_api_answers(client: Client) -> None:
+async def test_the_examples_are_what_the_api_answers(app: FastAPI, client: Client) -> None:
     client.headers["User-Agent"] = "Mozilla/5.0"
     ids: dict[str, str] = {}
 
@@ -67,6 +69,11 @@ async def test_the_examples_are_what_the_api_answers(client: Client) -> None:
     sessions = (await client.get("/auth/sessions")).json()["items"]
     ids[sessions[0]["id"]] = example_of("list_sessions", "200")["items"][0]["id"]
     expect("list_sessions", await client.get("/auth/sessions"))
+
+    expect("create_key", await client.post("/auth/keys", json=example_of("create_key")))
+    expect("list_keys", await client.get("/auth/keys"))
+    mail = SimpleNamespace(purpose="verify", address="ada@example.com")
+    expect("verify", await client.post("/auth/verify", json={"token": await app.state.users.token_for(mail)}))
 
     created = expect("create_contact", await client.post("/contacts", json=example_of("create_contact")))
     path = f"/contacts/{created['id']}"

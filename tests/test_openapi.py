@@ -15,7 +15,10 @@ from contacts_api.settings import Settings
 from tests.client import A_CONTACT, A_PASSWORD, Client
 
 METHODS_WITHOUT_TOKEN = {"register", "login", "issue_token", "refresh", "check_live", "check_ready"} | {
-    "show_birthday_calendar"
+    "forgot_password",
+    "reset_password",
+    "verify",
+    "show_birthday_calendar",
 }
 
 

@@ -13,7 +13,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel import col
 
-from contacts_api.accounts.models import AccessKey, AuthSession, EndedSession, FailedAttempt, User, owner_columns
+from contacts_api.accounts.mail import COUNTED, KEPT
+from contacts_api.accounts.models import AccessKey, AuthSession, EndedSession, FailedAttempt, Mail, User, owner_columns
 from contacts_api.accounts.sessions import kept_seconds
 from contacts_api.database import Database, from_state, table_of
 
@@ -68,6 +69,17 @@ def _bite_before(time: Any, moment: sa.ColumnElement[datetime], *key: sa.ColumnE
 _KEPT = sa.func.now() - sa.bindparam("kept", type_=sa.Interval)
 _SESSIONS = _bite_before(table_of(AuthSession).c.expires_at, sa.func.now())
 _KEYS = _bite_before(table_of(AccessKey).c.expires_at, sa.func.now())
+_MAIL = table_of(Mail)
+# Those that were sent and are not counted any more; and those that nobody sends, since SMTP_URL is no longer set.
+_MAILS = _bite(
+    _MAIL,
+    sa.and_(
+        _MAIL.c.created_at < sa.func.now() - COUNTED,
+        sa.or_(_MAIL.c.done_at.is_not(None), _MAIL.c.created_at < sa.func.now() - 2 * KEPT),
+    ),
+    sa.literal("mail"),
+    _MAIL.c.created_at,
+)
 _ENDINGS = _bite_before(table_of(EndedSession).c.ended_at, _KEPT)
 # Counters of accounts with no failed sign-in for a day. A flood leaves millions, so they are deleted by where they lie:
 # those of one time lie together, and their keys, which are hashes, all over the index.
@@ -86,6 +98,7 @@ class Cleanup:
             self._erase_all,
             lambda: self._delete(_SESSIONS),
             lambda: self._delete(_KEYS),
+            lambda: self._delete(_MAILS),
             lambda: self._delete(_ENDINGS, kept=kept),
             lambda: self._delete(_ATTEMPTS, kept=timedelta(days=1)),
         )

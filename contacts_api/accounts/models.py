@@ -28,10 +28,12 @@ from contacts_api.text import (
 
 
 class User(SQLModel, table=True):
-    """An account. `is_superuser` and `is_verified` are there because fastapi-users asks for them."""
+    """An account. `is_superuser` is there because fastapi-users asks for it."""
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     email: str = Field(sa_type=sa.String(320), unique=True)
+    # The number of the address: another one after each change, so that a mail verifies one address, and once.
+    email_seq: int = Field(default=0, sa_column_kwargs={"server_default": sa.text("0")})
     hashed_password: str
     is_active: bool = True
     is_superuser: bool = False
@@ -59,6 +61,25 @@ class AuthSession(SQLModel, table=True):
         sa_type=sa.DateTime(timezone=True), sa_column_kwargs={"server_default": sa.text("now() + interval '30 days'")}
     )
     user_agent: str | None = None
+
+
+class Mail(SQLModel, table=True):
+    """A mail to send: whom, and what for. Its token is made when it is sent.
+
+    It is kept for an hour after that, to be counted: only so many are sent. No foreign key: addresses that have no
+    account are counted, too.
+    """
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    purpose: str
+    address: str = Field(index=True)
+    owner_id: UUID | None = Field(default=None, index=True)
+    created_at: datetime = stamped(index=True)
+    next_try_at: datetime = stamped()
+    tries: int = Field(default=0, sa_column_kwargs={"server_default": sa.text("0")})
+    done_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
+
+    __table_args__ = (sa.Index("ix_mail_next_try_at", "next_try_at", postgresql_where=sa.text("done_at IS NULL")),)
 
 
 class EndedSession(SQLModel, table=True):
@@ -186,6 +207,25 @@ class RefreshRequest(Body):
     refresh_token: RefreshToken
 
 
+class AddressOfAccount(Body):
+    """The address of an account."""
+
+    email: Annotated[str, Rule(description="The address that you registered with.", examples=[_AN_EMAIL])]
+
+
+class PasswordReset(Body):
+    """The token of a mail, and a new password."""
+
+    token: Annotated[Secret, Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])]
+    password: NewPassword
+
+
+class Verification(Body):
+    """The token of a mail."""
+
+    token: Annotated[Secret, Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])]
+
+
 class TokenRequest(Body):
     """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6).
 
@@ -221,6 +261,7 @@ class UserPublic(SQLModel):
     id: Annotated[UUID, Rule(description="The id of the account.", examples=["01a22042-9c1f-7b36-9a52-3f0b6f1d2c44"])]
     email: Annotated[str, Rule(description="The address that signs in, in lower case.", examples=[_AN_EMAIL])]
     is_active: Annotated[bool, Rule(description="Whether the account can sign in.", examples=[True])]
+    is_verified: Annotated[bool, Rule(description="Whether a mail to the address has been answered.", examples=[False])]
     created_at: CreatedAt
 
 

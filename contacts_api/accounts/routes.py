@@ -9,6 +9,7 @@ from contacts_api.accounts import models
 from contacts_api.accounts.attempts import TooManyAttempts
 from contacts_api.accounts.cleanup import AccountCleanup
 from contacts_api.accounts.keys import AccessKeys, KeyNotAllowed, KeyNotFound, TooManyKeys
+from contacts_api.accounts.mail import MailQueue
 from contacts_api.accounts.models import TokenPair, User, UserPublic
 from contacts_api.accounts.passwords import WeakPassword
 from contacts_api.accounts.sessions import InvalidRefreshToken, OpenSessions
@@ -18,11 +19,15 @@ from contacts_api.accounts.users import (
     CurrentUser,
     EmailTaken,
     IfRegistrationIsOpen,
+    InvalidMailToken,
     Issuer,
+    NotVerified,
     RegistrationClosed,
     Users,
     WrongPassword,
+    normalized,
 )
+from contacts_api.answers import JSON
 from contacts_api.handlers import DATABASE_ERRORS, problem_of
 from contacts_api.problems import (
     Busy,
@@ -47,7 +52,12 @@ class SessionNotFound(NotFound):
 class TokenRoute(Route):
     """A route whose problems are OAuth 2.0 error responses as well (RFC 6749, 5.2)."""
 
-    ERRORS: ClassVar = {401: "invalid_grant", 429: "temporarily_unavailable", 503: "temporarily_unavailable"}
+    ERRORS: ClassVar = {
+        401: "invalid_grant",
+        403: "invalid_grant",
+        429: "temporarily_unavailable",
+        503: "temporarily_unavailable",
+    }
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
@@ -86,13 +96,13 @@ async def register(new: models.UserCreate, users: Users) -> User:
     return await users.register(new)
 
 
-@auth.post("/login", responses=documented(BadCredentials, TooManyAttempts))
+@auth.post("/login", responses=documented(BadCredentials, NotVerified, TooManyAttempts))
 async def login(credentials: models.Credentials, issuer: Issuer) -> TokenPair:
     """Sign in with e-mail address and password."""
     return await issuer.sign_in(credentials.email, credentials.password)
 
 
-@token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken, TooManyAttempts))
+@token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken, NotVerified, TooManyAttempts))
 async def issue_token(form: Annotated[models.TokenRequest, Form()], issuer: Issuer) -> TokenPair:
     """Sign in or refresh with an OAuth 2.0 form. The Authorize button of this page does so."""
     if form.grant_type == "refresh_token":
@@ -139,6 +149,41 @@ async def end_session(session_id: models.SessionId, owner: SignedIn, sessions: O
 async def end_all_sessions(owner: SignedIn, sessions: OpenSessions) -> None:
     """Sign out everywhere, this session included."""
     await sessions.end(owner.user_id)
+
+
+@auth.post("/forgot-password", status_code=202, response_class=Response)
+async def forgot_password(body: models.AddressOfAccount, mails: MailQueue) -> None:
+    """Ask for a mail with a link to choose a new password. The answer is the same for any address."""
+    if address := normalized(body.email):
+        await mails.add("reset", address)
+
+
+@auth.post(
+    "/reset-password",
+    status_code=204,
+    response_class=Response,
+    responses=documented(InvalidMailToken, WeakPassword),
+)
+async def reset_password(body: models.PasswordReset, users: Users) -> None:
+    """Choose a new password with the token of a mail. All sessions and keys of the account end."""
+    await users.reset(body.token, body.password)
+
+
+@auth.post("/request-verify-token", status_code=202, response_class=Response, responses=_SIGNED_IN)
+async def request_verify_token(user: CurrentUser, mails: MailQueue) -> None:
+    """Ask for another mail with a link that verifies your address. Nothing is sent where it is verified."""
+    if not user.is_verified:
+        await mails.add("verify", user.email, user.id)
+
+
+@auth.post(
+    "/verify",
+    response_model=UserPublic,
+    responses=documented(InvalidMailToken, onto={200: {"content": {JSON: {"example": {"is_verified": True}}}}}),
+)
+async def verify(body: models.Verification, users: Users) -> User:
+    """Verify an address with the token of a mail. It works once."""
+    return await users.verify_address(body.token)
 
 
 @auth.post("/keys", status_code=201, response_model=models.NewKey, responses=documented(TooManyKeys, onto=_SIGNED_IN))

@@ -27,7 +27,7 @@ class InvalidToken(Unauthorized):
     """The access token is too old, its session has ended, or it is not one of ours."""
 
     advice = "Get the next pair of tokens by POST /auth/refresh; if that is refused, sign in again."
-    code, title = "invalid_token", "The access token is invalid or no longer valid"
+    code, title = "invalid_token", "The token is invalid or no longer valid"
 
 
 class TokenKind:

@@ -1,16 +1,20 @@
 """Accounts: the user manager of fastapi-users, and its database."""
 
+import hmac
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
+import jwt
 import sqlalchemy as sa
 from fastapi import Depends, Request, Response
 from fastapi.security import OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, UUIDIDMixin
 from fastapi_users.db import BaseUserDatabase
+from fastapi_users.jwt import decode_jwt, generate_jwt
 from pydantic_core import PydanticCustomError
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,12 +22,15 @@ from sqlmodel import col
 
 from contacts_api.accounts.attempts import Attempts, key_of
 from contacts_api.accounts.keys import END_KEYS
+from contacts_api.accounts.mail import Mails, Purpose
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
 from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
 from contacts_api.accounts.sessions import END, Sessions
 from contacts_api.accounts.tokens import InvalidToken, SignedIn, Tokens
+from contacts_api.connecting import Row
 from contacts_api.database import Database, from_state, table_of
-from contacts_api.problems import Conflict, Problem, Unauthorized
+from contacts_api.problems import Conflict, Invalid, Problem, Unauthorized
+from contacts_api.settings import Settings
 
 _USER = table_of(User)
 _BY_ID = sa.select(_USER).where(_USER.c.id == sa.bindparam("id"))
@@ -65,6 +72,21 @@ class RegistrationClosed(Problem):
     status, code, title = 403, "registration_closed", "This server does not accept new accounts"
 
 
+class InvalidMailToken(Invalid):
+    """The link of a mail is used, too old, not one of ours, or for another address or password than the account's."""
+
+    advice = "Ask for another mail."
+    code, title = "invalid_token", InvalidToken.title
+    loc = ("body", "token")
+
+
+class NotVerified(Problem):
+    """The password is right, but nobody has followed the link that was mailed to the address."""
+
+    advice = "Follow the link in the mail, and sign in then. A new one is on its way."
+    status, code, title = 403, "not_verified", "The e-mail address is not verified yet"
+
+
 class UserDatabase(BaseUserDatabase[User, UUID]):
     """The users. Each call is a statement or a transaction of its own: no connection is held between calls."""
 
@@ -93,22 +115,37 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     """Accounts. Holds no connection while a password is hashed.
 
     Of fastapi-users' manager, registering, signing in and changing are replaced: it hashes on the event loop, lets two
-    registrations race, and changes a password without asking for the old one.
+    registrations race, and changes a password without asking for the old one. Of the tokens in mails, its audiences and
+    its JWTs are used: it would hash on the event loop for the fingerprint of a password, and lets a token work twice at
+    once.
     """
 
-    def __init__(self, database: Database, hasher: PasswordHasher, attempts: Attempts) -> None:
+    reset_password_token_lifetime_seconds = 3600
+    verification_token_lifetime_seconds = 3 * 24 * 3600
+
+    def __init__(
+        self, database: Database, hasher: PasswordHasher, attempts: Attempts, mails: Mails, settings: Settings
+    ) -> None:
         super().__init__(UserDatabase(database))
         self._database = database
         self.hasher = hasher
         self._attempts = attempts
+        self._mails = mails
+        self._secrets = settings.secrets
+        self._must_be_verified = settings.require_verification
 
-    async def register(self, new: UserCreate) -> User:
-        """Create an account. Raises WeakPassword and EmailTaken."""
+    async def register(self, new: UserCreate, mail: Purpose | None = "verify") -> User:
+        """Create an account, and mail a link to its address. Raises WeakPassword and EmailTaken."""
         refuse_weak(new.password, new.email)
         async with self.hasher.places.place():
             hashed_password = await self.hasher.hash(new.password)
         with _refused_where_taken():
-            return await self.user_db.create({"email": new.email, "hashed_password": hashed_password})
+            async with self._database.session() as session:
+                session.add(user := User(email=new.email, hashed_password=hashed_password))
+                await session.flush()
+                if mail:
+                    await self._mails.add_within(session, mail, user.email, user.id)
+        return user
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
         """Return the user. Raises BadCredentials, with the same words and after the same time for every cause."""
@@ -124,6 +161,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         if upgraded:
             await self._database.execute(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
             user.hashed_password = upgraded
+        if self._must_be_verified and not user.is_verified:
+            await self._mails.add("verify", user.email, user.id)
+            raise NotVerified
         return user
 
     async def change(self, user: User, changes: UserUpdate, session_id: UUID) -> User:
@@ -135,8 +175,11 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             refuse_weak(changes.password, changes.email or user.email)
         with _refused_where_taken():
             async with self._confirmed(user, changes.current_password, changes.password) as (session, account):
-                if changes.email:
-                    account.email = changes.email
+                if changes.email and changes.email != account.email:
+                    await self._mails.add_within(session, "address_changed", account.email, account.id)
+                    await self._mails.add_within(session, "verify", changes.email, account.id)
+                    account.email, account.is_verified = changes.email, False
+                    account.email_seq += 1
                 await session.flush()
                 await session.execute(END, {"owner_id": account.id, "only": None, "but": session_id})
                 if changes.password:
@@ -154,6 +197,73 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             account.email, account.hashed_password = f"erased {account.id}", ""
             account.is_active, account.erased_at = False, datetime.now(UTC)
 
+    async def token_for(self, mail: Row) -> str | None:
+        """Return the token that a mail brings: empty where it brings none, None where the mail has no recipient."""
+        if mail.purpose == "address_changed":
+            return ""
+        user = await self.user_db.get_by_email(mail.address)
+        if user is None or not user.is_active:
+            return None
+        claims: dict[str, Any] = {"sub": str(user.id), "email": user.email}
+        if mail.purpose == "verify":
+            kind, seconds = self.verification_token_audience, self.verification_token_lifetime_seconds
+            claims["email_seq"] = user.email_seq
+            return None if user.is_verified else self._signed(claims, kind, seconds)
+        claims["password"] = _fingerprint(user)
+        return self._signed(claims, self.reset_password_token_audience, self.reset_password_token_lifetime_seconds)
+
+    async def reset(self, token: str, password: str) -> None:
+        """Set the password, end all sessions and keys, and count the address as verified.
+
+        Raises InvalidMailToken and WeakPassword.
+        """
+        claims, user = await self._of_token(token, self.reset_password_token_audience)
+        if not hmac.compare_digest(str(claims.get("password")), _fingerprint(user)):
+            raise InvalidMailToken
+        refuse_weak(password, user.email)
+        async with self.hasher.places.place():
+            hashed_password = await self.hasher.hash(password)
+        async with self._database.session() as session:
+            account = await self._locked(session, user)
+            account.hashed_password, account.is_verified = hashed_password, True
+            await session.flush()
+            await _end_all(session, account.id)
+        await self._attempts.forget(_sign_in_key(user.email), _confirmation_key(user))
+
+    async def verify_address(self, token: str) -> User:
+        """Note that the address is the user's. Raises InvalidMailToken."""
+        claims, user = await self._of_token(token, self.verification_token_audience)
+        if claims.get("email_seq") != user.email_seq:
+            raise InvalidMailToken
+        async with self._database.session() as session:
+            account = await self._locked(session, user)
+            if account.is_verified:
+                raise InvalidMailToken
+            account.is_verified = True
+        return account
+
+    def _signed(self, claims: dict[str, Any], audience: str, seconds: int) -> str:
+        return generate_jwt({**claims, "aud": audience}, self._secrets[0], seconds)
+
+    async def _of_token(self, token: str, audience: str) -> tuple[dict[str, Any], User]:
+        """Return what a token of a mail says, and the account if it still has the address. Raises InvalidMailToken."""
+        for secret in self._secrets:
+            try:
+                claims = decode_jwt(token, secret, [audience])
+                user = await self.user_db.get(UUID(claims["sub"]))
+            except (jwt.PyJWTError, LookupError, ValueError, TypeError, AttributeError):
+                continue
+            if user and user.is_active and user.email == claims.get("email"):
+                return claims, user
+        raise InvalidMailToken
+
+    async def _locked(self, session: AsyncSession, user: User) -> User:
+        """Return the account, locked, if it is as it was. Raises InvalidMailToken."""
+        account = await session.scalar(_LOCK, {"id": user.id})
+        if account is None or (account.hashed_password, account.email) != (user.hashed_password, user.email):
+            raise InvalidMailToken
+        return account
+
     async def set_password(self, user: User, password: str) -> None:
         """Set the password without asking for the old one, and end all sessions. Raises WeakPassword."""
         refuse_weak(password, user.email)
@@ -166,7 +276,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def find(self, email: str) -> User | None:
         """Return the account with this address, as it is typed."""
-        address = _normalized(email)
+        address = normalized(email)
         return await self.user_db.get_by_email(address) if address else None
 
     async def _set(self, user: User, **columns: Any) -> None:
@@ -220,15 +330,20 @@ async def _end_all(session: AsyncSession, owner_id: UUID) -> None:
     await session.execute(END_KEYS, {"owner_id": owner_id})
 
 
+def _fingerprint(user: User) -> str:
+    """Return what is another one after every change of the password, and does not tell its hash."""
+    return sha256(user.hashed_password.encode()).hexdigest()[:32]
+
+
 def _sign_in_key(email: str) -> bytes:
-    return key_of("sign-in", _normalized(email) or email)
+    return key_of("sign-in", normalized(email) or email)
 
 
 def _confirmation_key(user: User) -> bytes:
     return key_of("confirmation", str(user.id))
 
 
-def _normalized(email: str) -> str | None:
+def normalized(email: str) -> str | None:
     """Return the address as it would be stored; None for what is no address."""
     try:
         return normalize_email(email.strip())

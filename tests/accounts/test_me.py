@@ -18,7 +18,7 @@ async def test_me_is_whoever_signed_in(ada: Client, grace: Client) -> None:
 
     assert response.status_code == 200
     assert response.json()["email"] == "ada@example.com"
-    assert response.json().keys() == {"id", "email", "is_active", "created_at"}
+    assert response.json().keys() == {"id", "email", "is_active", "is_verified", "created_at"}
 
 
 async def test_a_new_password_ends_all_other_sessions(ada: Client, ada_elsewhere: Client) -> None:

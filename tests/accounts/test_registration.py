@@ -14,7 +14,7 @@ async def test_registration_answers_with_the_new_user(client: Client) -> None:
 
     user = response.json()
     assert response.status_code == 201
-    assert user.keys() == {"id", "email", "is_active", "created_at"}
+    assert user.keys() == {"id", "email", "is_active", "is_verified", "created_at"}
     assert (user["email"], user["is_active"]) == ("ada@example.com", True)
 
 

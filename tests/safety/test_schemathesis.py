@@ -33,6 +33,8 @@ NOT_IN_THE_SCHEMA = {
     "replace_contact": "as create_contact",
     "update_contact": "as create_contact",
     "create_key": "a key ends in the future",
+    "reset_password": "a token is one that was mailed",
+    "verify": "as reset_password",
     "register": "a password is none of the 3,000 commonest, nor the address; an address obeys RFC 5321",
     "update_me": "as register",
 }

@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -349,6 +350,44 @@ def test_redoc_shows_the_document_with_nothing_from_elsewhere(docs: DocsPage) ->
     expect(page.get_by_role("heading", name="Replace one of your contacts")).to_be_visible()
     expect(page.get_by_alt_text("redocly logo")).to_be_attached()
     assert (docs.hosts(), docs.errors) == ({"127.0.0.1"}, [])
+
+
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_the_link_of_a_mail_leads_to_a_new_password(
+    browser: Browser, tmp_path: Path, color_scheme: Literal["light", "dark"]
+) -> None:
+    with running_server(tmp_path) as url:
+        email = register(url)
+        httpx.post(f"{url}/auth/forgot-password", json={"email": email}).raise_for_status()
+        links = mailed_links(tmp_path / "outbox", 2)
+        context = browser.new_context(viewport={"width": 390, "height": 700}, color_scheme=color_scheme)
+        page = context.new_page()
+
+        page.goto(links["verify"])
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert serious_problems(page) == []
+        page.get_by_role("button").press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("verified")
+        page.goto(links["reset-password"])
+        assert page.url == f"{url}/reset-password"
+        page.get_by_label("New password").fill("password")
+        page.get_by_role("button").press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("commonest")
+        page.get_by_label("New password").fill("another long phrase")
+        page.get_by_role("button").press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("The password is set")
+        assert serious_problems(page) == []
+
+        signed_in = httpx.post(f"{url}/auth/login", json={"email": email, "password": "another long phrase"})
+        assert signed_in.status_code == 200
+        context.close()
+
+
+def mailed_links(outbox: Path, count: int) -> dict[str, str]:
+    """Return the links of the mails, by the page that they lead to."""
+    wait_until(lambda: len(list(outbox.glob("*.eml"))) == count, 20)
+    texts = [path.read_text() for path in outbox.glob("*.eml")]
+    return {found[2]: found[0] for text in texts if (found := re.search(r"(http\S+)/([a-z-]+)#token=\S+", text))}
 
 
 def register(url: str) -> str:

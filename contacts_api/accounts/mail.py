@@ -1,0 +1,288 @@
+"""Mails: a queue in the database, so that a restart loses none, and the one who sends them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from email import policy
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+import aiosmtplib
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+from uuid_utils.compat import uuid7
+
+from contacts_api.accounts.models import Mail, User
+from contacts_api.connecting import Row
+from contacts_api.database import Database, from_state, table_of
+from contacts_api.settings import Settings
+from contacts_api.text import read_address
+
+logger = logging.getLogger(__name__)
+
+Purpose = Literal["reset", "verify", "invite", "address_changed"]
+# So many of one kind are sent to an address, and for an account, within COUNTED. Notices are not counted.
+MAX_OF_A_KIND = 3
+COUNTED = timedelta(hours=1)
+KEPT = timedelta(days=1)
+POLL_SECONDS = 1.0
+SEND_SECONDS = 20.0
+# Nobody else takes a mail for so long after it was taken: longer than sending may take.
+LEASE_SECONDS = 45.0
+# From the beginning of a try to that of the next.
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 5.0, 50.0
+
+# The longest lines that a mail may have (RFC 5322, 2.1.1), so that a link stays in one piece.
+_POLICY = policy.default.clone(max_line_length=998)
+_MAIL = table_of(Mail)
+_LOCK = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("key", type_=sa.Text), 0)))
+_PURPOSE, _ADDRESS = sa.bindparam("purpose", type_=sa.Text), sa.bindparam("address", type_=sa.Text)
+_account = sa.select(col(User.id)).where(col(User.email) == _ADDRESS).scalar_subquery()
+_owner = sa.select(sa.func.coalesce(sa.bindparam("owner_id", type_=sa.Uuid), _account).label("id")).cte("owner")
+
+
+def _recent(who: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+    of_this_kind = (_MAIL.c.purpose == _PURPOSE, _MAIL.c.created_at > sa.func.now() - COUNTED)
+    return sa.select(sa.func.count()).select_from(_MAIL).where(who, *of_this_kind).scalar_subquery()
+
+
+# An address without an account gets a row, too, which counts as sent: the same work for both.
+_ADD = sa.insert(_MAIL).from_select(
+    ["id", "purpose", "address", "owner_id", "done_at"],
+    sa.select(
+        sa.bindparam("id", type_=sa.Uuid),
+        _PURPOSE,
+        _ADDRESS,
+        _owner.c.id,
+        sa.case((_owner.c.id.is_(None), sa.func.now())),
+    ).where(
+        _recent(_MAIL.c.address == _ADDRESS) < sa.bindparam("limit", type_=sa.Integer),
+        _recent(_MAIL.c.owner_id == _owner.c.id) < sa.bindparam("limit", type_=sa.Integer),
+    ),
+    include_defaults=False,
+)
+_due = (
+    sa.select(_MAIL.c.id)
+    .where(_MAIL.c.done_at.is_(None), _MAIL.c.next_try_at <= sa.func.now())
+    .order_by(_MAIL.c.next_try_at)
+    .limit(sa.literal(1))
+    .with_for_update(skip_locked=True)
+)
+_TAKE = (
+    sa.update(_MAIL)
+    .where(_MAIL.c.id == _due.scalar_subquery())
+    .values(next_try_at=sa.func.now() + timedelta(seconds=LEASE_SECONDS), tries=_MAIL.c.tries + 1)
+    .returning(*_MAIL.c, (_MAIL.c.created_at < sa.func.now() - KEPT).label("is_old"))
+)
+_END = sa.update(_MAIL).where(_MAIL.c.id == sa.bindparam("mail_id")).values(done_at=sa.func.now())
+# Unless another worker has taken it meanwhile. `wait` counts from when it was taken.
+_WAIT = (
+    sa.update(_MAIL)
+    .where(_MAIL.c.id == sa.bindparam("mail_id"), _MAIL.c.tries == sa.bindparam("taken"))
+    .values(
+        next_try_at=_MAIL.c.next_try_at - timedelta(seconds=LEASE_SECONDS) + sa.bindparam("wait", type_=sa.Interval)
+    )
+)
+
+SUBJECTS: dict[str, str] = {
+    "reset": "Choose a new password",
+    "verify": "Is this your address?",
+    "invite": "Your account",
+    "address_changed": "Your address was changed",
+}
+TEXTS: dict[str, str] = {
+    "reset": """\
+{link}
+
+Follow this link to choose a new password for your account {address}. It is valid for an hour, and works once.
+
+If you have not asked for this, do nothing: your password stays as it is.
+""",
+    "verify": """\
+{link}
+
+Follow this link to say that {address} is your address. It is valid for three days.
+
+If you have no account here, do nothing: somebody has mistyped an address.
+""",
+    "invite": """\
+{link}
+
+An account was made for you: {address}. Follow this link to choose its password. It is valid for an hour, and works
+once.
+If it is too old, ask whoever runs this server for another one.
+""",
+    "address_changed": """\
+The account that had this address, {address}, has another one now.
+
+If this was not you, somebody else knows your password. Tell whoever runs this server.
+""",
+}
+
+
+class Transport(Protocol):
+    """Takes mails away."""
+
+    async def send(self, message: EmailMessage) -> None:
+        """Send a mail. Raises whatever goes wrong."""
+
+
+class Server:
+    """A mail server (SMTP, RFC 5321), by STARTTLS (RFC 3207) where it offers that, or by TLS (`smtps:`)."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        is_tls = parts.scheme == "smtps"
+        self._options: dict[str, Any] = {
+            "hostname": parts.hostname,
+            "port": parts.port or (465 if is_tls else 587 if parts.username else 25),
+            "username": unquote(parts.username) if parts.username else None,
+            "password": unquote(parts.password) if parts.password else None,
+            "use_tls": is_tls,
+            # A password is never sent in the clear, nor to a server with another's certificate. Without one, and
+            # without TLS asked for, encryption that nobody vouches for is better than none (RFC 7435).
+            "start_tls": True if parts.username and not is_tls else None,
+            "validate_certs": is_tls or bool(parts.username),
+            "timeout": SEND_SECONDS,
+        }
+
+    async def send(self, message: EmailMessage) -> None:
+        async with asyncio.timeout(SEND_SECONDS):
+            await aiosmtplib.send(message, **self._options)
+
+
+class Outbox:
+    """A directory, for a prototype without a mail server."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def send(self, message: EmailMessage) -> None:
+        path = self._directory / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{uuid7().hex[-12:]}.eml"
+        await asyncio.to_thread(self._write, path, bytes(message))
+        logger.info("a mail is in %s", path)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        unfinished.touch(mode=0o600, exist_ok=False)
+        unfinished.write_bytes(content)
+        unfinished.rename(path)
+
+
+def transport_of(url: str) -> Transport:
+    return Outbox(Path(unquote(urlsplit(url).path))) if url.startswith("file:") else Server(url)
+
+
+class Mails:
+    """The queue. Without SMTP_URL nothing is put into it."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._are_sent = settings.smtp_url is not None
+
+    async def add(self, purpose: Purpose, address: str, owner_id: UUID | None = None) -> None:
+        """Put a mail into the queue, unless too many of its kind were put there in the last hour.
+
+        Without `owner_id` the mail is for the account that has the address, if there is one.
+        """
+        if self._are_sent:
+            async with self._database.session() as session:
+                await self.add_within(session, purpose, address, owner_id)
+
+    async def add_within(
+        self, session: AsyncSession, purpose: Purpose, address: str, owner_id: UUID | None = None
+    ) -> None:
+        """The same, as a part of a transaction."""
+        if not self._are_sent:
+            return
+        await session.execute(_LOCK, {"key": f"{purpose} {address}"})
+        limit = 1_000_000 if purpose == "address_changed" else MAX_OF_A_KIND
+        mail = {"id": uuid7(), "purpose": purpose, "address": address, "owner_id": owner_id}
+        await session.execute(_ADD, {**mail, "limit": limit})
+
+
+class Sender:
+    """Sends what is in the queue. Each mail is taken by one worker for a while, and by another if that one has died."""
+
+    def __init__(
+        self, database: Database, settings: Settings, token_for: Callable[[Row], Awaitable[str | None]]
+    ) -> None:
+        """`token_for` returns the token of a mail; empty where it needs none, None where there is nothing to send."""
+        self._database, self._token_for = database, token_for
+        self._from, self._public_url = settings.mail_from, settings.public_url.rstrip("/")
+        self._transport = transport_of(settings.smtp_url.get_secret_value()) if settings.smtp_url else None
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while self._transport:
+            try:
+                while await self.send_next(self._transport):
+                    pass
+            except Exception as error:
+                logger.warning("cannot read the queue of mails: %s", type(error).__name__)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def send_next(self, transport: Transport) -> bool:
+        """Send the mail that is due next; say whether there was one."""
+        taken = await self._database.execute(_TAKE)
+        if not taken:
+            return False
+        (mail,) = taken
+        if mail.is_old:
+            logger.warning("mail %s was not sent within a day, and is dropped", mail.id)
+        else:
+            try:
+                await self._send(mail, transport)
+            except Exception as error:
+                if not (code := _final_code(error)):
+                    await self._try_later(mail, error)
+                    return True
+                logger.warning("mail %s is refused for good: the mail server answered %d", mail.id, code)
+        await self._database.execute(_END, mail_id=mail.id)
+        return True
+
+    async def _send(self, mail: Row, transport: Transport) -> None:
+        token = await self._token_for(mail)
+        if token is None:
+            return
+        page = "verify" if mail.purpose == "verify" else "reset-password"
+        link = f"{self._public_url}/{page}#token={token}"
+        message = EmailMessage(_POLICY)
+        message["From"], message["To"] = self._from, read_address(mail.address).ascii_email or mail.address
+        message["Subject"] = SUBJECTS[mail.purpose]
+        # The same one for each try: a mail that was taken twice, since the answer was lost, can be told.
+        message["Date"], message["Message-ID"] = format_datetime(mail.created_at), f"<{mail.id}@contacts-api>"
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834
+        message.set_content(TEXTS[mail.purpose].format(link=link, address=mail.address))
+        await transport.send(message)
+
+    async def _try_later(self, mail: Row, error: Exception) -> None:
+        logger.warning("mail %s is not sent yet: %s %s", mail.id, type(error).__name__, getattr(error, "code", ""))
+        seconds = min(FIRST_RETRY_SECONDS * 2 ** min(mail.tries - 1, 10), LAST_RETRY_SECONDS)
+        await self._database.execute(_WAIT, mail_id=mail.id, taken=mail.tries, wait=timedelta(seconds=seconds))
+
+
+def _final_code(error: Exception) -> int | None:
+    """Return what the mail server answered to a mail that it will never take (RFC 5321, 4.2.1: 500 and above).
+
+    None where another try may help. Refusing us, by 535 for a password that the operator can mend, is not refusing the
+    mail.
+    """
+    match error:
+        case aiosmtplib.SMTPRecipientsRefused():
+            code = min(recipient.code for recipient in error.recipients)
+        case aiosmtplib.SMTPSenderRefused() | aiosmtplib.SMTPDataError():
+            code = error.code
+        case _:
+            return None
+    return code if code >= 500 else None
+
+
+MailQueue: TypeAlias = Annotated[Mails, from_state("mails")]
