@@ -164,6 +164,8 @@ def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else embedded.keep_secret(settings.data_dir)
     workers = workers or settings.web_concurrency
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.root_path}"
+    if settings.smtp_url and not settings.public_url:
+        echo(f"PUBLIC_URL is not set: the links in mails lead to {address}.", err=True)
     # The workers are new processes: this is how they get to know.
     os.environ |= {
         "DATABASE_URL": settings.url,

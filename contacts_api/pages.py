@@ -31,7 +31,7 @@ STATIC = Path(__file__).parent / "static"
 # The pages load nothing from elsewhere; without this, ReDoc would fetch its logo from a CDN.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "worker-src blob:; frame-ancestors 'none'",
+    "worker-src blob:; frame-ancestors 'none'; form-action 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }

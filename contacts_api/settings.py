@@ -1,7 +1,7 @@
 """The settings of an operator: environment variables or lines of `.env`."""
 
 import os
-from email.utils import parseaddr
+from email.utils import getaddresses
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -51,7 +51,8 @@ def _mail_url(value: SecretStr) -> SecretStr:
 
 
 def _sender(value: str) -> str:
-    if not parseaddr(value)[1].partition("@")[2] or not value.isprintable():
+    addresses = [address for _, address in getaddresses([value])]
+    if len(addresses) != 1 or not addresses[0].isascii() or not addresses[0].partition("@")[2]:
         raise ValueError("must be an address, such as contacts@example.com or Contacts <contacts@example.com>")
     return value
 

@@ -146,6 +146,11 @@ SearchTerm = Annotated[str, Trimmed, OneLine, Field(json_schema_extra={"pattern"
 """A text to look for, trimmed; empty as if absent."""
 
 
+def malformed_address() -> PydanticCustomError:
+    # The validator's own message quotes the address.
+    return PydanticCustomError("malformed", "Must be a valid e-mail address, such as ada@example.com.")
+
+
 def read_address(text: str) -> ValidatedEmail:
     """Return the parts of a bare e-mail address (RFC 5321, RFC 6531) of at most 254 characters."""
     try:
@@ -153,8 +158,7 @@ def read_address(text: str) -> ValidatedEmail:
             return validate_email(text, check_deliverability=False)
     except EmailNotValidError:
         pass
-    # The validator's own message quotes the address.
-    raise PydanticCustomError("malformed", "Must be a valid e-mail address, such as ada@example.com.")
+    raise malformed_address()
 
 
 def check_address(text: str) -> None:

@@ -205,7 +205,8 @@ class Api:
         self.port, self.log = free_port(), home / "api.log"
         self.url = f"http://{HOST}:{self.port}"
         ours = {"DATABASE_URL": database_url, "JWT_SECRET": secrets.token_hex(32), "POOL_SIZE": str(POOL_SIZE)}
-        self._environment = {**os.environ, **ours, "LOG_LEVEL": "WARNING", **settings}
+        ours |= {"SMTP_URL": f"file://{home}/outbox", "LOG_LEVEL": "WARNING"}
+        self._environment = {**os.environ, **ours, **settings}
         self._run("migrate").wait(60)
         self.start()
 

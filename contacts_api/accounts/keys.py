@@ -5,6 +5,7 @@ import binascii
 import hmac
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -19,7 +20,8 @@ from contacts_api.accounts.models import AccessKey, KeyCreate, Scope, User
 from contacts_api.accounts.sessions import IS_LIVE, Claims
 from contacts_api.connecting import Row
 from contacts_api.database import Database, from_state, table_of
-from contacts_api.problems import NotFound, Problem, TooMany
+from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.problems import Busy, NotFound, Problem, TooMany
 
 PREFIX = "ck_"
 # How long a key that was looked up is taken without another look: it ends everywhere within a second.
@@ -37,7 +39,7 @@ _SHOWN = [_key[name] for name in ("id", "name", "scope", "expires_at", "created_
 # Whoever makes a key has the row of the account locked: several at once are all counted, and none outlives a change of
 # the password at the same time.
 _LOCK = sa.select(col(User.id)).where(col(User.id) == sa.bindparam("owner_id")).with_for_update(key_share=True)
-_COUNT = sa.select(sa.func.count()).where(_OF_OWNER)
+_COUNT = sa.select(sa.func.count()).where(_OF_OWNER, _IS_VALID)
 _CREATE = sa.insert(table_of(AccessKey)).returning(*_SHOWN)
 _LIST = sa.select(*_SHOWN).where(_OF_OWNER, _IS_VALID).order_by(_key.id)
 _DELETE = sa.delete(table_of(AccessKey)).where(*_OWN).returning(_key.id)
@@ -124,7 +126,9 @@ class Keys:
             return None
         now, last_used_at = datetime.now(UTC), rows[0].last_used_at
         if last_used_at is None or now - last_used_at > timedelta(seconds=USED_SECONDS):
-            await self._database.execute(_USE, owner_id=owner_id, key_id=key_id, now=now)
+            # Where the database takes no writes, reading goes on.
+            with suppress(*DATABASE_ERRORS, Busy):
+                await self._database.execute(_USE, owner_id=owner_id, key_id=key_id, now=now)
         claims = KeyClaims(owner_id, rows[0].scope)
         if len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email import policy
@@ -27,19 +28,25 @@ from contacts_api.text import read_address
 logger = logging.getLogger(__name__)
 
 Purpose = Literal["reset", "verify", "invite", "address_changed"]
-# So many of one kind are sent to an address, and for an account, within COUNTED. Notices are not counted.
+# So many of one kind are sent to an address, and for an account, within COUNTED.
 MAX_OF_A_KIND = 3
 COUNTED = timedelta(hours=1)
 KEPT = timedelta(days=1)
 POLL_SECONDS = 1.0
-SEND_SECONDS = 20.0
-# Nobody else takes a mail for so long after it was taken: longer than sending may take.
-LEASE_SECONDS = 45.0
+# A worker sends so many at once: a mail server may take long for one.
+AT_ONCE = 10
+CONNECT_SECONDS = 10.0
+# Whoever does not wait for the answer to a mail sends it twice (RFC 5321, 4.5.3.2.6).
+SEND_SECONDS = 120.0
+# Nobody else takes a mail for so long after its worker has last said that it holds it.
+LEASE_SECONDS, HOLD_SECONDS = 45.0, 15.0
 # From the beginning of a try to that of the next.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 5.0, 50.0
+# Of the notices for an account within COUNTED: so many that none can be kept from being sent, and no flood of them.
+MAX_NOTICES = 20
 
 # The longest lines that a mail may have (RFC 5322, 2.1.1), so that a link stays in one piece.
-_POLICY = policy.default.clone(max_line_length=998)
+_POLICY = policy.SMTPUTF8.clone(max_line_length=998, linesep="\n")
 _MAIL = table_of(Mail)
 _LOCK = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("key", type_=sa.Text), 0)))
 _PURPOSE, _ADDRESS = sa.bindparam("purpose", type_=sa.Text), sa.bindparam("address", type_=sa.Text)
@@ -70,7 +77,8 @@ _ADD = sa.insert(_MAIL).from_select(
 _due = (
     sa.select(_MAIL.c.id)
     .where(_MAIL.c.done_at.is_(None), _MAIL.c.next_try_at <= sa.func.now())
-    .order_by(_MAIL.c.next_try_at)
+    # What is new does not wait for what has failed.
+    .order_by(_MAIL.c.tries > 0, _MAIL.c.next_try_at)
     .limit(sa.literal(1))
     .with_for_update(skip_locked=True)
 )
@@ -81,20 +89,18 @@ _TAKE = (
     .returning(*_MAIL.c, (_MAIL.c.created_at < sa.func.now() - KEPT).label("is_old"))
 )
 _END = sa.update(_MAIL).where(_MAIL.c.id == sa.bindparam("mail_id")).values(done_at=sa.func.now())
-# Unless another worker has taken it meanwhile. `wait` counts from when it was taken.
+# Unless another worker has taken it meanwhile.
 _WAIT = (
     sa.update(_MAIL)
     .where(_MAIL.c.id == sa.bindparam("mail_id"), _MAIL.c.tries == sa.bindparam("taken"))
-    .values(
-        next_try_at=_MAIL.c.next_try_at - timedelta(seconds=LEASE_SECONDS) + sa.bindparam("wait", type_=sa.Interval)
-    )
+    .values(next_try_at=sa.func.now() + sa.bindparam("wait", type_=sa.Interval))
 )
 
 SUBJECTS: dict[str, str] = {
-    "reset": "Choose a new password",
-    "verify": "Is this your address?",
-    "invite": "Your account",
-    "address_changed": "Your address was changed",
+    "reset": "Contacts API: choose a new password",
+    "verify": "Contacts API: is this your address?",
+    "invite": "Contacts API: your account",
+    "address_changed": "Contacts API: your address was changed",
 }
 TEXTS: dict[str, str] = {
     "reset": """\
@@ -116,7 +122,8 @@ If you have no account here, do nothing: somebody has mistyped an address.
 
 An account was made for you: {address}. Follow this link to choose its password. It is valid for an hour, and works
 once.
-If it is too old, ask whoever runs this server for another one.
+
+If it is too old, say that you have forgotten the password: another mail comes.
 """,
     "address_changed": """\
 The account that had this address, {address}, has another one now.
@@ -129,7 +136,7 @@ If this was not you, somebody else knows your password. Tell whoever runs this s
 class Transport(Protocol):
     """Takes mails away."""
 
-    async def send(self, message: EmailMessage) -> None:
+    async def send(self, message: EmailMessage, recipient: str) -> None:
         """Send a mail. Raises whatever goes wrong."""
 
 
@@ -149,12 +156,18 @@ class Server:
             # without TLS asked for, encryption that nobody vouches for is better than none (RFC 7435).
             "start_tls": True if parts.username and not is_tls else None,
             "validate_certs": is_tls or bool(parts.username),
-            "timeout": SEND_SECONDS,
         }
 
-    async def send(self, message: EmailMessage) -> None:
-        async with asyncio.timeout(SEND_SECONDS):
-            await aiosmtplib.send(message, **self._options)
+    async def send(self, message: EmailMessage, recipient: str) -> None:
+        client = aiosmtplib.SMTP(**self._options, timeout=SEND_SECONDS)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.connect()
+            async with asyncio.timeout(SEND_SECONDS):
+                await client.send_message(message, recipients=[recipient])
+        finally:
+            # Without QUIT: the mail is taken by now, or it is not, and a server that hangs is not waited for.
+            client.close()
 
 
 class Outbox:
@@ -163,7 +176,7 @@ class Outbox:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    async def send(self, message: EmailMessage) -> None:
+    async def send(self, message: EmailMessage, recipient: str) -> None:  # noqa: ARG002 (it is in the mail)
         path = self._directory / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{uuid7().hex[-12:]}.eml"
         await asyncio.to_thread(self._write, path, bytes(message))
         logger.info("a mail is in %s", path)
@@ -203,7 +216,7 @@ class Mails:
         if not self._are_sent:
             return
         await session.execute(_LOCK, {"key": f"{purpose} {address}"})
-        limit = 1_000_000 if purpose == "address_changed" else MAX_OF_A_KIND
+        limit = MAX_NOTICES if purpose == "address_changed" else MAX_OF_A_KIND
         mail = {"id": uuid7(), "purpose": purpose, "address": address, "owner_id": owner_id}
         await session.execute(_ADD, {**mail, "limit": limit})
 
@@ -218,55 +231,100 @@ class Sender:
         self._database, self._token_for = database, token_for
         self._from, self._public_url = settings.mail_from, settings.public_url.rstrip("/")
         self._transport = transport_of(settings.smtp_url.get_secret_value()) if settings.smtp_url else None
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
         """Send until cancelled."""
-        while self._transport:
-            try:
-                while await self.send_next(self._transport):
-                    pass
-            except Exception as error:
-                logger.warning("cannot read the queue of mails: %s", type(error).__name__)
-            await asyncio.sleep(POLL_SECONDS)
+        if self._transport is None:
+            return
+        async with asyncio.TaskGroup() as sending:
+            while True:
+                await self._places.acquire()
+                if mail := await self._take():
+                    sending.create_task(self._deliver(mail, self._transport))
+                else:
+                    self._places.release()
+                    await asyncio.sleep(POLL_SECONDS)
 
-    async def send_next(self, transport: Transport) -> bool:
-        """Send the mail that is due next; say whether there was one."""
-        taken = await self._database.execute(_TAKE)
-        if not taken:
-            return False
-        (mail,) = taken
+    async def _take(self) -> Row | None:
+        """Take the mail that is due next, if there is one."""
+        try:
+            return next(iter(await self._database.execute(_TAKE)), None)
+        except Exception as error:
+            logger.warning("cannot read the queue of mails: %s", type(error).__name__)
+            return None
+
+    async def _deliver(self, mail: Row, transport: Transport) -> None:
+        holding = asyncio.create_task(self._hold(mail))
+        try:
+            if await self._try(mail, transport):
+                await self._end(mail)
+            else:
+                # Where nothing can be sent, it is not tried all the time.
+                await asyncio.sleep(POLL_SECONDS)
+        except Exception as error:
+            logger.warning("cannot note when to try mail %s again: %s", mail.id, type(error).__name__)
+        finally:
+            holding.cancel()
+            self._places.release()
+
+    async def _try(self, mail: Row, transport: Transport) -> bool:
+        """Send a mail; say whether it is done with. Else it is tried again."""
         if mail.is_old:
             logger.warning("mail %s was not sent within a day, and is dropped", mail.id)
-        else:
-            try:
-                await self._send(mail, transport)
-            except Exception as error:
-                if not (code := _final_code(error)):
-                    await self._try_later(mail, error)
-                    return True
+            return True
+        begun_at = time.monotonic()
+        try:
+            if (token := await self._token_for(mail)) is not None:
+                await transport.send(self._message(mail, token), _ascii(mail.address))
+        except Exception as error:
+            if code := _final_code(error):
                 logger.warning("mail %s is refused for good: the mail server answered %d", mail.id, code)
-        await self._database.execute(_END, mail_id=mail.id)
+                return True
+            logger.warning("mail %s is not sent yet: %s %s", mail.id, type(error).__name__, getattr(error, "code", ""))
+            seconds = min(FIRST_RETRY_SECONDS * 2 ** min(mail.tries - 1, 10), LAST_RETRY_SECONDS)
+            wait = timedelta(seconds=max(0, begun_at + seconds - time.monotonic()))
+            await self._database.execute(_WAIT, mail_id=mail.id, taken=mail.tries, wait=wait)
+            return False
         return True
 
-    async def _send(self, mail: Row, transport: Transport) -> None:
-        token = await self._token_for(mail)
-        if token is None:
-            return
+    def _message(self, mail: Row, token: str) -> EmailMessage:
         page = "verify" if mail.purpose == "verify" else "reset-password"
         link = f"{self._public_url}/{page}#token={token}"
         message = EmailMessage(_POLICY)
-        message["From"], message["To"] = self._from, read_address(mail.address).ascii_email or mail.address
+        message["From"], message["To"] = self._from, _ascii(mail.address)
         message["Subject"] = SUBJECTS[mail.purpose]
         # The same one for each try: a mail that was taken twice, since the answer was lost, can be told.
         message["Date"], message["Message-ID"] = format_datetime(mail.created_at), f"<{mail.id}@contacts-api>"
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834
         message.set_content(TEXTS[mail.purpose].format(link=link, address=mail.address))
-        await transport.send(message)
+        return message
 
-    async def _try_later(self, mail: Row, error: Exception) -> None:
-        logger.warning("mail %s is not sent yet: %s %s", mail.id, type(error).__name__, getattr(error, "code", ""))
-        seconds = min(FIRST_RETRY_SECONDS * 2 ** min(mail.tries - 1, 10), LAST_RETRY_SECONDS)
-        await self._database.execute(_WAIT, mail_id=mail.id, taken=mail.tries, wait=timedelta(seconds=seconds))
+    async def _hold(self, mail: Row) -> None:
+        """Say that this worker has the mail, until cancelled."""
+        while True:
+            await asyncio.sleep(HOLD_SECONDS)
+            try:
+                lease = timedelta(seconds=LEASE_SECONDS)
+                await self._database.execute(_WAIT, mail_id=mail.id, taken=mail.tries, wait=lease)
+            except Exception as error:
+                logger.warning("cannot say that mail %s is being sent: %s", mail.id, type(error).__name__)
+
+    async def _end(self, mail: Row) -> None:
+        """Note that a mail is done with: else it would be sent again."""
+        while True:
+            try:
+                await self._database.execute(_END, mail_id=mail.id)
+                return
+            except Exception as error:
+                logger.warning("cannot note yet that mail %s is done with: %s", mail.id, type(error).__name__)
+                await asyncio.sleep(POLL_SECONDS)
+
+
+def _ascii(address: str) -> str:
+    """Return the address with its domain in ASCII (RFC 5891). The part before the @ may be in other letters."""
+    parts = read_address(address)
+    return parts.ascii_email or f"{parts.local_part}@{parts.ascii_domain}"
 
 
 def _final_code(error: Exception) -> int | None:

@@ -23,6 +23,7 @@ from contacts_api.text import (
     Timestamp,
     Trimmed,
     is_plain_address,
+    malformed_address,
     read_address,
 )
 
@@ -32,7 +33,7 @@ class User(SQLModel, table=True):
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     email: str = Field(sa_type=sa.String(320), unique=True)
-    # The number of the address: another one after each change, so that a mail verifies one address, and once.
+    # It grows with each change of the address, and when the account is deactivated: tokens in mails of before end.
     email_seq: int = Field(default=0, sa_column_kwargs={"server_default": sa.text("0")})
     hashed_password: str
     is_active: bool = True
@@ -79,7 +80,9 @@ class Mail(SQLModel, table=True):
     tries: int = Field(default=0, sa_column_kwargs={"server_default": sa.text("0")})
     done_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
-    __table_args__ = (sa.Index("ix_mail_next_try_at", "next_try_at", postgresql_where=sa.text("done_at IS NULL")),)
+    __table_args__ = (
+        sa.Index("ix_mail_due", sa.text("(tries > 0)"), "next_try_at", postgresql_where=sa.text("done_at IS NULL")),
+    )
 
 
 class EndedSession(SQLModel, table=True):
@@ -128,7 +131,12 @@ def owner_columns() -> list[sa.Column[UUID]]:
 
 
 def normalize_email(text: str) -> str:
-    """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case."""
+    """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case.
+
+    Nothing like an encoded word (RFC 2047) is one: a mail to it would go to another address.
+    """
+    if "=?" in text:
+        raise malformed_address()
     if is_plain_address(text):
         return text.lower()
     return unicodedata.normalize("NFC", read_address(text).normalized.lower())

@@ -47,7 +47,7 @@ _UPGRADE = (
 class BadCredentials(Unauthorized):
     """No active account has this e-mail address with this password. Which of them is wrong is not said."""
 
-    advice = "Check both. If the password is lost, the operator of the server can set a new one."
+    advice = "Check both. If the password is lost, ask for a mail: POST /auth/forgot-password."
     code, title = "bad_credentials", "The e-mail address or the password is wrong"
 
 
@@ -83,7 +83,7 @@ class InvalidMailToken(Invalid):
 class NotVerified(Problem):
     """The password is right, but nobody has followed the link that was mailed to the address."""
 
-    advice = "Follow the link in the mail, and sign in then. A new one is on its way."
+    advice = "Follow the link in the mail, and sign in then. Each sign-in sends a new one, three times an hour at most."
     status, code, title = 403, "not_verified", "The e-mail address is not verified yet"
 
 
@@ -141,7 +141,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             hashed_password = await self.hasher.hash(new.password)
         with _refused_where_taken():
             async with self._database.session() as session:
-                session.add(user := User(email=new.email, hashed_password=hashed_password))
+                # Without a mail, whoever makes the account vouches for its address.
+                user = User(email=new.email, hashed_password=hashed_password, is_verified=mail is None)
+                session.add(user)
                 await session.flush()
                 if mail:
                     await self._mails.add_within(session, mail, user.email, user.id)
@@ -175,12 +177,15 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             refuse_weak(changes.password, changes.email or user.email)
         with _refused_where_taken():
             async with self._confirmed(user, changes.current_password, changes.password) as (session, account):
-                if changes.email and changes.email != account.email:
-                    await self._mails.add_within(session, "address_changed", account.email, account.id)
-                    await self._mails.add_within(session, "verify", changes.email, account.id)
+                old_email = account.email
+                if changes.email and changes.email != old_email:
                     account.email, account.is_verified = changes.email, False
                     account.email_seq += 1
+                # Before mails are added: registering locks the same things in this order.
                 await session.flush()
+                if account.email != old_email:
+                    await self._mails.add_within(session, "address_changed", old_email, account.id)
+                    await self._mails.add_within(session, "verify", account.email, account.id)
                 await session.execute(END, {"owner_id": account.id, "only": None, "but": session_id})
                 if changes.password:
                     await session.execute(END_KEYS, {"owner_id": account.id})
@@ -204,10 +209,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         user = await self.user_db.get_by_email(mail.address)
         if user is None or not user.is_active:
             return None
-        claims: dict[str, Any] = {"sub": str(user.id), "email": user.email}
+        claims: dict[str, Any] = {"sub": str(user.id), "email_seq": user.email_seq}
         if mail.purpose == "verify":
             kind, seconds = self.verification_token_audience, self.verification_token_lifetime_seconds
-            claims["email_seq"] = user.email_seq
             return None if user.is_verified else self._signed(claims, kind, seconds)
         claims["password"] = _fingerprint(user)
         return self._signed(claims, self.reset_password_token_audience, self.reset_password_token_lifetime_seconds)
@@ -225,6 +229,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             hashed_password = await self.hasher.hash(password)
         async with self._database.session() as session:
             account = await self._locked(session, user)
+            if account.hashed_password != user.hashed_password:
+                raise InvalidMailToken
             account.hashed_password, account.is_verified = hashed_password, True
             await session.flush()
             await _end_all(session, account.id)
@@ -232,9 +238,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def verify_address(self, token: str) -> User:
         """Note that the address is the user's. Raises InvalidMailToken."""
-        claims, user = await self._of_token(token, self.verification_token_audience)
-        if claims.get("email_seq") != user.email_seq:
-            raise InvalidMailToken
+        _, user = await self._of_token(token, self.verification_token_audience)
         async with self._database.session() as session:
             account = await self._locked(session, user)
             if account.is_verified:
@@ -253,14 +257,14 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                 user = await self.user_db.get(UUID(claims["sub"]))
             except (jwt.PyJWTError, LookupError, ValueError, TypeError, AttributeError):
                 continue
-            if user and user.is_active and user.email == claims.get("email"):
+            if user and user.is_active and user.email_seq == claims.get("email_seq"):
                 return claims, user
         raise InvalidMailToken
 
     async def _locked(self, session: AsyncSession, user: User) -> User:
-        """Return the account, locked, if it is as it was. Raises InvalidMailToken."""
+        """Return the account, locked, if it still has the address. Raises InvalidMailToken."""
         account = await session.scalar(_LOCK, {"id": user.id})
-        if account is None or (account.hashed_password, account.email) != (user.hashed_password, user.email):
+        if account is None or account.email_seq != user.email_seq:
             raise InvalidMailToken
         return account
 
@@ -272,7 +276,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
     async def set_active(self, user: User, is_active: bool) -> None:
         """Activate the account, or deactivate it and end all its sessions."""
-        await self._set(user, is_active=is_active)
+        # A link that was mailed before does not work afterwards.
+        await self._set(user, is_active=is_active, email_seq=User.email_seq + 1)
 
     async def find(self, email: str) -> User | None:
         """Return the account with this address, as it is typed."""

@@ -3,10 +3,13 @@
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
 history.replaceState(null, "", location.pathname);
+// The link of another mail, opened in the same tab.
+addEventListener("hashchange", () => location.reload());
 
 const form = document.querySelector("form");
+const button = form.querySelector("button");
 const result = document.getElementById("result");
-const isReset = form.elements.password !== undefined;
+const { password } = form.elements;
 
 if (!token) {
   form.hidden = true;
@@ -15,26 +18,26 @@ if (!token) {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const body = isReset ? { token, password: form.elements.password.value } : { token };
-  const call = isReset ? "auth/reset-password" : "auth/verify";
+  button.disabled = true;
   result.textContent = "One moment …";
-  try {
-    const response = await fetch(call, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-    });
-    if (response.ok) {
-      form.hidden = true;
-      result.textContent = isReset
-        ? "The password is set. Sign in with it; all earlier sessions have ended."
-        : "Thank you: the address is verified.";
-    } else {
-      const problem = await response.json();
-      const isOld = problem.code === "invalid_token";
-      result.textContent = isOld ? "This link is used or too old. Ask for another one." : problem.detail;
-    }
-  } catch {
-    result.textContent = "The server does not answer. Try again in a moment.";
-  }
+  result.textContent = await send().catch(() => "The server does not answer. Try again in a moment.");
+  button.disabled = false;
 });
+
+// Send the form, and return what there is to say.
+async function send() {
+  const response = await fetch(password ? "auth/reset-password" : "auth/verify", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(password ? { token, password: password.value } : { token }),
+  });
+  if (response.ok) {
+    form.hidden = true;
+    return password
+      ? "The password is set. Sign in with it; all earlier sessions have ended."
+      : "Thank you: the address is verified.";
+  }
+  const problem = await response.json();
+  if (problem.code === "invalid_token") return "This link is used or too old. Ask for another one.";
+  return problem.errors?.[0]?.detail ?? problem.detail;
+}

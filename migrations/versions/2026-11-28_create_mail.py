@@ -25,7 +25,9 @@ def upgrade() -> None:
     )
     for column in ("address", "owner_id", "created_at"):
         op.create_index(f"ix_mail_{column}", "mail", [column])
-    op.create_index("ix_mail_next_try_at", "mail", ["next_try_at"], postgresql_where=sa.text("done_at IS NULL"))
+    op.create_index(
+        "ix_mail_due", "mail", [sa.text("(tries > 0)"), "next_try_at"], postgresql_where=sa.text("done_at IS NULL")
+    )
 
 
 def downgrade() -> None:

@@ -1,8 +1,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg2
 import pytest
 from fastapi import FastAPI
 
@@ -94,6 +96,22 @@ async def test_its_last_use_is_known_to_the_minute(ada: Client, script: Client, 
     assert unused is None
     assert timedelta() <= datetime.now(UTC) - used < timedelta(minutes=1)
     assert later >= used
+
+
+async def test_a_key_reads_where_its_use_cannot_be_noted(ada: Client, script: Client, database_url: str) -> None:
+    use(script, await make_key(ada))
+    with closing(psycopg2.connect(database_url)) as connection:
+        connection.cursor().execute("SELECT 1 FROM access_key FOR UPDATE")
+
+        assert (await script.get("/contacts")).status_code == 200
+
+
+async def test_an_expired_key_is_not_counted(ada: Client, app: FastAPI, execute: Execute) -> None:
+    for _ in range(app.state.settings.max_keys):
+        await make_key(ada)
+    execute("UPDATE access_key SET expires_at = now()")
+
+    assert (await ada.post("/auth/keys", json={"name": "one more", "scope": "read"})).status_code == 201
 
 
 async def test_a_key_outlives_the_session_that_made_it(ada: Client, script: Client) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -40,10 +41,12 @@ class Inbox:
         self.asked = 0
         self.answer = "250 OK"
         self.hangs = False
+        self.is_quick = False
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: ARG002, N802 (aiosmtpd's)
         self.asked += 1
-        await until(lambda: not self.hangs, 60)
+        is_slow = envelope.rcpt_tos[0].startswith("slow")
+        await until(lambda: not self.hangs and (self.is_quick or not is_slow), 60)
         if self.answer.startswith("250"):
             mail = message_from_bytes(envelope.original_content or b"", policy=policy.default)
             assert isinstance(mail, EmailMessage)
@@ -76,7 +79,7 @@ async def inbox(port: int) -> AsyncIterator[Inbox]:
     server = Controller(inbox, hostname="127.0.0.1", port=port)
     server.start()
     yield inbox
-    inbox.hangs = False
+    inbox.hangs, inbox.is_quick = False, True
     server.stop()
 
 
@@ -203,6 +206,16 @@ async def test_a_token_of_one_kind_is_none_of_the_other(eve: Client, inbox: Inbo
     assert (await eve.get("/users/me", headers={"Authorization": f"Bearer {verify}"})).status_code == 401
 
 
+async def test_a_token_ends_when_the_account_is_deactivated(eve: Client, inbox: Inbox, app_with_mail: FastAPI) -> None:
+    await ask(eve)
+    await inbox.wait_for(2)
+    users = app_with_mail.state.users
+    for is_active in (False, True):
+        await users.set_active(await users.find("eve@example.com"), is_active)
+
+    assert await reset(eve, inbox.token()) == (422, "invalid_token")
+
+
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "\x00", "x" * 5000, "é"])
 async def test_what_is_no_token_is_refused(eve: Client, token: str) -> None:
     assert await reset(eve, token) == (422, "invalid_token")
@@ -274,7 +287,7 @@ async def test_a_token_verifies_an_address_once_also_if_it_comes_back(eve: Clien
     assert (await eve.get("/users/me")).json()["is_verified"] is False
 
 
-async def test_notices_are_not_counted(eve: Client, inbox: Inbox) -> None:
+async def test_many_more_notices_are_sent_than_links(eve: Client, inbox: Inbox) -> None:
     for n in range(5):
         await eve.patch("/users/me", json={"current_password": A_PASSWORD, "email": f"eve.{n}@example.com"})
 
@@ -371,6 +384,38 @@ async def test_a_server_that_hangs_stops_nobody_else(
 
     # The first one may have arrived after all: both have the same id.
     assert len({mail["Message-ID"] for mail in inbox.mails}) == 1
+
+
+async def test_slow_recipients_delay_nobody_else(make_settings: MakeSettings, port: int, inbox: Inbox) -> None:
+    async with running(make_settings, port) as app, client_of(app) as client:
+        for n in range(5):
+            await client.sign_up(f"slow.{n}@example.com")
+        await until(lambda: inbox.asked == 5)
+        await client.sign_up("eve@example.com")
+        (received,) = await inbox.wait_for(1)
+        # The end does not wait for them either.
+        stopping_at = time.monotonic()
+
+    assert received["To"] == "eve@example.com"
+    assert time.monotonic() - stopping_at < 10
+
+
+async def test_what_is_sent_is_not_sent_again_because_the_database_is_busy(
+    eve: Client, inbox: Inbox, app_with_mail: FastAPI, execute: Execute
+) -> None:
+    inbox.hangs = True
+    await ask(eve)
+    await until(lambda: inbox.asked == 2)
+    places = app_with_mail.state.database._places
+    async with AsyncExitStack() as held:
+        for _ in range(places._free._value):
+            await held.enter_async_context(places.place())
+        inbox.hangs = False
+        await inbox.wait_for(2)
+        await asyncio.sleep(3)
+    await until(lambda: execute("SELECT count(*) FROM mail WHERE done_at IS NULL") == [(0,)])
+
+    assert len(inbox.mails) == 2
 
 
 async def test_a_server_that_dies_in_the_middle_gets_the_mail_when_it_is_back(

@@ -251,11 +251,10 @@ def test_a_token_or_a_key_can_be_pasted(docs: DocsPage, browser: Browser) -> Non
 
 
 def test_what_a_newcomer_does_first_stands_first(docs: DocsPage) -> None:
+    expect(docs.page.locator(".opblock-summary-path").first).to_have_attribute("data-path", "/auth/register")
     chapters = docs.page.locator(".opblock-tag").evaluate_all("tags => tags.map(tag => tag.dataset.tag)")
-    first = docs.page.locator(".opblock-summary-path").first
 
     assert chapters[:3] == ["Start here", "Signing in", "Contacts"]
-    assert first.get_attribute("data-path") == "/auth/register"
     for words in "No links", "Successful Response":
         expect(docs.page.get_by_text(words)).not_to_be_visible()
 
