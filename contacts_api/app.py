@@ -1,8 +1,8 @@
 """The application: create_app() puts it together, and `app` is what uvicorn serves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -36,6 +36,8 @@ from contacts_api.waiting import REQUEST_SECONDS, Places
 
 # They are read one at a time, each in a fraction of a second.
 LARGE_BODIES_WAITING = 24
+# The end of a worker waits so long for what runs in its background, and as long for its connections.
+END_SECONDS = 5
 
 
 class Application(FastAPI):
@@ -121,10 +123,21 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await end(tasks)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await asyncio.gather(*(engine.dispose() for engine in engines))
+
+
+async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel the tasks, and wait until they have ended, for END_SECONDS at most."""
+    for _ in range(END_SECONDS):
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(engine.dispose() for engine in engines))
+        # Again, since a library may lose a cancellation, as asyncio.wait_for() does before Python 3.12.
+        _, tasks = await asyncio.wait(tasks, timeout=1)
+        if not tasks:
+            return
 
 
 app = create_app()

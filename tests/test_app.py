@@ -1,6 +1,8 @@
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
-from contacts_api.app import create_app
+from contacts_api.app import create_app, end
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT
 from tests.conftest import Execute, client_of
@@ -24,3 +26,16 @@ async def test_the_root_path_is_in_front_of_every_link(
     assert start.headers["location"] == "/api/docs"
     assert unstripped.status_code == 200
     assert app.openapi()["servers"][0]["url"] == "/api"
+
+
+async def test_a_cancellation_that_is_lost_does_not_keep_a_worker_from_its_end() -> None:
+    async def work() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    await end([task])
+
+    assert task.cancelled()
