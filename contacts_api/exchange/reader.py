@@ -172,7 +172,7 @@ def _plain(draft: Draft) -> dict[str, str] | None:
     """Return what the draft says by field, if it is at most one value for each, without a label, and nothing else."""
     names, full_names = draft.names, draft.full_names
     first, last = names.get("first_name"), names.get("last_name")
-    if not first or draft.labels or (len(names) > 2 and any(names.get(part) for part in _OTHER_PARTS)):
+    if not first or draft.labels or any(names.get(part) for part in _OTHER_PARTS):
         return None
     if full_names and full_names != [f"{first} {last}" if last else first]:
         return None
@@ -452,7 +452,7 @@ class _Reader:
 
     def _read_full_names(self) -> None:
         """Keep the names in full that say more than the parts of the name do."""
-        parts = [*self._draft.names.values(), self._fields["first_name"], self._fields["last_name"] or ""]
+        parts = [*self._draft.names.values(), self._fields["first_name"] or "", self._fields["last_name"] or ""]
         known = sorted({word for part in parts for word in fold(part).replace(",", " ").split()}, key=len, reverse=True)
         for full_name in self._draft.full_names[_MAX_FULL_NAMES:]:
             self._add("other", "full name", full_name, "full name")

@@ -416,3 +416,32 @@ async def test_a_column_that_is_mapped_to_nothing_is_counted(ada: Client) -> Non
     report = (await ada.post("/contacts/import", files={"file": ("f", UNKNOWN)}, data=mapping)).json()
 
     assert (report["created"], report["not_kept"]) == (1, {"Rang": 1})
+
+
+async def test_a_middle_name_is_kept_where_there_is_no_last_name(ada: Client) -> None:
+    file = b"First Name,Middle Name,Last Name\nGrace,Brewster,\n"
+
+    report = await ada.post("/contacts/import", files={"file": ("f.csv", file)})
+
+    assert report.json()["created"] == 1
+    assert "Brewster" in (await ada.get("/contacts/export.csv")).text
+
+
+async def test_a_first_name_that_cannot_be_seen_is_a_row_that_failed_or_another_name(ada: Client) -> None:
+    card = "BEGIN:VCARD\r\nVERSION:3.0\r\nN:;\u200b;;;\r\nFN:Zoe\r\nEND:VCARD\r\n"
+
+    report = await ada.post("/contacts/import", files={"file": ("f.vcf", card.encode())})
+
+    assert report.status_code == 200
+    assert report.json()["created"] + report.json()["failed"] == 1
+
+
+@pytest.mark.parametrize("name", ["ISO-8859-0", "ISO-8859-12", "ISO-8859-99", "CP1259", "UTF16BE", "WINDOWS-1259"])
+async def test_an_encoding_that_python_does_not_have_is_refused(ada: Client, name: str) -> None:
+    card = f"BEGIN:VCARD\r\nVERSION:3.0\r\nN;CHARSET={name}:Doe;Jo;;;\r\nEND:VCARD\r\n".encode()
+
+    asked = await ada.post(f"/contacts/import?encoding={name}", files={"file": ("f.vcf", card)})
+    named = await ada.post("/contacts/import", files={"file": ("f.vcf", card)})
+
+    assert (asked.status_code, asked.json()["errors"][0]["loc"]) == (422, ["query", "encoding"])
+    assert named.status_code < 500
