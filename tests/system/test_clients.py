@@ -39,7 +39,7 @@ REFUSED = {
     "Delete one of your keys": 404,
     "Change up to 500 contacts: all of them, or none": 404,
     "Take a label off every contact": 404,
-    "Return the calendar of birthdays": 404,
+    "Return the calendar of birthdays": 401,
 }
 
 
