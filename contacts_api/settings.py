@@ -52,7 +52,8 @@ def _mail_url(value: SecretStr) -> SecretStr:
 
 def _sender(value: str) -> str:
     addresses = [address for _, address in getaddresses([value])]
-    if len(addresses) != 1 or not addresses[0].isascii() or not addresses[0].partition("@")[2]:
+    is_one = len(addresses) == 1 and value.isprintable()
+    if not is_one or not addresses[0].isascii() or not addresses[0].partition("@")[2]:
         raise ValueError("must be an address, such as contacts@example.com or Contacts <contacts@example.com>")
     return value
 

@@ -21,8 +21,8 @@ _BEGIN_VCARD = b"BEGIN:VCARD"
 
 # Those that turn bytes into text and nothing else: Python's other codecs unpack, escape or take very long.
 _ENCODINGS = re.compile(
-    r"UTF-?8|UTF-?16|UTF-16-?[BL]E|US-ASCII|ISO-8859-(?:[1-9]|1[013-6])|(?:WINDOWS-|CP)125[0-8]|MACINTOSH|MAC-?ROMAN|IBM437|CP8(?:50|52|66)"
-    r"|KOI8-[RU]|GB2312|GBK|GB18030|BIG5|SHIFT_JIS|EUC-(?:JP|KR)|ISO-2022-JP"
+    r"UTF-?8|UTF-?16|UTF-16-?[BL]E|US-ASCII|ISO-8859-(?:[1-9]|1[013-6])|(?:WINDOWS-|CP)125[0-8]"
+    r"|MACINTOSH|MAC-?ROMAN|IBM437|CP8(?:50|52|66)|KOI8-[RU]|GB2312|GBK|GB18030|BIG5|SHIFT_JIS|EUC-(?:JP|KR)|ISO-2022-JP"
 )
 
 Format = Literal["csv", "vcard"]
