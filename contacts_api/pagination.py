@@ -44,10 +44,10 @@ _PARSERS: dict[type, Callable[[str], Any]] = {
 class Page(BaseModel, Generic[T]):
     """A part of a list. `next_cursor` leads to the next part; null on the last."""
 
-    items: Annotated[list[T], Field(description="What this part of the list has, in its order.")]
-    next_cursor: Annotated[
-        str | None, Field(description="Send it as `cursor` to get the next part; null on the last.", examples=[None])
-    ]
+    items: list[T] = Field(description="What this part of the list has, in its order.")
+    next_cursor: str | None = Field(
+        description="Send it as `cursor` to get the next part; null on the last.", examples=[None]
+    )
 
 
 class PageQuery(BaseModel):
@@ -55,7 +55,7 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=500, description="How many items at most.", examples=[50])] = 50
+    limit: int = Field(50, ge=1, le=500, description="How many items at most.", examples=[50])
     cursor: Annotated[
         str | None,
         OneLine,

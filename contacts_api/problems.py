@@ -22,7 +22,7 @@ Problem
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from http import HTTPStatus
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -43,50 +43,33 @@ CATALOGUE = "/docs/errors"
 class FieldError(BaseModel):
     """One rule that one field broke."""
 
-    loc: Annotated[
-        list[str | int],
-        Field(
-            description="The way to the field: `body` or `query`, the names of members, and the indexes of items, "
-            "from 0.",
-            examples=[["body", "email"]],
-        ),
-    ]
-    code: Annotated[str, Field(description="The rule, for programs: see `/docs/errors`.", examples=["malformed"])]
-    detail: Annotated[
-        str,
-        Field(
-            description="The rule, for people. It never repeats a value that was sent.",
-            examples=["Is required."],
-        ),
-    ]
+    loc: list[str | int] = Field(
+        description="The way to the field: `body` or `query`, the names of members, and the indexes of items, from 0.",
+        examples=[["body", "email"]],
+    )
+    code: str = Field(description="The rule, for programs: see `/docs/errors`.", examples=["malformed"])
+    detail: str = Field(
+        description="The rule, for people. It never repeats a value that was sent.", examples=["Is required."]
+    )
 
 
 class ProblemDetails(BaseModel):
     """An error (RFC 9457); `code` is the word for a program to switch on."""
 
-    type: Annotated[
-        str,
-        Field(
-            description="The address, relative to this server, of what there is to know about this error.",
-            json_schema_extra={"format": "uri-reference"},
-            examples=[f"{CATALOGUE}#contact_not_found"],
-        ),
-    ]
-    title: Annotated[
-        str, Field(description="What has happened: always the same for a code.", examples=["Contact not found"])
-    ]
-    status: Annotated[int, Field(description="The HTTP status, from 400 to 599.", examples=[404])]
-    detail: Annotated[
-        str, Field(description="What has happened this time, for people.", examples=["Contact not found."])
-    ]
-    code: Annotated[str, Field(description="What has happened, for programs.", examples=["contact_not_found"])]
-    errors: Annotated[
-        list[FieldError],
-        Field(
-            description=f"What is wrong with which field, at most {MAX_ERRORS} of them. Only there where there is one.",
-            examples=[[{"loc": ["body", "email"], "code": "missing", "detail": "Is required."}]],
-        ),
-    ] = Field(default=[])
+    type: str = Field(
+        description="The address, relative to this server, of what there is to know about this error.",
+        json_schema_extra={"format": "uri-reference"},
+        examples=[f"{CATALOGUE}#contact_not_found"],
+    )
+    title: str = Field(description="What has happened: always the same for a code.", examples=["Contact not found"])
+    status: int = Field(description="The HTTP status, from 400 to 599.", examples=[404])
+    detail: str = Field(description="What has happened this time, for people.", examples=["Contact not found."])
+    code: str = Field(description="What has happened, for programs.", examples=["contact_not_found"])
+    errors: list[FieldError] = Field(
+        [],
+        description=f"What is wrong with which field, at most {MAX_ERRORS} of them. Only there where there is one.",
+        examples=[[{"loc": ["body", "email"], "code": "missing", "detail": "Is required."}]],
+    )
 
 
 class Problem(HTTPException):

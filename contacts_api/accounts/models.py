@@ -205,7 +205,7 @@ class PasswordCheck(Body):
 class Credentials(Body):
     """An e-mail address and a password."""
 
-    email: Annotated[str, Rule(description="The address that you registered with.", examples=[_AN_EMAIL])]
+    email: str = Rule(description="The address that you registered with.", examples=[_AN_EMAIL])
     password: CurrentPassword
 
 
@@ -218,20 +218,20 @@ class RefreshRequest(Body):
 class AddressOfAccount(Body):
     """The address of an account."""
 
-    email: Annotated[str, Rule(description="The address that you registered with.", examples=[_AN_EMAIL])]
+    email: str = Rule(description="The address that you registered with.", examples=[_AN_EMAIL])
 
 
 class PasswordReset(Body):
     """The token of a mail, and a new password."""
 
-    token: Annotated[Secret, Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])]
+    token: Secret = Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])
     password: NewPassword
 
 
 class Verification(Body):
     """The token of a mail."""
 
-    token: Annotated[Secret, Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])]
+    token: Secret = Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])
 
 
 class TokenRequest(Body):
@@ -244,10 +244,9 @@ class TokenRequest(Body):
         "extra": "ignore"
     }
 
-    grant_type: Annotated[
-        Literal["password", "refresh_token"],
-        Rule(description="`password` to sign in, `refresh_token` to get the next pair.", examples=["password"]),
-    ]
+    grant_type: Literal["password", "refresh_token"] = Rule(
+        description="`password` to sign in, `refresh_token` to get the next pair.", examples=["password"]
+    )
     # The docs page fills in the examples of fields that have no default in the document.
     username: Annotated[
         str, Rule(None, description="Your e-mail address, with `grant_type=password`.", examples=[_AN_EMAIL])
@@ -255,35 +254,33 @@ class TokenRequest(Body):
     password: Annotated[
         Secret, Rule(None, description="Your password, with `grant_type=password`.", examples=[_A_PASSWORD])
     ]
-    refresh_token: Annotated[
-        Secret, Rule(description="The newest one, with `grant_type=refresh_token`.", examples=[_A_TOKEN])
-    ] = ""
-    scope: Annotated[str, Rule(description="Ignored.", examples=[""])] = ""
-    client_id: Annotated[str, Rule(description="Ignored.", examples=[""])] = ""
-    client_secret: Annotated[Secret, Rule(description="Ignored.", examples=[""])] = ""
+    refresh_token: Secret = Rule(
+        "", description="The newest one, with `grant_type=refresh_token`.", examples=[_A_TOKEN]
+    )
+    scope: str = Rule("", description="Ignored.", examples=[""])
+    client_id: str = Rule("", description="Ignored.", examples=[""])
+    client_secret: Secret = Rule("", description="Ignored.", examples=[""])
 
 
 class UserPublic(SQLModel):
     """An account."""
 
-    id: Annotated[UUID, Rule(description="The id of the account.", examples=["01a22042-9c1f-7b36-9a52-3f0b6f1d2c44"])]
-    email: Annotated[str, Rule(description="The address that signs in, in lower case.", examples=[_AN_EMAIL])]
-    is_active: Annotated[bool, Rule(description="Whether the account can sign in.", examples=[True])]
-    is_verified: Annotated[bool, Rule(description="Whether a mail to the address has been answered.", examples=[False])]
+    id: UUID = Rule(description="The id of the account.", examples=["01a22042-9c1f-7b36-9a52-3f0b6f1d2c44"])
+    email: str = Rule(description="The address that signs in, in lower case.", examples=[_AN_EMAIL])
+    is_active: bool = Rule(description="Whether the account can sign in.", examples=[True])
+    is_verified: bool = Rule(description="Whether a mail to the address has been answered.", examples=[False])
     created_at: CreatedAt
 
 
 class TokenPair(SQLModel):
     """What a sign-in gives. Both tokens are JWTs (RFC 7519)."""
 
-    access_token: Annotated[
-        str, Rule(description="Send it with every call, as `Authorization: Bearer …`.", examples=[_A_TOKEN])
-    ]
-    refresh_token: Annotated[str, Rule(description="Gets the next pair, once.", examples=[_A_TOKEN])]
-    token_type: Annotated[
-        Literal["bearer"], Rule(description="How the access token is sent (RFC 6750).", examples=["bearer"])
-    ] = "bearer"  # noqa: S105
-    expires_in: Annotated[int, Rule(description="For how many seconds the access token is valid.", examples=[900])]
+    access_token: str = Rule(description="Send it with every call, as `Authorization: Bearer …`.", examples=[_A_TOKEN])
+    refresh_token: str = Rule(description="Gets the next pair, once.", examples=[_A_TOKEN])
+    token_type: Literal["bearer"] = Rule(
+        "bearer", description="How the access token is sent (RFC 6750).", examples=["bearer"]
+    )
+    expires_in: int = Rule(description="For how many seconds the access token is valid.", examples=[900])
 
 
 SessionId = Annotated[
@@ -295,19 +292,15 @@ class SessionPublic(SQLModel):
     """A session: from a sign-in to its end."""
 
     id: SessionId
-    created_at: Annotated[Timestamp, Rule(description="When it began, in UTC.", examples=[A_TIME])]
-    refreshed_at: Annotated[Timestamp, Rule(description="When its tokens were last issued, in UTC.", examples=[A_TIME])]
-    expires_at: Annotated[
-        Timestamp,
-        Rule(
-            description="When it ends unless it is refreshed before, in UTC.", examples=["2026-12-12T09:30:00.000000Z"]
-        ),
-    ]
-    user_agent: Annotated[
-        str | None,
-        Rule(description="What the program that signed in called itself; null: nothing.", examples=["Mozilla/5.0"]),
-    ]
-    current: Annotated[bool, Rule(description="Whether it is the session of this call.", examples=[True])]
+    created_at: Timestamp = Rule(description="When it began, in UTC.", examples=[A_TIME])
+    refreshed_at: Timestamp = Rule(description="When its tokens were last issued, in UTC.", examples=[A_TIME])
+    expires_at: Timestamp = Rule(
+        description="When it ends unless it is refreshed before, in UTC.", examples=["2026-12-12T09:30:00.000000Z"]
+    )
+    user_agent: str | None = Rule(
+        description="What the program that signed in called itself; null: nothing.", examples=["Mozilla/5.0"]
+    )
+    current: bool = Rule(description="Whether it is the session of this call.", examples=[True])
 
 
 Scope = Literal["read", "write"]
@@ -364,37 +357,31 @@ class KeyPublic(SQLModel):
     """A key for a script."""
 
     id: KeyId
-    name: Annotated[str, Rule(description="What the key is for.", examples=["Newsletter"])]
+    name: str = Rule(description="What the key is for.", examples=["Newsletter"])
     scope: KeyScope
-    expires_at: Annotated[
-        Timestamp | None, Rule(description="When it ends, in UTC; null: it does not end.", examples=[None])
-    ]
+    expires_at: Timestamp | None = Rule(description="When it ends, in UTC; null: it does not end.", examples=[None])
     created_at: CreatedAt
-    last_used_at: Annotated[
-        Timestamp | None,
-        Rule(description="When it was last used, to two minutes, in UTC; null: never.", examples=[None]),
-    ]
+    last_used_at: Timestamp | None = Rule(
+        description="When it was last used, to two minutes, in UTC; null: never.", examples=[None]
+    )
 
 
 class NewKey(KeyPublic):
     """A key that was just made, with its text."""
 
-    key: Annotated[
-        str,
-        Rule(
-            description="The key: a Bearer token. It is shown this once, so keep it.",
-            examples=["ck_AaIgQpwfezaaUj8Lbx0sRAGiIELC035PkFFrfI2eDxpZm9yIHRoZSBkb2N1bWVudGF0aW9uIG9ubHkhISE"],
-        ),
-    ]
+    key: str = Rule(
+        description="The key: a Bearer token. It is shown this once, so keep it.",
+        examples=["ck_AaIgQpwfezaaUj8Lbx0sRAGiIELC035PkFFrfI2eDxpZm9yIHRoZSBkb2N1bWVudGF0aW9uIG9ubHkhISE"],
+    )
 
 
 class KeyList(SQLModel):
     """Your keys."""
 
-    items: Annotated[list[KeyPublic], Rule(description="The keys, the oldest first.")]
+    items: list[KeyPublic] = Rule(description="The keys, the oldest first.")
 
 
 class SessionList(SQLModel):
     """Your sessions."""
 
-    items: Annotated[list[SessionPublic], Rule(description="The sessions, the oldest first, at most 100.")]
+    items: list[SessionPublic] = Rule(description="The sessions, the oldest first, at most 100.")

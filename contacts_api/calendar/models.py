@@ -1,7 +1,6 @@
 """The secret addresses of calendars."""
 
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -26,17 +25,14 @@ class CalendarFeed(SQLModel, table=True):
 class FeedQuery(BaseModel):
     """Other parameters are ignored: people add them against caches."""
 
-    key: Annotated[str, Rule(description="As in the address of the calendar.", examples=[_A_KEY])]
+    key: str = Rule(description="As in the address of the calendar.", examples=[_A_KEY])
 
 
 class FeedAddress(SQLModel):
     """The secret address of a calendar, to subscribe to."""
 
-    url: Annotated[
-        str,
-        Rule(
-            description="The address. Whoever knows it can read the birthdays, so keep it secret.",
-            json_schema_extra={"format": "uri"},
-            examples=[f"https://contacts.example.com/contacts/birthdays.ics?key={_A_KEY}"],
-        ),
-    ]
+    url: str = Rule(
+        description="The address. Whoever knows it can read the birthdays, so keep it secret.",
+        json_schema_extra={"format": "uri"},
+        examples=[f"https://contacts.example.com/contacts/birthdays.ics?key={_A_KEY}"],
+    )

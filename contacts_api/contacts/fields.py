@@ -207,10 +207,10 @@ _RULES_OF_KINDS: dict[str, Callable[[str], str]] = {
 class Detail(Body):
     """What a person has more of, or what contacts have no field for."""
 
-    kind: Annotated[Kind, Field(description="What it is.", examples=["phone"])]
-    label: Annotated[
-        Label | None, Field(description="Which one it is, 1 to 64 characters; null: it has none.", examples=["work"])
-    ] = None
+    kind: Kind = Field(description="What it is.", examples=["phone"])
+    label: Label | None = Field(
+        None, description="Which one it is, 1 to 64 characters; null: it has none.", examples=["work"]
+    )
     value: Annotated[
         str,
         StringConstraints(strip_whitespace=True, min_length=1, max_length=DETAIL_CHARACTERS),

@@ -337,53 +337,50 @@ class ContactPublic(ContactFields, Identified):
     """A contact as it is stored."""
 
     created_at: CreatedAt
-    updated_at: Annotated[Timestamp, Rule(description="When it last changed, in UTC.", examples=[A_TIME])]
+    updated_at: Timestamp = Rule(description="When it last changed, in UTC.", examples=[A_TIME])
 
 
 class ContactPage(Page[ContactPublic]):
     """A part of your contacts."""
 
-    total: Annotated[
-        int | None,
-        Rule(description="How many contacts the filters find; null unless `with_total` is true.", examples=[1]),
-    ]
+    total: int | None = Rule(
+        description="How many contacts the filters find; null unless `with_total` is true.", examples=[1]
+    )
 
 
 class UpcomingBirthday(SQLModel):
     """The next birthday of a contact."""
 
-    contact: Annotated[ContactPublic, Rule(description="Whose birthday it is.")]
-    birthday_on: Annotated[
-        date,
-        Rule(description="The day, YYYY-MM-DD; 28 February where the year has no 29.", examples=["2026-12-09"]),
-    ]
-    days_until: Annotated[int, Rule(description="In how many days; 0 is today.", examples=[3])]
-    turns: Annotated[
-        int | None,
-        Rule(description="The age in years on that day; null: the year of birth is not known.", examples=[120]),
-    ]
+    contact: ContactPublic = Rule(description="Whose birthday it is.")
+    birthday_on: date = Rule(
+        description="The day, YYYY-MM-DD; 28 February where the year has no 29.", examples=["2026-12-09"]
+    )
+    days_until: int = Rule(description="In how many days; 0 is today.", examples=[3])
+    turns: int | None = Rule(
+        description="The age in years on that day; null: the year of birth is not known.", examples=[120]
+    )
 
 
 class LabelChange(Body):
     """What a label is to be called."""
 
-    label: Annotated[Label, Rule(description="The new name, 1 to 64 characters.", examples=["Shipmates"])]
+    label: Label = Rule(description="The new name, 1 to 64 characters.", examples=["Shipmates"])
 
 
 class LabelUse(SQLModel):
     """A label, and how many contacts have it."""
 
-    label: Annotated[str, Rule(description="The label as it was first written.", examples=["Navy"])]
-    contacts: Annotated[int, Rule(description="How many contacts have it.", examples=[1])]
+    label: str = Rule(description="The label as it was first written.", examples=["Navy"])
+    contacts: int = Rule(description="How many contacts have it.", examples=[1])
 
 
 class LabelList(SQLModel):
     """Your labels."""
 
-    items: Annotated[list[LabelUse], Rule(description="The labels in alphabetical order, at most 10,000.")]
+    items: list[LabelUse] = Rule(description="The labels in alphabetical order, at most 10,000.")
 
 
 class LabelledContacts(SQLModel):
     """What changing a label did."""
 
-    contacts: Annotated[int, Rule(description="How many contacts have changed.", examples=[1])]
+    contacts: int = Rule(description="How many contacts have changed.", examples=[1])

@@ -166,14 +166,12 @@ class _Words(BaseModel):
         ),
         AfterValidator(_few_words),
     ] = ""
-    label: Annotated[
-        list[Annotated[SearchTerm, Field(max_length=64)]],
-        Field(
-            max_length=MAX_LABELS,
-            description="A label, whole; given several times, the contact has all of them.",
-            examples=[["Navy"]],
-        ),
-    ] = []
+    label: list[Annotated[SearchTerm, Field(max_length=64)]] = Field(
+        [],
+        max_length=MAX_LABELS,
+        description="A label, whole; given several times, the contact has all of them.",
+        examples=[["Navy"]],
+    )
 
 
 def _filter(name: str, about: About) -> Any:
@@ -188,13 +186,11 @@ _FILTERS = {name: _filter(name, about) for name, about in ABOUT.items() if about
 class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FILTERS)):  # type: ignore[misc]  # of the fields
     """Which contacts: all conditions together, and an empty one as if absent."""
 
-    sort: Annotated[
-        Sort,
-        Field(
-            description="By last, then first name, or by a time; with a minus, the other way round.",
-            examples=["-created_at"],
-        ),
-    ] = "name"
+    sort: Sort = Field(
+        "name",
+        description="By last, then first name, or by a time; with a minus, the other way round.",
+        examples=["-created_at"],
+    )
 
     def patterns(self) -> dict[str, str]:
         """Return what to look for: LIKE patterns, by the names of the statements' parameters.
@@ -217,7 +213,7 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
 class ContactQuery(ContactFilter, PageQuery):
     """A page of which contacts."""
 
-    with_total: Annotated[bool, Field(description="Also count all contacts that match.", examples=[True])] = False
+    with_total: bool = Field(False, description="Also count all contacts that match.", examples=[True])
 
 
 def like(text: str) -> str:

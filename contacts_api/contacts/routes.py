@@ -47,7 +47,7 @@ _CONTACT_UPDATE = "#/components/schemas/ContactUpdate"
 
 
 class BirthdayQuery(PageQuery):
-    days: Annotated[int, Field(ge=0, le=365, description="How many days after today to look ahead.", examples=[7])] = 7
+    days: int = Field(7, ge=0, le=365, description="How many days after today to look ahead.", examples=[7])
     tz: Annotated[
         str | None,
         AfterValidator(known_time_zone),

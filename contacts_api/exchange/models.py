@@ -50,21 +50,19 @@ class ContactChanges(Body):
 class ContactIds(Body):
     """The ids of contacts."""
 
-    ids: Annotated[
-        list[ContactId], Rule(description="1 to 500 ids.", min_length=1, max_length=MAX_ITEMS, examples=[[AN_ID]])
-    ]
+    ids: list[ContactId] = Rule(description="1 to 500 ids.", min_length=1, max_length=MAX_ITEMS, examples=[[AN_ID]])
 
 
 class Deleted(SQLModel):
     """What a deletion did."""
 
-    deleted: Annotated[int, Rule(description="How many contacts were deleted.", examples=[1])]
+    deleted: int = Rule(description="How many contacts were deleted.", examples=[1])
 
 
 class ContactList(SQLModel):
     """Contacts, in the order of the request."""
 
-    items: Annotated[list[ContactPublic], Rule(description="The contacts as they are now.")]
+    items: list[ContactPublic] = Rule(description="The contacts as they are now.")
 
 
 def _known_encoding(name: str) -> str:
@@ -76,20 +74,16 @@ def _known_encoding(name: str) -> str:
 class ImportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: Annotated[
-        bool, Rule(description="Report what the import would do, without doing it.", examples=[True])
-    ] = False
-    on_duplicate: Annotated[
-        OnDuplicate, Rule(description="What to do with a contact that is there already.", examples=["update"])
-    ] = "skip"
-    date_order: Annotated[
-        Literal["auto", "dmy", "mdy"],
-        Rule(
-            description="How a CSV file writes dates. `auto`: as the whole file shows, else as its language "
-            "suggests, and a warning says so.",
-            examples=["dmy"],
-        ),
-    ] = "auto"
+    dry_run: bool = Rule(False, description="Report what the import would do, without doing it.", examples=[True])
+    on_duplicate: OnDuplicate = Rule(
+        "skip", description="What to do with a contact that is there already.", examples=["update"]
+    )
+    date_order: Literal["auto", "dmy", "mdy"] = Rule(
+        "auto",
+        description="How a CSV file writes dates. `auto`: as the whole file shows, else as its language "
+        "suggests, and a warning says so.",
+        examples=["dmy"],
+    )
     encoding: Annotated[
         str,
         Rule(
@@ -99,10 +93,9 @@ class ImportQuery(BaseModel):
         ),
         AfterValidator(_known_encoding),
     ] = "auto"
-    label: Annotated[
-        Label | None,
-        Rule(description="A label for every contact that the import creates or updates.", examples=["Import 2026"]),
-    ] = None
+    label: Label | None = Rule(
+        None, description="A label for every contact that the import creates or updates.", examples=["Import 2026"]
+    )
 
 
 REMARKS = {
@@ -131,27 +124,18 @@ class RowRemark(SQLModel):
 
     row: RowNumber
     line: LineNumber
-    field: Annotated[
-        str | None,
-        Rule(
-            description="The member of the contact, or the name of the column; null: the row.", examples=["Shoe size"]
-        ),
-    ]
-    code: Annotated[
-        str,
-        Rule(
-            description="What there is to say, for programs.",
-            json_schema_extra={"enum": [*REMARKS]},
-            examples=["unknown_column"],
-        ),
-    ]
-    detail: Annotated[
-        str,
-        Rule(
-            description="What there is to say, for people.",
-            examples=["The column is not known: its values are kept in details."],
-        ),
-    ]
+    field: str | None = Rule(
+        description="The member of the contact, or the name of the column; null: the row.", examples=["Shoe size"]
+    )
+    code: str = Rule(
+        description="What there is to say, for programs.",
+        json_schema_extra={"enum": [*REMARKS]},
+        examples=["unknown_column"],
+    )
+    detail: str = Rule(
+        description="What there is to say, for people.",
+        examples=["The column is not known: its values are kept in details."],
+    )
 
 
 class SkippedRow(SQLModel):
@@ -159,48 +143,33 @@ class SkippedRow(SQLModel):
 
     row: RowNumber
     line: LineNumber
-    contact_id: Annotated[
-        UUID | None,
-        Rule(
-            description="The contact that it is; null where a dry run would have made it.",
-            examples=[AN_ID],
-        ),
-    ]
-    detail: Annotated[
-        str,
-        Rule(
-            description="Why the row is that contact, for people.",
-            examples=["You have this contact, and it says something else."],
-        ),
-    ]
+    contact_id: UUID | None = Rule(
+        description="The contact that it is; null where a dry run would have made it.", examples=[AN_ID]
+    )
+    detail: str = Rule(
+        description="Why the row is that contact, for people.",
+        examples=["You have this contact, and it says something else."],
+    )
 
 
 class ImportReport(SQLModel):
     """What an import did; a dry run, what it would have done. Every person is counted once."""
 
-    format: Annotated[Format, Rule(description="What the file is.", examples=["csv"])]
-    dry_run: Annotated[bool, Rule(description="Whether nothing was stored.", examples=[False])]
-    date_order: Annotated[
-        DateOrder | None,
-        Rule(description="How dates were read that can be written both ways; null: there are none.", examples=[None]),
-    ]
-    created: Annotated[int, Rule(description="How many contacts were created.", examples=[1])] = 0
-    updated: Annotated[int, Rule(description="How many contacts were changed.", examples=[0])] = 0
-    skipped: Annotated[
-        int, Rule(description="How many rows are contacts that were left as they are.", examples=[1])
-    ] = 0
-    failed: Annotated[int, Rule(description="How many rows have no person in them.", examples=[0])] = 0
-    not_kept: Annotated[
-        dict[str, int],
-        Rule(description="How often something was left out, by its name in the file.", examples=[{}]),
-    ] = {}
-    errors: Annotated[
-        list[RowRemark], Rule(description="The first 1,000 reasons why a row failed.", examples=[[]])
-    ] = []
-    warnings: Annotated[
-        list[RowRemark], Rule(description="The first 1,000 values that were moved or had to be guessed.")
-    ] = []
-    skips: Annotated[list[SkippedRow], Rule(description="The first 1,000 rows that were skipped.")] = []
+    format: Format = Rule(description="What the file is.", examples=["csv"])
+    dry_run: bool = Rule(description="Whether nothing was stored.", examples=[False])
+    date_order: DateOrder | None = Rule(
+        description="How dates were read that can be written both ways; null: there are none.", examples=[None]
+    )
+    created: int = Rule(0, description="How many contacts were created.", examples=[1])
+    updated: int = Rule(0, description="How many contacts were changed.", examples=[0])
+    skipped: int = Rule(0, description="How many rows are contacts that were left as they are.", examples=[1])
+    failed: int = Rule(0, description="How many rows have no person in them.", examples=[0])
+    not_kept: dict[str, int] = Rule(
+        {}, description="How often something was left out, by its name in the file.", examples=[{}]
+    )
+    errors: list[RowRemark] = Rule([], description="The first 1,000 reasons why a row failed.", examples=[[]])
+    warnings: list[RowRemark] = Rule([], description="The first 1,000 values that were moved or had to be guessed.")
+    skips: list[SkippedRow] = Rule([], description="The first 1,000 rows that were skipped.")
 
 
 class RunningImport(SQLModel, table=True):
