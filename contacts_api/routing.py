@@ -30,9 +30,14 @@ class Route(APIRoute):
     seconds = REQUEST_SECONDS
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        signature = inspect.signature(endpoint)
+        options["operation_id"] = endpoint.__name__
+        if signature.return_annotation is None:
+            # No body, and so no media type.
+            options["response_class"] = Response
         # This calls get_route_handler, which sets self.query.
-        super().__init__(path, endpoint, **{**options, "operation_id": endpoint.__name__})
-        annotations = [parameter.annotation for parameter in inspect.signature(endpoint).parameters.values()]
+        super().__init__(path, endpoint, **options)
+        annotations = [parameter.annotation for parameter in signature.parameters.values()]
         marks = [mark for annotation in annotations for mark in getattr(annotation, "__metadata__", ())]
         self.body_limit = next((mark for mark in marks if isinstance(mark, BodyLimit)), None)
         documented_parameters = [

@@ -120,7 +120,7 @@ async def refresh(body: models.RefreshRequest, issuer: Issuer) -> TokenPair:
     return await issuer.refresh(body.refresh_token)
 
 
-@auth.post("/logout", status_code=204, response_class=Response, responses=_SIGNED_IN)
+@auth.post("/logout", status_code=204, responses=_SIGNED_IN)
 async def logout(owner: SignedIn, sessions: OpenSessions) -> None:
     """Sign out. The tokens of this session stop working."""
     await sessions.end(owner.user_id, only=owner.session_id)
@@ -133,43 +133,33 @@ async def list_sessions(owner: SignedIn, sessions: OpenSessions) -> Any:
     return {"items": [{**row, "current": row.id == owner.session_id} for row in rows]}
 
 
-@auth.delete(
-    "/sessions/{session_id:uuid}",
-    status_code=204,
-    response_class=Response,
-    responses=documented(SessionNotFound, onto=_SIGNED_IN),
-)
+@auth.delete("/sessions/{session_id:uuid}", status_code=204, responses=documented(SessionNotFound, onto=_SIGNED_IN))
 async def end_session(session_id: models.SessionId, owner: SignedIn, sessions: OpenSessions) -> None:
     """End one of your sessions."""
     if not await sessions.end(owner.user_id, only=session_id):
         raise SessionNotFound
 
 
-@auth.delete("/sessions", status_code=204, response_class=Response, responses=_SIGNED_IN)
+@auth.delete("/sessions", status_code=204, responses=_SIGNED_IN)
 async def end_all_sessions(owner: SignedIn, sessions: OpenSessions) -> None:
     """Sign out everywhere, this session included."""
     await sessions.end(owner.user_id)
 
 
-@auth.post("/forgot-password", status_code=202, response_class=Response)
+@auth.post("/forgot-password", status_code=202)
 async def forgot_password(body: models.AddressOfAccount, mails: MailQueue) -> None:
     """Ask for a mail with a link to choose a new password. The answer is the same for any address."""
     if address := normalized(body.email):
         await mails.add("reset", address)
 
 
-@auth.post(
-    "/reset-password",
-    status_code=204,
-    response_class=Response,
-    responses=documented(InvalidMailToken, WeakPassword),
-)
+@auth.post("/reset-password", status_code=204, responses=documented(InvalidMailToken, WeakPassword))
 async def reset_password(body: models.PasswordReset, users: Users) -> None:
     """Choose a new password with the token of a mail. All sessions and keys of the account end."""
     await users.reset(body.token, body.password)
 
 
-@auth.post("/request-verify-token", status_code=202, response_class=Response, responses=_SIGNED_IN)
+@auth.post("/request-verify-token", status_code=202, responses=_SIGNED_IN)
 async def request_verify_token(user: CurrentUser, mails: MailQueue) -> None:
     """Ask for another mail with a link that verifies your address. Nothing is sent where it is verified."""
     if not user.is_verified:
@@ -204,12 +194,7 @@ async def list_keys(owner: SignedIn, keys: AccessKeys) -> Any:
     return {"items": await keys.list(owner.user_id)}
 
 
-@auth.delete(
-    "/keys/{key_id:uuid}",
-    status_code=204,
-    response_class=Response,
-    responses=documented(KeyNotFound, onto=_SIGNED_IN),
-)
+@auth.delete("/keys/{key_id:uuid}", status_code=204, responses=documented(KeyNotFound, onto=_SIGNED_IN))
 async def delete_key(key_id: models.KeyId, owner: SignedIn, keys: AccessKeys) -> None:
     """Delete one of your keys. It stops working within a second."""
     await keys.delete(owner.user_id, key_id)
@@ -233,12 +218,7 @@ async def update_me(changes: models.UserUpdate, user: CurrentUser, owner: Signed
     return await users.change(user, changes, owner.session_id)
 
 
-@users.post(
-    "/me/delete",
-    status_code=204,
-    response_class=Response,
-    responses=documented(WrongPassword, TooManyAttempts),
-)
+@users.post("/me/delete", status_code=204, responses=documented(WrongPassword, TooManyAttempts))
 async def delete_me(
     confirmation: models.PasswordCheck, user: CurrentUser, users: Users, cleanup: AccountCleanup
 ) -> None:

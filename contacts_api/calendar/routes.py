@@ -59,7 +59,7 @@ async def open_birthday_feed(request: Request, response: Response, owner: Owner,
     return FeedAddress(url=f"{request.base_url}contacts/birthdays.ics?key={key}")
 
 
-@feeds.delete("/birthdays/feed", status_code=204, response_class=Response)
+@feeds.delete("/birthdays/feed", status_code=204)
 async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
     """Revoke your calendar address."""
     await database.execute(queries.CLOSE_FEED, owner_id=owner.user_id)

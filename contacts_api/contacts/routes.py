@@ -239,12 +239,7 @@ async def update_contact(patch: ContactUpdate, contact: OwnContact, session: Ses
     return await save(contact, fields_of(contact.model_dump()) | patch.sent(), session)
 
 
-@contacts.delete(
-    "/{contact_id:uuid}",
-    status_code=204,
-    response_class=Response,
-    responses=documented(ContactNotFound, PreconditionFailed),
-)
+@contacts.delete("/{contact_id:uuid}", status_code=204, responses=documented(ContactNotFound, PreconditionFailed))
 async def delete_contact(contact: OwnContact, session: Session) -> None:
     """Delete one of your contacts."""
     await session.delete(contact)
