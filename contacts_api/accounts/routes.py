@@ -8,12 +8,12 @@ from fastapi.exceptions import RequestValidationError
 from contacts_api.accounts import models
 from contacts_api.accounts.attempts import TooManyAttempts
 from contacts_api.accounts.cleanup import AccountCleanup
-from contacts_api.accounts.keys import AccessKeys, KeyNotAllowed, KeyNotFound, TooManyKeys
+from contacts_api.accounts.keys import AccessKeys, KeyNotFound, TooManyKeys
 from contacts_api.accounts.mail import MailQueue
 from contacts_api.accounts.models import TokenPair, User, UserPublic
 from contacts_api.accounts.passwords import WeakPassword
 from contacts_api.accounts.sessions import InvalidRefreshToken, OpenSessions
-from contacts_api.accounts.tokens import InvalidToken, SignedIn
+from contacts_api.accounts.tokens import ALWAYS, FOR_OWNERS, SIGNED_IN, InvalidToken, SignedIn
 from contacts_api.accounts.users import (
     BadCredentials,
     CurrentUser,
@@ -29,16 +29,7 @@ from contacts_api.accounts.users import (
 )
 from contacts_api.answers import JSON
 from contacts_api.handlers import DATABASE_ERRORS, problem_of
-from contacts_api.problems import (
-    Busy,
-    DatabaseUnavailable,
-    InternalError,
-    Invalid,
-    NotFound,
-    Problem,
-    Unauthorized,
-    documented,
-)
+from contacts_api.problems import InternalError, Invalid, NotFound, Problem, documented
 from contacts_api.routing import Handler, Route
 
 
@@ -76,12 +67,9 @@ class TokenRoute(Route):
         return handle_as_oauth
 
 
-_ALWAYS = documented(DatabaseUnavailable, Busy)
-_SIGNED_IN = documented(Unauthorized, InvalidToken, KeyNotAllowed)
-
-auth = APIRouter(prefix="/auth", route_class=Route, responses=_ALWAYS)
-token = APIRouter(prefix="/auth", route_class=TokenRoute, responses=_ALWAYS)
-users = APIRouter(prefix="/users", route_class=Route, responses={**_ALWAYS, **_SIGNED_IN})
+auth = APIRouter(prefix="/auth", route_class=Route, responses=ALWAYS)
+token = APIRouter(prefix="/auth", route_class=TokenRoute, responses=ALWAYS)
+users = APIRouter(prefix="/users", route_class=Route, responses=FOR_OWNERS)
 
 
 @auth.post(
@@ -120,27 +108,27 @@ async def refresh(body: models.RefreshRequest, issuer: Issuer) -> TokenPair:
     return await issuer.refresh(body.refresh_token)
 
 
-@auth.post("/logout", status_code=204, responses=_SIGNED_IN)
+@auth.post("/logout", status_code=204, responses=SIGNED_IN)
 async def logout(owner: SignedIn, sessions: OpenSessions) -> None:
     """Sign out. The tokens of this session stop working."""
     await sessions.end(owner.user_id, only=owner.session_id)
 
 
-@auth.get("/sessions", response_model=models.SessionList, responses=_SIGNED_IN)
+@auth.get("/sessions", response_model=models.SessionList, responses=SIGNED_IN)
 async def list_sessions(owner: SignedIn, sessions: OpenSessions) -> Any:
     """List your sessions, the oldest first."""
     rows = await sessions.list(owner.user_id)
     return {"items": [{**row, "current": row.id == owner.session_id} for row in rows]}
 
 
-@auth.delete("/sessions/{session_id:uuid}", status_code=204, responses=documented(SessionNotFound, onto=_SIGNED_IN))
+@auth.delete("/sessions/{session_id:uuid}", status_code=204, responses=documented(SessionNotFound, onto=SIGNED_IN))
 async def end_session(session_id: models.SessionId, owner: SignedIn, sessions: OpenSessions) -> None:
     """End one of your sessions."""
     if not await sessions.end(owner.user_id, only=session_id):
         raise SessionNotFound
 
 
-@auth.delete("/sessions", status_code=204, responses=_SIGNED_IN)
+@auth.delete("/sessions", status_code=204, responses=SIGNED_IN)
 async def end_all_sessions(owner: SignedIn, sessions: OpenSessions) -> None:
     """Sign out everywhere, this session included."""
     await sessions.end(owner.user_id)
@@ -159,7 +147,7 @@ async def reset_password(body: models.PasswordReset, users: Users) -> None:
     await users.reset(body.token, body.password)
 
 
-@auth.post("/request-verify-token", status_code=202, responses=_SIGNED_IN)
+@auth.post("/request-verify-token", status_code=202, responses=SIGNED_IN)
 async def request_verify_token(user: CurrentUser, mails: MailQueue) -> None:
     """Ask for another mail with a link that verifies your address. Nothing is sent where it is verified."""
     if not user.is_verified:
@@ -176,7 +164,7 @@ async def verify(body: models.Verification, users: Users) -> User:
     return await users.verify_address(body.token)
 
 
-@auth.post("/keys", status_code=201, response_model=models.NewKey, responses=documented(TooManyKeys, onto=_SIGNED_IN))
+@auth.post("/keys", status_code=201, response_model=models.NewKey, responses=documented(TooManyKeys, onto=SIGNED_IN))
 async def create_key(
     new: models.KeyCreate, request: Request, response: Response, owner: SignedIn, keys: AccessKeys
 ) -> Any:
@@ -188,13 +176,13 @@ async def create_key(
     return created
 
 
-@auth.get("/keys", response_model=models.KeyList, responses=_SIGNED_IN)
+@auth.get("/keys", response_model=models.KeyList, responses=SIGNED_IN)
 async def list_keys(owner: SignedIn, keys: AccessKeys) -> Any:
     """List your keys, the oldest first."""
     return {"items": await keys.list(owner.user_id)}
 
 
-@auth.delete("/keys/{key_id:uuid}", status_code=204, responses=documented(KeyNotFound, onto=_SIGNED_IN))
+@auth.delete("/keys/{key_id:uuid}", status_code=204, responses=documented(KeyNotFound, onto=SIGNED_IN))
 async def delete_key(key_id: models.KeyId, owner: SignedIn, keys: AccessKeys) -> None:
     """Delete one of your keys. It stops working within a second."""
     await keys.delete(owner.user_id, key_id)

@@ -17,7 +17,7 @@ from contacts_api.accounts.keys import PREFIX, KeyClaims, KeyNotAllowed, Keys
 from contacts_api.accounts.models import TokenPair
 from contacts_api.accounts.sessions import LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken
 from contacts_api.connecting import Row
-from contacts_api.problems import Unauthorized
+from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
 from contacts_api.settings import Settings
 
 MAX_TOKEN_LENGTH = 2048
@@ -155,6 +155,11 @@ class BearerToken(SecurityBase):
 
 
 identify = BearerToken(takes_keys=True)
+ALWAYS = documented(DatabaseUnavailable, Busy)
+"""What every route may answer."""
+SIGNED_IN = documented(Unauthorized, InvalidToken, KeyNotAllowed)
+"""What a route with an Owner, or someone SignedIn, may answer as well."""
+FOR_OWNERS = {**ALWAYS, **SIGNED_IN}
 Owner: TypeAlias = Annotated[Claims | KeyClaims, Depends(identify)]
 """Whose contacts they are: of whoever is signed in, or has a key. Every statement names `owner.user_id`."""
 SignedIn: TypeAlias = Annotated[Claims, Depends(BearerToken(takes_keys=False))]

@@ -11,8 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from contacts_api import __version__
-from contacts_api.accounts.keys import KeyNotAllowed
-from contacts_api.accounts.tokens import InvalidToken, Owner
+from contacts_api.accounts.tokens import FOR_OWNERS, Owner
 from contacts_api.answers import file_of, streamed, with_headers
 from contacts_api.calendar import icalendar, queries
 from contacts_api.calendar.feeds import InvalidFeedKey, find_feed, open_feed
@@ -21,7 +20,7 @@ from contacts_api.contacts.models import AN_EXAMPLE, AN_ID, ContactCreate, colum
 from contacts_api.database import Autocommit, Reader, Reads
 from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
 from contacts_api.pagination import pages_of
-from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
+from contacts_api.problems import DatabaseUnavailable, documented
 from contacts_api.query_parameters import QueryParameters
 from contacts_api.routing import Route
 from contacts_api.text import A_TIME
@@ -29,11 +28,7 @@ from contacts_api.text import A_TIME
 FEED_SECONDS = 3600
 FeedKey: TypeAlias = Annotated[FeedQuery, Depends(QueryParameters(FeedQuery))]
 
-feeds = APIRouter(
-    prefix="/contacts",
-    route_class=Route,
-    responses=documented(Unauthorized, InvalidToken, KeyNotAllowed, DatabaseUnavailable, Busy),
-)
+feeds = APIRouter(prefix="/contacts", route_class=Route, responses=FOR_OWNERS)
 calendar = APIRouter(prefix="/contacts", route_class=Route)
 _A_BIRTHDAY = columns_of(ContactCreate(**AN_EXAMPLE).model_dump()) | {
     "id": AN_ID,

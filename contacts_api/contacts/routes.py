@@ -9,8 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, Field
 from uuid_utils.compat import uuid7
 
-from contacts_api.accounts.keys import KeyNotAllowed
-from contacts_api.accounts.tokens import InvalidToken, Owner
+from contacts_api.accounts.tokens import FOR_OWNERS, Owner
 from contacts_api.answers import PRIVATE, json_answer, with_headers
 from contacts_api.connecting import Row
 from contacts_api.contacts import labels, queries, quota
@@ -37,7 +36,7 @@ from contacts_api.contacts.quota import TooManyContacts
 from contacts_api.database import Autocommit, Reads, Session
 from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
 from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages
-from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
+from contacts_api.problems import documented
 from contacts_api.query_parameters import QueryParameters
 from contacts_api.routing import Route
 from contacts_api.settings import known_time_zone
@@ -91,9 +90,8 @@ class RelabellingRoute(Route):
     seconds = 300.0
 
 
-_ALWAYS = documented(Unauthorized, InvalidToken, KeyNotAllowed, DatabaseUnavailable, Busy)
-contacts = APIRouter(prefix="/contacts", route_class=Route, responses=_ALWAYS)
-relabelling = APIRouter(prefix="/contacts", route_class=RelabellingRoute, responses=_ALWAYS)
+contacts = APIRouter(prefix="/contacts", route_class=Route, responses=FOR_OWNERS)
+relabelling = APIRouter(prefix="/contacts", route_class=RelabellingRoute, responses=FOR_OWNERS)
 
 
 @contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))

@@ -9,8 +9,7 @@ from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFil
 from fastapi.responses import StreamingResponse
 from uuid_utils.compat import uuid7
 
-from contacts_api.accounts.keys import KeyNotAllowed
-from contacts_api.accounts.tokens import InvalidToken, Owner, identify
+from contacts_api.accounts.tokens import FOR_OWNERS, Owner, identify
 from contacts_api.answers import PRIVATE, file_of, json_answer, streamed
 from contacts_api.bodies import BodyLimit
 from contacts_api.contacts import queries
@@ -43,15 +42,7 @@ from contacts_api.exchange.models import (
     ImportQuery,
     ImportReport,
 )
-from contacts_api.problems import (
-    MAX_ERRORS,
-    Busy,
-    DatabaseUnavailable,
-    FieldError,
-    Invalid,
-    Unauthorized,
-    documented,
-)
+from contacts_api.problems import MAX_ERRORS, FieldError, Invalid, documented
 from contacts_api.query_parameters import QueryParameters
 from contacts_api.routing import Handler, Route
 from contacts_api.waiting import has_come
@@ -115,10 +106,9 @@ class UploadRoute(Route):
 
 
 _AN_EXAMPLE = {"vcard_uid": AN_ID, **ContactCreate(**AN_EXAMPLE).model_dump()}
-_ALWAYS = documented(Unauthorized, InvalidToken, KeyNotAllowed, DatabaseUnavailable, Busy)
 
-exchange = APIRouter(prefix="/contacts", route_class=Route, responses=_ALWAYS)
-uploads = APIRouter(prefix="/contacts", route_class=UploadRoute, responses=_ALWAYS)
+exchange = APIRouter(prefix="/contacts", route_class=Route, responses=FOR_OWNERS)
+uploads = APIRouter(prefix="/contacts", route_class=UploadRoute, responses=FOR_OWNERS)
 
 
 def download(name: str) -> dict[str, str]:
