@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from urllib.parse import unquote_to_bytes
 
 from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,7 +11,6 @@ from uuid_utils import uuid7
 
 from contacts_api.handlers import DATABASE_ERRORS
 from contacts_api.problems import Busy, InternalError, Invalid
-from contacts_api.query_parameters import is_utf8
 
 logger = logging.getLogger("contacts_api.access")
 
@@ -83,7 +83,9 @@ class LastResort:
             await send(message)
 
         app = self.app
-        if not is_utf8(scope["query_string"]):
+        try:
+            unquote_to_bytes(scope["query_string"]).decode()
+        except UnicodeDecodeError:
             app = Invalid.field("query", code="malformed", detail="The query string must be UTF-8.").response(
                 scope["root_path"]
             )

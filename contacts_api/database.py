@@ -1,7 +1,7 @@
 """The way to PostgreSQL: the engine, reads in autocommit, and one transaction a request for writes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Annotated, Any, Protocol, TypeAlias
@@ -34,6 +34,7 @@ STATEMENT_SECONDS = 2.5
 # So many may wait for a connection.
 MAX_WAITING = 200
 
+Ready: TypeAlias = Callable[[Connection], Awaitable[None]]
 _DIALECT = dialects.dialect()  # type: ignore[no-untyped-call]
 
 LOST = (
@@ -138,17 +139,11 @@ class Database:
         except LOST:
             return await self.execute(statement, **parameters)
 
-    async def execute(self, statement: Executable, **parameters: Any) -> list[Row]:
-        """Run one statement, committed on return, and return the rows of its answer."""
-        return await self.run(statement, parameters)
+    async def execute(self, statement: Executable, ready: Ready | None = None, /, **parameters: Any) -> list[Row]:
+        """Run one statement, committed on return, and return the rows of its answer.
 
-    async def run(
-        self,
-        statement: Executable,
-        parameters: Mapping[str, Any],
-        ready: Callable[[Connection], Awaitable[None]] | None = None,
-    ) -> list[Row]:
-        """Do what `execute` does. `ready` is awaited before, with the connection that the statement will run on."""
+        `ready` is awaited before, with the connection that the statement will run on.
+        """
         sql, names, given = _compile(statement)
         values = {**given, **parameters}
         await self._places.take()

@@ -66,7 +66,7 @@ class Standby:
                         # From here on the statement has its own limit.
                         limit.reschedule(None)
 
-                    return await self._standby.run(statement, parameters, ready)
+                    return await self._standby.execute(statement, ready, **parameters)
             except (*DATABASE_ERRORS, Busy, StandbyIsBehindError) as error:
                 if is_ready and not isinstance(error, LOST):
                     # The statement's own fault, or the standby has cancelled it for the sake of its replay.

@@ -20,11 +20,6 @@ def has_come(request: Request) -> None:
     _request.set(request)
 
 
-async def _client_has_gone() -> bool:
-    request = _request.get(None)
-    return request is not None and await request.is_disconnected()
-
-
 class Places:
     """So many places, and a queue for them: first come, first served.
 
@@ -59,14 +54,13 @@ class Places:
             raise Busy from None
         finally:
             self._waiting -= 1
+        request = _request.get(None)
         try:
-            has_gone = await _client_has_gone()
+            if request is not None and await request.is_disconnected():
+                raise Busy
         except BaseException:
             self.leave()
             raise
-        if has_gone:
-            self.leave()
-            raise Busy
 
     def leave(self) -> None:
         self._free.release()
