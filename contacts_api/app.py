@@ -11,7 +11,6 @@ from fastapi import FastAPI
 
 from contacts_api import __version__, runtime
 from contacts_api.access_log import AccessLog, LastResort
-from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.keys import Keys
 from contacts_api.accounts.mail import Mails, Sender
@@ -112,8 +111,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.tokens = Tokens(settings, app.state.clock)
     hasher = PasswordHasher(settings.hashing_threads)
     app.state.mails = Mails(app.state.database, settings)
-    attempts = Attempts(app.state.database)
-    app.state.users = UserManager(app.state.database, hasher, attempts, app.state.mails, settings)
+    app.state.users = UserManager(app.state.database, hasher, app.state.mails, settings)
     sender = Sender(app.state.database, settings, app.state.users.token_for)
     app.state.large_bodies = Places(1, max_waiting=LARGE_BODIES_WAITING, max_seconds=REQUEST_SECONDS)
     app.state.cursors = Cursors(settings.secrets[0].encode())

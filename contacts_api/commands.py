@@ -29,7 +29,6 @@ from typer import Exit, echo, style
 from uuid_utils.compat import uuid7
 
 from contacts_api import distributing, embedded, migrating, runtime
-from contacts_api.accounts.attempts import Attempts
 from contacts_api.accounts.mail import Mails
 from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.passwords import PasswordHasher
@@ -476,6 +475,6 @@ async def accounts(settings: Settings) -> AsyncIterator[tuple[UserManager, Datab
     database = Database(engine)
     try:
         mails = Mails(database, settings)
-        yield UserManager(database, PasswordHasher(threads=1), Attempts(database), mails, settings), database
+        yield UserManager(database, PasswordHasher(threads=1), mails, settings), database
     finally:
         await engine.dispose()

@@ -20,7 +20,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from contacts_api.accounts.attempts import Attempts, key_of
+from contacts_api.accounts import attempts
+from contacts_api.accounts.attempts import key_of
 from contacts_api.accounts.keys import END_KEYS
 from contacts_api.accounts.mail import Mails, Purpose
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
@@ -100,12 +101,6 @@ class UserDatabase(BaseUserDatabase[User, UUID]):
         """Look the address up as it is stored: folding it in SQL would follow the database's locale."""
         return await self._find(_BY_EMAIL, email=email)
 
-    async def create(self, create_dict: dict[str, Any]) -> User:
-        user = User(**create_dict)
-        async with self._database.session() as session:
-            session.add(user)
-        return user
-
     async def _find(self, statement: sa.Select[Any], **parameters: Any) -> User | None:
         rows = await self._database.read(statement, **parameters)
         return User(**rows[0]) if rows else None
@@ -123,13 +118,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     reset_password_token_lifetime_seconds = 3600
     verification_token_lifetime_seconds = 3 * 24 * 3600
 
-    def __init__(
-        self, database: Database, hasher: PasswordHasher, attempts: Attempts, mails: Mails, settings: Settings
-    ) -> None:
+    def __init__(self, database: Database, hasher: PasswordHasher, mails: Mails, settings: Settings) -> None:
         super().__init__(UserDatabase(database))
         self._database = database
         self.hasher = hasher
-        self._attempts = attempts
         self._mails = mails
         self._secrets = settings.secrets
         self._must_be_verified = settings.require_verification
@@ -153,13 +145,13 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         """Return the user. Raises BadCredentials, with the same words and after the same time for every cause."""
         key = _sign_in_key(credentials.username)
         async with self.hasher.places.place():
-            await self._attempts.refuse_while_waiting(key)
+            await attempts.refuse_while_waiting(self._database, key)
             user = await self.find(credentials.username)
             is_right, upgraded = await self.hasher.verify(credentials.password, user.hashed_password if user else None)
             if user is None or not is_right or not user.is_active:
-                await self._attempts.count_failure(key)
+                await attempts.count_failure(self._database, key)
                 raise BadCredentials
-        await self._attempts.forget(key, _confirmation_key(user))
+        await attempts.forget(self._database, key, _confirmation_key(user))
         if upgraded:
             await self._database.execute(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
             user.hashed_password = upgraded
@@ -234,7 +226,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             account.hashed_password, account.is_verified = hashed_password, True
             await session.flush()
             await _end_all(session, account.id)
-        await self._attempts.forget(_sign_in_key(user.email), _confirmation_key(user))
+        await attempts.forget(self._database, _sign_in_key(user.email), _confirmation_key(user))
 
     async def verify_address(self, token: str) -> User:
         """Note that the address is the user's. Raises InvalidMailToken."""
@@ -271,7 +263,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def set_password(self, user: User, password: str) -> None:
         """Set the password without asking for the old one, and end all sessions. Raises WeakPassword."""
         refuse_weak(password, user.email)
-        await self._attempts.forget(_sign_in_key(user.email))
+        await attempts.forget(self._database, _sign_in_key(user.email))
         await self._set(user, hashed_password=await self.hasher.hash(password))
 
     async def set_active(self, user: User, is_active: bool) -> None:
@@ -317,13 +309,13 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         """Check the current password, and return the hash of the new one, if it is new. Raises WrongPassword."""
         keys = _confirmation_key(user), _sign_in_key(user.email)
         async with self.hasher.places.place():
-            await self._attempts.refuse_while_waiting(keys[0])
+            await attempts.refuse_while_waiting(self._database, keys[0])
             is_right, _ = await self.hasher.verify(current_password, user.hashed_password)
             if not is_right:
                 # It counts against signing in, too. The reverse would let strangers lock out who is signed in.
-                await self._attempts.count_failure(*keys)
+                await attempts.count_failure(self._database, *keys)
                 raise WrongPassword
-            await self._attempts.forget(*keys)
+            await attempts.forget(self._database, *keys)
             if new_password in (None, current_password):
                 return None
             return await self.hasher.hash(new_password)
