@@ -36,40 +36,25 @@ BITE_ROWS = 2000
 _SESSION = table_of(AuthSession)
 _OWN = (_SESSION.c.user_id == sa.bindparam("owner_id"), _SESSION.c.id == sa.bindparam("session_id"))
 _LIVE = _SESSION.c.expires_at > sa.func.now()
-_IDLE = sa.bindparam("idle", type_=sa.Interval)
-_LIFETIME = sa.bindparam("lifetime", type_=sa.Interval)
 
 # The lock orders sign-ins and changes of the password: no session opened with the old one survives the change.
-_OPEN = (
-    insert(_SESSION)
-    .from_select(
-        ["user_id", "id", "seq", "expires_at", "ends_at", "user_agent"],
-        sa.select(
-            col(User.id),
-            sa.bindparam("session_id", type_=sa.Uuid),
-            sa.literal(0),
-            sa.func.now() + sa.func.least(_IDLE, _LIFETIME),
-            sa.func.now() + _LIFETIME,
-            sa.bindparam("user_agent", type_=sa.String),
-        )
-        .where(
-            col(User.id) == sa.bindparam("owner_id"),
-            col(User.hashed_password) == sa.bindparam("hashed_password"),
-            col(User.is_active),
-        )
-        .with_for_update(read=True),
-    )
-    .returning(_SESSION)
+_OPEN = sa.text(
+    """
+    INSERT INTO auth_session (user_id, id, seq, expires_at, ends_at, user_agent)
+    SELECT
+        id, :session_id, 0, now() + least(CAST(:idle AS interval), CAST(:lifetime AS interval)),
+        now() + CAST(:lifetime AS interval), :user_agent
+    FROM "user" WHERE id = :owner_id AND hashed_password = :hashed_password AND is_active FOR SHARE
+    RETURNING *
+    """
 )
-_ROTATE = (
-    sa.update(_SESSION)
-    .where(*_OWN, _SESSION.c.seq == sa.bindparam("presented"), _LIVE)
-    .values(
-        seq=_SESSION.c.seq + 1,
-        refreshed_at=sa.func.now(),
-        expires_at=sa.func.least(sa.func.now() + _IDLE, _SESSION.c.ends_at),
-    )
-    .returning(_SESSION)
+_ROTATE = sa.text(
+    """
+    UPDATE auth_session
+    SET seq = seq + 1, refreshed_at = now(), expires_at = least(now() + CAST(:idle AS interval), ends_at)
+    WHERE user_id = :owner_id AND id = :session_id AND seq = :presented AND expires_at > now()
+    RETURNING *
+    """
 )
 _CURRENT = sa.select(
     _SESSION, (_SESSION.c.refreshed_at > sa.func.now() - timedelta(seconds=GRACE_SECONDS)).label("in_grace")
