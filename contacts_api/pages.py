@@ -128,28 +128,16 @@ async def go_to_docs(request: Request) -> RedirectResponse:
 
 
 @pages.get("/docs")
-async def show_docs() -> FileResponse:
-    return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
+@pages.get("/redoc")
+@pages.get("/reset-password")
+@pages.get("/verify")
+async def show_page(request: Request) -> FileResponse:
+    return FileResponse(STATIC / f"{request.scope['route'].path[1:]}.html", headers=PAGE_HEADERS)
 
 
 @pages.get("/docs/errors")
 async def show_errors() -> HTMLResponse:
     return HTMLResponse(_catalogue(), headers=PAGE_HEADERS)
-
-
-@pages.get("/reset-password")
-async def show_reset_password() -> FileResponse:
-    return FileResponse(STATIC / "reset-password.html", headers=PAGE_HEADERS)
-
-
-@pages.get("/verify")
-async def show_verify() -> FileResponse:
-    return FileResponse(STATIC / "verify.html", headers=PAGE_HEADERS)
-
-
-@pages.get("/redoc")
-async def show_redoc() -> FileResponse:
-    return FileResponse(STATIC / "redoc.html", headers=PAGE_HEADERS)
 
 
 @pages.get("/openapi.json")

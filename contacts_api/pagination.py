@@ -9,13 +9,11 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import date, datetime
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlencode
-from uuid import UUID
 
 from fastapi import Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
@@ -32,13 +30,6 @@ Position: TypeAlias = Mapping[str, str]
 # Of fewer, more of the time goes into asking; for more, everybody else waits longer. The first come at once.
 FIRST_ROWS, PAGE_ROWS = 100, 1000
 _MAC_BYTES = 16
-_PARSERS: dict[type, Callable[[str], Any]] = {
-    str: str,
-    int: int,
-    UUID: UUID,
-    date: date.fromisoformat,
-    datetime: datetime.fromisoformat,
-}
 
 
 class Page(BaseModel, Generic[T]):
@@ -79,11 +70,10 @@ class Listing:
     """The rows of a list in the order of `keys`, which are columns of the rows; the last key is unique.
 
     `first` and `rest` are the statements for at most `limit` rows: from the beginning, or after a position.
-    Raises TypeError for a key whose type has no text form here.
     """
 
     def __init__(self, rows: Select[Any], *keys: ColumnElement[Any], descending: bool = False) -> None:
-        self._parsers = {str(key.key): _parser(key) for key in keys}
+        self._parsers = {str(key.key): TypeAdapter(key.type.python_type) for key in keys}
         self._keys, self._descending = keys, descending
         self.first = rows.order_by(*self.order_of()).limit(bindparam("limit", type_=BigInteger))
         here, there = tuple_(*keys), tuple_(*(bindparam(f"after_{key.key}", type_=key.type) for key in keys))
@@ -104,17 +94,14 @@ class Listing:
 
     def after(self, position: Position) -> dict[str, Any]:
         """Return the parameters of `rest` for this position."""
-        return {f"after_{name}": parse(position[name]) for name, parse in self._parsers.items() if name in position}
+        return {
+            f"after_{name}": key.validate_strings(position[name])
+            for name, key in self._parsers.items()
+            if name in position
+        }
 
     def position_of(self, row: Row) -> dict[str, str]:
         return {name: str(row[name]) for name in self._parsers}
-
-
-def _parser(key: ColumnElement[Any]) -> Callable[[str], Any]:
-    kind = key.type.python_type
-    if kind not in _PARSERS:
-        raise TypeError(f"{key}: a cursor cannot hold a {kind.__name__}; add it to _PARSERS.")
-    return _PARSERS[kind]
 
 
 async def pages_of(database: Reader, listing: Listing, **parameters: Any) -> AsyncIterator[list[Row]]:
