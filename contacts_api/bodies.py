@@ -8,17 +8,8 @@ from itertools import islice
 from typing import Any
 
 from fastapi import Request as FastAPIRequest
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    GetJsonSchemaHandler,
-    JsonValue,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    model_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, from_json
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 from sqlmodel import SQLModel
 
 from contacts_api.field_errors import code_and_detail
@@ -53,15 +44,6 @@ class Body(SQLModel):
 
     # Not SQLModel's constructor: a member called `self` or `cls` would collide with its own parameters.
     __init__ = BaseModel.__init__
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        # A member whose default is None may be left out. In the document a default of null would be a value to send.
-        schema = handler(core_schema)
-        for member in handler.resolve_ref_schema(schema)["properties"].values():
-            if member.get("default", ...) is None:
-                del member["default"]
-        return schema
 
     def sent(self) -> dict[str, Any]:
         """Return the members that were sent, each whole."""

@@ -1,8 +1,8 @@
 """The OpenAPI document: what FastAPI makes of the routes, completed for people and for generators of clients."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from copy import deepcopy
 from http import HTTPStatus
 from importlib.resources import files
@@ -62,7 +62,8 @@ def completed(document: Json) -> Json:
     there is required, and what is never null is plain.
     """
     document = deepcopy(document)
-    components, operations = document["components"], list(_operations(document))
+    components = document["components"]
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     schemas = components["schemas"] = _complete_schemas(components["schemas"], operations)
     for operation in operations:
         _complete_operation(operation, schemas)
@@ -107,16 +108,15 @@ def at_server(document: Json, address: str) -> Json:
     }
 
 
-def _operations(document: Json) -> Iterator[Json]:
-    for methods in document["paths"].values():
-        yield from methods.values()
-
-
 def _complete_schemas(schemas: Json, operations: list[Json]) -> Json:
     schemas |= problem_schemas()
     for schema in schemas.values():
-        for name in schema.keys() - {"title"}:
-            _drop_titles(schema[name])
+        for member in schema.get("properties", {}).values():
+            # Pydantic makes it of the member's name, which stands beside it.
+            member.pop("title", None)
+            if member.get("default", ...) is None:
+                # It may be left out. A default of null would be a value to send.
+                del member["default"]
     codes_of_fields = {each.code for each in all_problems() if issubclass(each, Invalid) or each.status == 404}
     schemas["FieldError"]["properties"]["code"]["enum"] = [
         *CODES,
@@ -136,19 +136,6 @@ def _complete_schemas(schemas: Json, operations: list[Json]) -> Json:
     return schemas
 
 
-def _drop_titles(part: Any) -> None:
-    """Take away the titles that Pydantic makes of the names of members: the names stand beside them."""
-    if isinstance(part, dict):
-        if isinstance(part.get("title"), str):
-            del part["title"]
-        for name, each in part.items():
-            if name not in ("examples", "default", "enum"):
-                _drop_titles(each)
-    elif isinstance(part, list):
-        for each in part:
-            _drop_titles(each)
-
-
 def _schemas_in(part: Any, schemas: Json) -> set[str]:
     """Return the names of the schemas that a part of the document leads to."""
     found: set[str] = set()
@@ -159,14 +146,8 @@ def _schemas_in(part: Any, schemas: Json) -> set[str]:
     return found
 
 
-def _references(part: Any) -> Iterator[str]:
-    if isinstance(part, dict):
-        if isinstance(part.get("$ref"), str):
-            yield _name_in(part["$ref"])
-        part = list(part.values())
-    if isinstance(part, list):
-        for each in part:
-            yield from _references(each)
+def _references(part: Any) -> list[str]:
+    return re.findall('"#/components/schemas/(.+?)"', json.dumps(part))
 
 
 def _name_in(reference: str) -> str:
@@ -196,8 +177,8 @@ def _complete_operation(operation: Json, schemas: Json) -> None:
 
 def _complete_parameter(parameter: Json) -> None:
     schema = parameter["schema"]
-    _drop_titles(schema)
     _make_plain(schema)
+    schema.pop("title", None)
     schema.pop("description", None)
     if parameter["in"] == "header":
         parameter["name"] = parameter["name"].title()
