@@ -24,7 +24,7 @@ import orjson
 import psycopg2
 import uvicorn
 from pydantic import SecretStr, TypeAdapter, ValidationError
-from sqlalchemy import Boolean, DateTime, Integer, Text, column, insert, text
+from sqlalchemy import insert, text
 from typer import Exit, echo, style
 from uuid_utils.compat import uuid7
 
@@ -49,6 +49,7 @@ from contacts_api.exchange.models import ImportQuery, ImportReport
 from contacts_api.handlers import DATABASE_ERRORS, problem_of_database_error
 from contacts_api.problems import Problem
 from contacts_api.protocol import Protocol
+from contacts_api.runtime import CommandError
 from contacts_api.settings import Settings
 
 OLDEST_POSTGRESQL = 15
@@ -78,18 +79,7 @@ USERS = text(
         (SELECT max(created_at) FROM auth_session WHERE user_id = u.id) AS last_sign_in
     FROM "user" u WHERE erased_at IS NULL ORDER BY email
     """
-).columns(
-    column("email", Text),
-    column("verified", Boolean),
-    column("active", Boolean),
-    column("contacts", Integer),
-    column("sessions", Integer),
-    column("last_sign_in", DateTime(timezone=True)),
 )
-
-
-class CommandError(Exception):
-    """What went wrong, in one line."""
 
 
 def explain(error: Exception) -> str | None:
@@ -99,7 +89,7 @@ def explain(error: Exception) -> str | None:
             first = error.errors()[0]
             setting = f"{first['loc'][0]} ".upper() if error.title == Settings.__name__ else ""
             return setting + first["msg"].removeprefix("Value error, ")
-        case CommandError() | distributing.NoCitusError() | embedded.EmbeddedError() | migrating.SchemaError():
+        case CommandError():
             return str(error)
         case Problem():
             return error.detail

@@ -6,12 +6,9 @@ from contextlib import closing
 from contacts_api.accounts.models import User, owner_columns
 from contacts_api.connecting import connect_synchronously
 from contacts_api.database import table_of
+from contacts_api.runtime import CommandError
 
 _DONE = "SELECT logicalrelid::regclass::text FROM pg_dist_partition WHERE partmethod = 'h' OR repmodel = 't'"
-
-
-class NoCitusError(Exception):
-    """Why nothing can be spread, in one line."""
 
 
 def distribute(url: str, shards: int) -> Iterator[str]:
@@ -19,7 +16,7 @@ def distribute(url: str, shards: int) -> Iterator[str]:
 
     All that an owner has is on one node then, and every statement on it names the owner, so that it goes there. The
     tables that belong to no owner stay on the coordinator. What is done already is left alone. A table cannot be
-    written to while its rows are moved. Raises NoCitusError.
+    written to while its rows are moved. Raises CommandError.
     """
     users = table_of(User).name
     calls = {users: f"""create_reference_table('"{users}"')"""}
@@ -31,7 +28,7 @@ def distribute(url: str, shards: int) -> Iterator[str]:
     with closing(connect_synchronously(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'citus'")
         if not cursor.fetchone():
-            raise NoCitusError("This database has no Citus: see Growing in docs/operating.md.")
+            raise CommandError("This database has no Citus: see Growing in docs/operating.md.")
         cursor.execute(_DONE)
         done = {name.strip('"') for (name,) in cursor.fetchall()}
         for table in (table for table in calls if table not in done):

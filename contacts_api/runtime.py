@@ -12,6 +12,10 @@ if os.name == "posix":
     import resource
 
 
+class CommandError(Exception):
+    """Why a command cannot do what it should, in one line."""
+
+
 def prepare_start() -> None:
     """Collect garbage seldom while modules load: at the usual rate it takes a tenth of the time, and finds nothing."""
     gc.set_threshold(200_000)

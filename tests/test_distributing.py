@@ -22,8 +22,9 @@ import contacts_api
 from contacts_api.accounts.cleanup import _bites_of_owner
 from contacts_api.accounts.models import User, owner_columns
 from contacts_api.database import table_of
-from contacts_api.distributing import NoCitusError, distribute
+from contacts_api.distributing import distribute
 from contacts_api.exchange import matching
+from contacts_api.runtime import CommandError
 
 Node: TypeAlias = "dict[str, Node] | list[Node] | str"
 _UPDATE, _INSERT, _DELETE = "2", "3", "4"
@@ -181,5 +182,5 @@ def test_every_table_that_belongs_to_users_is_spread() -> None:
 
 
 def test_without_citus_the_command_says_so(database_url: str) -> None:
-    with pytest.raises(NoCitusError, match="no Citus"):
+    with pytest.raises(CommandError, match="no Citus"):
         list(distribute(database_url, 4))

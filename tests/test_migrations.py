@@ -17,7 +17,8 @@ from sqlmodel import SQLModel
 
 import contacts_api.app  # noqa: F401  (it defines all tables)
 from contacts_api.contacts.models import columns_of
-from contacts_api.migrating import SchemaError, migrate, newest_revision
+from contacts_api.migrating import migrate, newest_revision
+from contacts_api.runtime import CommandError
 from tests.conftest import SECRET
 
 A_NEW_TABLE = """
@@ -77,14 +78,14 @@ def test_a_migration_that_merges_two_is_the_newest(tmp_path: Path) -> None:
 def test_two_newest_migrations_are_named(tmp_path: Path) -> None:
     write_migrations(tmp_path, ("first", None), ("one", "first"), ("other", "first"))
 
-    with pytest.raises(SchemaError, match="one newest migration, but there are 2: one, other"):
+    with pytest.raises(CommandError, match="one newest migration, but there are 2: one, other"):
         newest_revision(tmp_path)
 
 
 def test_a_missing_migration_is_named(tmp_path: Path) -> None:
     write_migrations(tmp_path, ("second", "first"))
 
-    with pytest.raises(SchemaError, match=r"second.py follows the migration first, which is missing"):
+    with pytest.raises(CommandError, match=r"second.py follows the migration first, which is missing"):
         newest_revision(tmp_path)
 
 
@@ -108,7 +109,7 @@ def test_a_database_of_a_newer_release_is_told_apart(empty_database: str) -> Non
     with closing(psycopg2.connect(empty_database)) as connection, connection:
         connection.cursor().execute("UPDATE alembic_version SET version_num = 'newer'")
 
-    with pytest.raises(SchemaError, match="newer release"):
+    with pytest.raises(CommandError, match="newer release"):
         migrate(empty_database)
 
 
