@@ -10,9 +10,7 @@ from uuid import UUID
 
 import orjson
 from pydantic import Field as Rule
-from pydantic import GetJsonSchemaHandler, create_model, model_validator
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import create_model
 from sqlalchemy import Index, SmallInteger, String, literal_column
 from sqlmodel import Field, SQLModel
 
@@ -126,8 +124,6 @@ ABOUT: dict[str, About] = {
     name: next(each for each in field.metadata if isinstance(each, About))
     for name, field in ContactFields.model_fields.items()
 }
-SERVER_SET = {"id": AN_ID, "created_at": A_TIME, "updated_at": A_TIME}
-"""What only the server sets of a contact that clients see, with an example."""
 AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items()}
 
 
@@ -269,39 +265,20 @@ if len({search_tag(name) for name in FIELDS}) < len(FIELDS):
     raise ValueError("The names of two fields differ only by digits or underscores: searches would mix them up.")
 
 
-def _input(*, is_patch: bool) -> type[Body]:
-    """Return a body with the fields of a contact. In a patch every field may be left out."""
-    hints = get_type_hints(ContactFields, include_extras=True)
-    members: dict[str, Any] = {
-        name: (hints[name], ... if field.is_required() and not is_patch else None)
-        for name, field in ContactFields.model_fields.items()
-    }
-    return create_model("ContactInput", __base__=Body, **members)  # type: ignore[no-any-return]
+def _ignored(example: str) -> Any:
+    text = "Ignored: only the server sets it."
+    return Rule(None, exclude=True, description=text, examples=[example], json_schema_extra={"readOnly": True})
 
 
 class SentBack(Body):
     """A body that may have what only the server sets, so that what was read can be sent back changed."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _ignore_what_the_server_sets(cls, data: Any) -> Any:
-        return {name: data[name] for name in data if name not in cls._ignored()} if isinstance(data, dict) else data
-
-    @classmethod
-    def _ignored(cls) -> set[str]:
-        return SERVER_SET.keys() - cls.model_fields.keys()
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        schema = super().__get_pydantic_json_schema__(core_schema, handler)
-        handler.resolve_ref_schema(schema)["properties"] |= {
-            name: {"readOnly": True, "description": "Ignored: only the server sets it.", "examples": [SERVER_SET[name]]}
-            for name in sorted(cls._ignored())
-        }
-        return schema
+    created_at: Any = _ignored(A_TIME)
+    id: Any = _ignored(AN_ID)
+    updated_at: Any = _ignored(A_TIME)
 
 
-class ContactCreate(_input(is_patch=False)):  # type: ignore[misc]  # its base is made of ContactFields
+class ContactCreate(ContactFields, Body):
     """A new contact. The members from `first_name` to `date_of_birth` must be there.
 
     A null says that there is none. The others may be left out: they are then null or empty.
@@ -315,7 +292,11 @@ class ContactReplace(SentBack, ContactCreate):
     """
 
 
-class ContactUpdate(SentBack, _input(is_patch=True)):  # type: ignore[misc]  # its base is made of ContactFields
+_TYPES = get_type_hints(ContactFields, include_extras=True)
+_OPTIONAL: dict[str, Any] = {name: (_TYPES[name], None) for name in FIELDS}
+
+
+class ContactUpdate(SentBack, create_model("OptionalFields", __base__=Body, **_OPTIONAL)):  # type: ignore[misc]
     """The fields to change (a JSON merge patch, RFC 7396); null clears one. What only the server sets is ignored."""
 
     model_config = with_example({"additional_info": AN_EXAMPLE["additional_info"]})

@@ -12,25 +12,10 @@ from uuid_utils.compat import uuid7
 from contacts_api.accounts.tokens import FOR_OWNERS, Owner
 from contacts_api.answers import PRIVATE, json_answer, with_headers
 from contacts_api.connecting import Row
-from contacts_api.contacts import labels, queries, quota
+from contacts_api.contacts import labels, models, queries, quota
 from contacts_api.contacts.birthdays import upcoming_birthdays
 from contacts_api.contacts.labels import LabelNotFound, OwnLabel
-from contacts_api.contacts.models import (
-    Contact,
-    ContactCreate,
-    ContactId,
-    ContactPage,
-    ContactPublic,
-    ContactReplace,
-    ContactUpdate,
-    LabelChange,
-    LabelledContacts,
-    LabelList,
-    UpcomingBirthday,
-    changes_of,
-    columns_of,
-    fields_of,
-)
+from contacts_api.contacts.models import Contact, ContactId, ContactPublic, columns_of, fields_of
 from contacts_api.contacts.own import ContactNotFound, ContactToReplace, OwnContact, PreconditionFailed
 from contacts_api.contacts.quota import TooManyContacts
 from contacts_api.database import Autocommit, Reads, Session
@@ -78,7 +63,7 @@ def location_of(contact_id: ContactId, request: Request) -> str:
 
 
 async def save(contact: Contact, fields: Mapping[str, Any], session: Session) -> Response:
-    if changes := changes_of(contact, fields):
+    if changes := models.changes_of(contact, fields):
         contact.sqlmodel_update({**changes, "updated_at": await session.scalar(queries.NOW)})
         await session.flush()
     return answer(contact.model_dump())
@@ -94,7 +79,9 @@ contacts = APIRouter(prefix="/contacts", route_class=Route, responses=FOR_OWNERS
 relabelling = APIRouter(prefix="/contacts", route_class=RelabellingRoute, responses=FOR_OWNERS)
 
 
-@contacts.get("", response_model=ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")}))
+@contacts.get(
+    "", response_model=models.ContactPage, responses=documented(InvalidCursor, onto={200: with_headers("Link")})
+)
 async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Response:
     """List and search your contacts. Case and accents do not matter."""
     patterns = query.patterns()
@@ -108,7 +95,7 @@ async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Respons
 
 @contacts.get(
     "/birthdays",
-    response_model=Page[UpcomingBirthday],
+    response_model=Page[models.UpcomingBirthday],
     responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
 async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, owner: Owner) -> Response:
@@ -137,23 +124,27 @@ async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, 
     return pages.answer(queries.BIRTHDAYS, query, rows, upcoming, *which, keep={"today": str(today)}, limit=limit)
 
 
-@contacts.get("/labels", response_model=LabelList)
+@contacts.get("/labels", response_model=models.LabelList)
 async def list_labels(owner: Owner, database: Reads) -> Response:
     """List your labels, and how many contacts have each. Of more than 10,000, the most used ones are listed."""
     return json_answer({"items": await labels.list_labels(database, owner.user_id)}, PRIVATE)
 
 
 @relabelling.patch("/labels/{label:path}", responses=documented(LabelNotFound))
-async def rename_label(label: OwnLabel, new: LabelChange, request: Request, owner: Owner) -> LabelledContacts:
+async def rename_label(
+    label: OwnLabel, new: models.LabelChange, request: Request, owner: Owner
+) -> models.LabelledContacts:
     """Rename a label on every contact that has it. Where a contact has the new one already, the two become one."""
     changed = await labels.replace_label(request.app.state.database, owner.user_id, label, [new.label])
-    return LabelledContacts(contacts=changed)
+    return models.LabelledContacts(contacts=changed)
 
 
 @relabelling.delete("/labels/{label:path}", responses=documented(LabelNotFound))
-async def delete_label(label: OwnLabel, request: Request, owner: Owner) -> LabelledContacts:
+async def delete_label(label: OwnLabel, request: Request, owner: Owner) -> models.LabelledContacts:
     """Take a label off every contact. No contact is deleted."""
-    return LabelledContacts(contacts=await labels.replace_label(request.app.state.database, owner.user_id, label, []))
+    return models.LabelledContacts(
+        contacts=await labels.replace_label(request.app.state.database, owner.user_id, label, [])
+    )
 
 
 @contacts.post(
@@ -162,7 +153,7 @@ async def delete_label(label: OwnLabel, request: Request, owner: Owner) -> Label
     response_model=ContactPublic,
     responses=documented(TooManyContacts, onto={201: with_headers("ETag", "Location")}),
 )
-async def create_contact(new: ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
+async def create_contact(new: models.ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create a contact.
 
     The fields from `first_name` to `date_of_birth` must be there; a null says that there is none.
@@ -209,7 +200,7 @@ async def get_contact(contact_id: ContactId, request: Request, owner: Owner, dat
 )
 async def replace_contact(
     contact_id: ContactId,
-    new: ContactReplace,
+    new: models.ContactReplace,
     contact: ContactToReplace,
     request: Request,
     owner: Owner,
@@ -232,7 +223,7 @@ async def replace_contact(
     responses=documented(ContactNotFound, PreconditionFailed, onto={200: with_headers("ETag")}),
     openapi_extra={"requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": _CONTACT_UPDATE}}}}},
 )
-async def update_contact(patch: ContactUpdate, contact: OwnContact, session: Session) -> Response:
+async def update_contact(patch: models.ContactUpdate, contact: OwnContact, session: Session) -> Response:
     """Change some fields of one of your contacts. The body is a JSON merge patch (RFC 7396)."""
     return await save(contact, fields_of(contact.model_dump()) | patch.sent(), session)
 
