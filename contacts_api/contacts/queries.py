@@ -7,44 +7,15 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
+import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    ColumnElement,
-    Date,
-    DateTime,
-    Integer,
-    Select,
-    SmallInteger,
-    Text,
-    and_,
-    bindparam,
-    cast,
-    column,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    text,
-    true,
-)
 from sqlalchemy.types import TypeEngine
 
 from contacts_api.answers import as_json
 from contacts_api.connecting import Row
 from contacts_api.contacts.fields import MAX_LABELS, About, digits_of, is_number
-from contacts_api.contacts.models import (
-    ABOUT,
-    FIELDS,
-    STORED,
-    Contact,
-    label_tag,
-    month_and_day,
-    search_tag,
-)
+from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, label_tag, month_and_day, search_tag
 from contacts_api.database import Reader, table_of
 from contacts_api.pagination import Listing, PageQuery, Position
 from contacts_api.text import SearchTerm, fold
@@ -60,8 +31,8 @@ _contact = table_of(Contact).c
 _SORT_KEYS = {"name": _contact.sort_name, "created_at": _contact.created_at, "updated_at": _contact.updated_at}
 _SHOWN = ("id", *FIELDS, "created_at", "updated_at")
 _LISTED = [_contact[name] for name in (*_SHOWN, "sort_name")]
-_OWNED = _contact.owner_id == bindparam("owner_id")
-_THIS = _contact.id == bindparam("contact_id")
+_OWNED = _contact.owner_id == sa.bindparam("owner_id")
+_THIS = _contact.id == sa.bindparam("contact_id")
 
 
 def shown(row: Any) -> dict[str, Any]:
@@ -74,35 +45,40 @@ def shown(row: Any) -> dict[str, Any]:
     return members
 
 
-GET = select(*(_contact[name] for name in _SHOWN), _contact.version).where(_OWNED, _THIS)
-EXISTS = select(_contact.id).where(_OWNED, _THIS)
-LOCK = select(Contact).where(_OWNED, _THIS).with_for_update()
-_THESE = _contact.id.in_(bindparam("ids", expanding=True))
+GET = sa.select(*(_contact[name] for name in _SHOWN), _contact.version).where(_OWNED, _THIS)
+EXISTS = sa.select(_contact.id).where(_OWNED, _THIS)
+LOCK = sa.select(Contact).where(_OWNED, _THIS).with_for_update()
+_THESE = _contact.id.in_(sa.bindparam("ids", expanding=True))
 # In one order, so that two requests do not wait for each other.
-LOCK_ALL = select(Contact).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
-DELETE_ALL = delete(Contact).where(_OWNED, _THESE).returning(_contact.id)
+LOCK_ALL = sa.select(Contact).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
+DELETE_ALL = sa.delete(Contact).where(_OWNED, _THESE).returning(_contact.id)
 # Asked for by itself, since Citus takes no clock in an UPDATE. Not now(), the start of the transaction: of two updates
 # in turn, the second may have begun first.
-NOW = select(func.clock_timestamp())
+NOW = sa.select(sa.func.clock_timestamp())
 
-LABELS = text(
+LABELS = sa.text(
     """
     SELECT label, count(*) AS contacts, min(created_at) AS since, min(id::text) AS id
     FROM contact CROSS JOIN LATERAL json_array_elements_text(labels::json) AS label
     WHERE owner_id = :owner_id AND labels <> '[]'
     GROUP BY label ORDER BY contacts DESC, label LIMIT :limit
     """
-).columns(column("label", Text), column("contacts", Integer), column("since", DateTime), column("id", Text))
+).columns(
+    sa.column("label", sa.Text),
+    sa.column("contacts", sa.Integer),
+    sa.column("since", sa.DateTime),
+    sa.column("id", sa.Text),
+)
 """How many contacts have each label, as it is written; and the first of them."""
-HAS_LABEL = select(_contact.id).where(_OWNED, _contact.search_text.like(bindparam("tag", type_=Text))).limit(1)
+HAS_LABEL = sa.select(_contact.id).where(_OWNED, _contact.search_text.like(sa.bindparam("tag", type_=sa.Text))).limit(1)
 LOCK_LABELLED = (
-    select(_contact.id, *(_contact[name] for name in FIELDS))
-    .where(_OWNED, _contact.search_text.like(bindparam("tag", type_=Text)), _contact.id > bindparam("after"))
+    sa.select(_contact.id, *(_contact[name] for name in FIELDS))
+    .where(_OWNED, _contact.search_text.like(sa.bindparam("tag", type_=sa.Text)), _contact.id > sa.bindparam("after"))
     .order_by(_contact.id)
-    .limit(bindparam("limit", type_=BigInteger))
+    .limit(sa.bindparam("limit", type_=sa.BigInteger))
     .with_for_update()
 )
-RELABEL = text(
+RELABEL = sa.text(
     """
     UPDATE contact SET labels = :labels, search_text = :search_text, sort_name = :sort_name, identity = :identity,
         folding = :folding, version = version + 1, updated_at = :now
@@ -110,16 +86,16 @@ RELABEL = text(
     """
 )
 
-RAISE_TALLY = text(
+RAISE_TALLY = sa.text(
     """
     UPDATE contact_tally SET at_most = at_most + :count
     WHERE owner_id = :owner_id AND at_most + :count <= :max_contacts RETURNING at_most
     """
-).columns(column("at_most", Integer))
+).columns(sa.column("at_most", sa.Integer))
 """Count `count` new contacts of an owner, if there may be so many. Returns no row where there may not."""
-START_TALLY = text("INSERT INTO contact_tally (owner_id, at_most) VALUES (:owner_id, 0) ON CONFLICT DO NOTHING")
-LOCK_TALLY = text("SELECT at_most FROM contact_tally WHERE owner_id = :owner_id FOR UPDATE")
-COUNT_TALLY = text(
+START_TALLY = sa.text("INSERT INTO contact_tally (owner_id, at_most) VALUES (:owner_id, 0) ON CONFLICT DO NOTHING")
+LOCK_TALLY = sa.text("SELECT at_most FROM contact_tally WHERE owner_id = :owner_id FOR UPDATE")
+COUNT_TALLY = sa.text(
     """
     UPDATE contact_tally SET at_most = (SELECT count(*) FROM contact WHERE owner_id = :owner_id)
     WHERE owner_id = :owner_id RETURNING at_most
@@ -128,15 +104,17 @@ COUNT_TALLY = text(
 
 _STORED = ("owner_id", "id", *STORED)
 CREATE = (
-    insert(Contact)
+    sa.insert(Contact)
     .from_select(
         list(_STORED),
-        select(*(bindparam(name, type_=_contact[name].type) for name in _STORED)).select_from(RAISE_TALLY.cte("room")),
+        sa.select(*(sa.bindparam(name, type_=_contact[name].type) for name in _STORED)).select_from(
+            RAISE_TALLY.cte("room")
+        ),
     )
     .returning(*(_contact[name] for name in _SHOWN), _contact.version)
 )
 """Create a contact, if there may be one more. Returns no row where there may not."""
-CREATE_ALL = insert(table_of(Contact)).returning(*(_contact[name] for name in _SHOWN))
+CREATE_ALL = sa.insert(table_of(Contact)).returning(*(_contact[name] for name in _SHOWN))
 
 
 def _words(q: str) -> list[str]:
@@ -223,43 +201,43 @@ def like(text: str) -> str:
     return f"%{text}%"
 
 
-def _matches(search_text: ColumnElement[str], terms: Collection[str]) -> ColumnElement[bool]:
+def _matches(search_text: sa.ColumnElement[str], terms: Collection[str]) -> sa.ColumnElement[bool]:
     conditions = []
     for name in sorted(terms):
         if name.endswith("_digits"):
             continue
-        pattern: ColumnElement[str] = bindparam(name, type_=Text)
+        pattern: sa.ColumnElement[str] = sa.bindparam(name, type_=sa.Text)
         # The trigram index serves these.
-        found: ColumnElement[bool] = search_text.like(pattern)
+        found: sa.ColumnElement[bool] = search_text.like(pattern)
         if name.startswith("number_"):
-            found = or_(found, search_text.like(bindparam(f"{name}_digits", type_=Text)))
+            found = sa.or_(found, search_text.like(sa.bindparam(f"{name}_digits", type_=sa.Text)))
         conditions.append(found)
         if name.startswith("in_"):
-            from_value = func.split_part(search_text, f"\n{search_tag(name.removeprefix('in_'))}", 2)
-            conditions.append(func.split_part(from_value, "\n", 1).like(pattern))
-    return and_(true(), *conditions)
+            from_value = sa.func.split_part(search_text, f"\n{search_tag(name.removeprefix('in_'))}", 2)
+            conditions.append(sa.func.split_part(from_value, "\n", 1).like(pattern))
+    return sa.and_(sa.true(), *conditions)
 
 
-def _sorted(rows: Select[Any], sort: Sort) -> Listing:
+def _sorted(rows: sa.Select[Any], sort: Sort) -> Listing:
     return Listing(rows, _SORT_KEYS[sort.lstrip("-")], _contact.id, descending=sort.startswith("-"))
 
 
 @cache
 def contacts(sort: Sort) -> Listing:
     """Return the list of all contacts of an owner."""
-    return _sorted(select(*_LISTED).where(_OWNED), sort)
+    return _sorted(sa.select(*_LISTED).where(_OWNED), sort)
 
 
 @lru_cache(maxsize=256)
 def exported(sort: Sort, terms: frozenset[str]) -> Listing:
     """Return the list of the contacts that match, with what a file has of them: their fields and vCard UIDs."""
-    uid = func.coalesce(_contact.uid, cast(_contact.id, Text)).label("vcard_uid")
+    uid = sa.func.coalesce(_contact.uid, sa.cast(_contact.id, sa.Text)).label("vcard_uid")
     columns = (_contact[name] for name in (*FIELDS, _SORT_KEYS[sort.lstrip("-")].name, "id"))
-    return _sorted(select(uid, *columns).where(_OWNED, _matches(_contact.search_text, terms)), sort)
+    return _sorted(sa.select(uid, *columns).where(_OWNED, _matches(_contact.search_text, terms)), sort)
 
 
 @lru_cache(maxsize=256)
-def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
+def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> sa.Select[Any]:
     """Return the statement that looks for the terms in the next `limit` contacts of a list.
 
     Its rows are those that match, each of which says whether the list goes on after those contacts.
@@ -267,10 +245,10 @@ def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> Select[Any]:
     listing = contacts(sort)
     steps = listing.first if is_first else listing.rest
     walked = steps.add_columns(_contact.search_text).subquery("walked")
-    next_one = steps.with_only_columns(_contact.id).limit(1).offset(bindparam("limit", type_=BigInteger))
+    next_one = steps.with_only_columns(_contact.id).limit(1).offset(sa.bindparam("limit", type_=sa.BigInteger))
     goes_on = next_one.scalar_subquery().is_not(None).label("goes_on")
-    found = select(walked, goes_on).where(_matches(walked.c.search_text, terms))
-    return found.order_by(*listing.order_of(walked.c)).limit(bindparam("page", type_=BigInteger))
+    found = sa.select(walked, goes_on).where(_matches(walked.c.search_text, terms))
+    return found.order_by(*listing.order_of(walked.c)).limit(sa.bindparam("page", type_=sa.BigInteger))
 
 
 @lru_cache(maxsize=256)
@@ -279,9 +257,9 @@ def _search_by_index(sort: Sort, terms: frozenset[str]) -> Listing:
 
     Without MATERIALIZED it would often walk through the contacts in their order, as if matches were spread evenly.
     """
-    found = select(*_LISTED).where(_OWNED, _matches(_contact.search_text, terms)).cte("found")
+    found = sa.select(*_LISTED).where(_OWNED, _matches(_contact.search_text, terms)).cte("found")
     found = found.prefix_with("MATERIALIZED")
-    return Listing(select(found), *contacts(sort).keys_of(found.c), descending=sort.startswith("-"))
+    return Listing(sa.select(found), *contacts(sort).keys_of(found.c), descending=sort.startswith("-"))
 
 
 async def find(
@@ -321,25 +299,25 @@ async def count(database: Reader, patterns: Mapping[str, str], owner_id: UUID) -
 
 
 @lru_cache(maxsize=256)
-def _count(terms: frozenset[str]) -> Select[Any]:
-    return select(func.count()).select_from(Contact).where(_OWNED, _matches(_contact.search_text, terms))
+def _count(terms: frozenset[str]) -> sa.Select[Any]:
+    return sa.select(sa.func.count()).select_from(Contact).where(_OWNED, _matches(_contact.search_text, terms))
 
 
-def _array(name: str, kind: TypeEngine[Any]) -> ColumnElement[Any]:
+def _array(name: str, kind: TypeEngine[Any]) -> sa.ColumnElement[Any]:
     """Return an array that is given as text with commas.
 
     asyncpg looks up each type of array that it meets, once a connection, by a query that takes 20 ms; on Citus, 700.
     """
-    return cast(func.string_to_array(bindparam(name, type_=Text), ","), ARRAY(kind))
+    return sa.cast(sa.func.string_to_array(sa.bindparam(name, type_=sa.Text), ","), sa.ARRAY(kind))
 
 
 _upcoming = (
-    func.unnest(_array("keys", SmallInteger()), _array("dates", Date()))
-    .table_valued(column("key", SmallInteger), column("birthday_on", Date), name="upcoming")
+    sa.func.unnest(_array("keys", sa.SmallInteger()), _array("dates", sa.Date()))
+    .table_valued(sa.column("key", sa.SmallInteger), sa.column("birthday_on", sa.Date), name="upcoming")
     .render_derived()
 )
 BIRTHDAYS = Listing(
-    select(*_LISTED, _upcoming.c.birthday_on)
+    sa.select(*_LISTED, _upcoming.c.birthday_on)
     .join_from(Contact, _upcoming, _contact.birthday == _upcoming.c.key)
     .where(_OWNED),
     _upcoming.c.birthday_on,
