@@ -9,19 +9,17 @@ from email import policy
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aiosmtplib
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 from uuid_utils.compat import uuid7
 
-from contacts_api.accounts.models import Mail, User
 from contacts_api.connecting import Row
-from contacts_api.database import Database, from_state, table_of
+from contacts_api.database import Database, from_state
 from contacts_api.settings import Settings
 from contacts_api.text import read_address
 
@@ -39,7 +37,7 @@ CONNECT_SECONDS = 10.0
 # Whoever does not wait for the answer to a mail sends it twice (RFC 5321, 4.5.3.2.6).
 SEND_SECONDS = 120.0
 # Nobody else takes a mail for so long after its worker has last said that it holds it.
-LEASE_SECONDS, HOLD_SECONDS = 45.0, 15.0
+LEASE, HOLD_SECONDS = timedelta(seconds=45), 15.0
 # From the beginning of a try to that of the next.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 5.0, 50.0
 # Of the notices for an account within COUNTED: so many that none can be kept from being sent, and no flood of them.
@@ -47,54 +45,36 @@ MAX_NOTICES = 20
 
 # The longest lines that a mail may have (RFC 5322, 2.1.1), so that a link stays in one piece.
 _POLICY = policy.SMTPUTF8.clone(max_line_length=998, linesep="\n")
-_MAIL = table_of(Mail)
-_LOCK = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("key", type_=sa.Text), 0)))
-_PURPOSE, _ADDRESS = sa.bindparam("purpose", type_=sa.Text), sa.bindparam("address", type_=sa.Text)
-_account = sa.select(col(User.id)).where(col(User.email) == _ADDRESS).scalar_subquery()
-_owner = sa.select(sa.func.coalesce(sa.bindparam("owner_id", type_=sa.Uuid), _account).label("id")).cte("owner")
-
-
-def _recent(who: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
-    of_this_kind = (_MAIL.c.purpose == _PURPOSE, _MAIL.c.created_at > sa.func.now() - COUNTED)
-    return sa.select(sa.func.count()).select_from(_MAIL).where(who, *of_this_kind).scalar_subquery()
-
-
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 # An address without an account gets a row, too, which counts as sent: the same work for both.
-_ADD = sa.insert(_MAIL).from_select(
-    ["id", "purpose", "address", "owner_id", "done_at"],
-    sa.select(
-        sa.bindparam("id", type_=sa.Uuid),
-        _PURPOSE,
-        _ADDRESS,
-        _owner.c.id,
-        sa.case((_owner.c.id.is_(None), sa.func.now())),
-    ).where(
-        _recent(_MAIL.c.address == _ADDRESS) < sa.bindparam("limit", type_=sa.Integer),
-        _recent(_MAIL.c.owner_id == _owner.c.id) < sa.bindparam("limit", type_=sa.Integer),
-    ),
-    include_defaults=False,
-)
-_due = (
-    sa.select(_MAIL.c.id)
-    .where(_MAIL.c.done_at.is_(None), _MAIL.c.next_try_at <= sa.func.now())
-    # What is new does not wait for what has failed.
-    .order_by(_MAIL.c.tries > 0, _MAIL.c.next_try_at)
-    .limit(sa.literal(1))
-    .with_for_update(skip_locked=True)
-)
-_TAKE = (
-    sa.update(_MAIL)
-    .where(_MAIL.c.id == _due.scalar_subquery())
-    .values(next_try_at=sa.func.now() + timedelta(seconds=LEASE_SECONDS), tries=_MAIL.c.tries + 1)
-    .returning(*_MAIL.c, (_MAIL.c.created_at < sa.func.now() - KEPT).label("is_old"))
-)
-_END = sa.update(_MAIL).where(_MAIL.c.id == sa.bindparam("mail_id")).values(done_at=sa.func.now())
+_ADD = sa.text(
+    """
+    WITH owner AS (SELECT coalesce(CAST(:owner_id AS uuid), (SELECT id FROM "user" WHERE email = :address)) AS id),
+        recent AS NOT MATERIALIZED (
+            SELECT address, owner_id FROM mail
+            WHERE purpose = :purpose AND created_at > now() - CAST(:counted AS interval)
+        )
+    INSERT INTO mail (id, purpose, address, owner_id, done_at)
+    SELECT :id, :purpose, :address, owner.id, CASE WHEN owner.id IS NULL THEN now() END
+    FROM owner
+    WHERE (SELECT count(*) FROM recent WHERE recent.address = :address) < :limit
+        AND (SELECT count(*) FROM recent WHERE recent.owner_id = owner.id) < :limit
+    """
+).bindparams(counted=COUNTED)
+# What is new does not wait for what has failed.
+_TAKE = sa.text(
+    """
+    UPDATE mail SET next_try_at = now() + CAST(:lease AS interval), tries = tries + 1
+    WHERE id = (
+        SELECT id FROM mail WHERE done_at IS NULL AND next_try_at <= now()
+        ORDER BY tries > 0, next_try_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING *, created_at < now() - CAST(:kept AS interval) AS is_old
+    """
+).bindparams(lease=LEASE, kept=KEPT)
+_END = sa.text("UPDATE mail SET done_at = now() WHERE id = :mail_id")
 # Unless another worker has taken it meanwhile.
-_WAIT = (
-    sa.update(_MAIL)
-    .where(_MAIL.c.id == sa.bindparam("mail_id"), _MAIL.c.tries == sa.bindparam("taken"))
-    .values(next_try_at=sa.func.now() + sa.bindparam("wait", type_=sa.Interval))
-)
+_WAIT = sa.text("UPDATE mail SET next_try_at = now() + CAST(:wait AS interval) WHERE id = :mail_id AND tries = :taken")
 
 SUBJECTS: dict[str, str] = {
     "reset": "Contacts API: choose a new password",
@@ -133,13 +113,6 @@ If this was not you, somebody else knows your password. Tell whoever runs this s
 }
 
 
-class Transport(Protocol):
-    """Takes mails away."""
-
-    async def send(self, message: EmailMessage, recipient: str) -> None:
-        """Send a mail. Raises whatever goes wrong."""
-
-
 class Server:
     """A mail server (SMTP, RFC 5321), by STARTTLS (RFC 3207) where it offers that, or by TLS (`smtps:`)."""
 
@@ -173,8 +146,8 @@ class Server:
 class Outbox:
     """A directory, for a prototype without a mail server."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, url: str) -> None:
+        self._directory = Path(unquote(urlsplit(url).path))
 
     async def send(self, message: EmailMessage, recipient: str) -> None:  # noqa: ARG002 (it is in the mail)
         path = self._directory / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{uuid7().hex[-12:]}.eml"
@@ -187,10 +160,6 @@ class Outbox:
         unfinished.touch(mode=0o600, exist_ok=False)
         unfinished.write_bytes(content)
         unfinished.rename(path)
-
-
-def transport_of(url: str) -> Transport:
-    return Outbox(Path(unquote(urlsplit(url).path))) if url.startswith("file:") else Server(url)
 
 
 class Mails:
@@ -230,7 +199,10 @@ class Sender:
         """`token_for` returns the token of a mail; empty where it needs none, None where there is nothing to send."""
         self._database, self._token_for = database, token_for
         self._from, self._public_url = settings.mail_from, settings.public_url.rstrip("/")
-        self._transport = transport_of(settings.smtp_url.get_secret_value()) if settings.smtp_url else None
+        url = settings.smtp_url.get_secret_value() if settings.smtp_url else ""
+        self._transport: Server | Outbox | None = None
+        if url:
+            self._transport = Outbox(url) if url.startswith("file:") else Server(url)
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
@@ -254,7 +226,7 @@ class Sender:
             logger.warning("cannot read the queue of mails: %s", type(error).__name__)
             return None
 
-    async def _deliver(self, mail: Row, transport: Transport) -> None:
+    async def _deliver(self, mail: Row, transport: Server | Outbox) -> None:
         holding = asyncio.create_task(self._hold(mail))
         try:
             if await self._try(mail, transport):
@@ -268,7 +240,7 @@ class Sender:
             holding.cancel()
             self._places.release()
 
-    async def _try(self, mail: Row, transport: Transport) -> bool:
+    async def _try(self, mail: Row, transport: Server | Outbox) -> bool:
         """Send a mail; say whether it is done with. Else it is tried again."""
         if mail.is_old:
             logger.warning("mail %s was not sent within a day, and is dropped", mail.id)
@@ -305,8 +277,7 @@ class Sender:
         while True:
             await asyncio.sleep(HOLD_SECONDS)
             try:
-                lease = timedelta(seconds=LEASE_SECONDS)
-                await self._database.execute(_WAIT, mail_id=mail.id, taken=mail.tries, wait=lease)
+                await self._database.execute(_WAIT, mail_id=mail.id, taken=mail.tries, wait=LEASE)
             except Exception as error:
                 logger.warning("cannot say that mail %s is being sent: %s", mail.id, type(error).__name__)
 
