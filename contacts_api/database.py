@@ -1,8 +1,8 @@
 """The way to PostgreSQL: the engine, reads in autocommit, and one transaction a request for writes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import Annotated, Any, Protocol, TypeAlias
 
@@ -11,13 +11,14 @@ from fastapi import Depends, Request
 from sqlalchemy import DateTime, Table, event, func
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import InvalidatePoolError, MissingGreenlet
+from sqlalchemy.exc import IntegrityError, InvalidatePoolError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.sql.base import Executable
 from sqlmodel import Field, SQLModel
 
 from contacts_api.connecting import Connection, Connector, Row
+from contacts_api.problems import Problem
 from contacts_api.waiting import Places
 
 SQLModel.metadata.naming_convention = {
@@ -177,6 +178,17 @@ class Database:
         async with self._places.place(), AsyncSession(self.engine, expire_on_commit=False) as session:
             yield session
             await session.commit()
+
+
+@contextmanager
+def refused_where_taken(problem: type[Problem]) -> Iterator[None]:
+    """Raise the problem where a unique index refuses a row."""
+    try:
+        yield
+    except IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) == asyncpg.UniqueViolationError.sqlstate:
+            raise problem from None
+        raise
 
 
 async def copy_into(

@@ -2,7 +2,6 @@
 
 import os
 from email.utils import getaddresses
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,8 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SECRET_BYTES = 32
+# Not zoneinfo.available_timezones(), which opens some six hundred files.
+_TIME_ZONES = frozenset((files("tzdata") / "zones").read_text().split())
 
 # Unix paths on macOS, too: its own directory has a space in its name, which the embedded PostgreSQL cannot take.
 _DIRECTORIES = (Unix if os.name == "posix" else PlatformDirs)("contacts-api", appauthor=False)
@@ -70,15 +71,9 @@ def known_time_zone(name: str | None) -> str | None:
 
     `ZoneInfo(name)` does not check: it opens whatever file the name leads to.
     """
-    if name is not None and name not in _time_zones():
+    if name is not None and name not in _TIME_ZONES:
         raise PydanticCustomError("not_allowed", "Must be a time zone of the IANA database, such as Europe/Kyiv.")
     return name
-
-
-@cache
-def _time_zones() -> frozenset[str]:
-    # Not zoneinfo.available_timezones(), which opens some six hundred files.
-    return frozenset((files("tzdata") / "zones").read_text().split())
 
 
 def _comma_separated(value: object) -> object:

@@ -161,6 +161,18 @@ def read_address(text: str) -> ValidatedEmail:
     raise malformed_address()
 
 
+def normalize_email(text: str) -> str:
+    """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case.
+
+    Nothing like an encoded word (RFC 2047) is one: a mail to it would go to another address.
+    """
+    if "=?" in text:
+        raise malformed_address()
+    if is_plain_address(text):
+        return text.lower()
+    return unicodedata.normalize("NFC", read_address(text).normalized.lower())
+
+
 def check_address(text: str) -> None:
     """Refuse what `read_address` refuses, in a fiftieth of the time for the addresses that most people have."""
     if not is_plain_address(text):

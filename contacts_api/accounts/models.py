@@ -1,7 +1,6 @@
 """Users and their sessions: the tables, and the bodies of requests and answers."""
 
 import re
-import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -15,17 +14,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.bodies import Body, with_example
 from contacts_api.database import stamped, table_of
-from contacts_api.text import (
-    A_TIME,
-    ONE_LINE_NOT_BLANK,
-    CreatedAt,
-    OneLine,
-    Timestamp,
-    Trimmed,
-    is_plain_address,
-    malformed_address,
-    read_address,
-)
+from contacts_api.text import A_TIME, ONE_LINE_NOT_BLANK, CreatedAt, OneLine, Timestamp, Trimmed, normalize_email
 
 
 class User(SQLModel, table=True):
@@ -128,18 +117,6 @@ def owner_columns() -> list[sa.Column[UUID]]:
         for key in table.foreign_keys
         if key.column is table_of(User).c.id
     ]
-
-
-def normalize_email(text: str) -> str:
-    """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case.
-
-    Nothing like an encoded word (RFC 2047) is one: a mail to it would go to another address.
-    """
-    if "=?" in text:
-        raise malformed_address()
-    if is_plain_address(text):
-        return text.lower()
-    return unicodedata.normalize("NFC", read_address(text).normalized.lower())
 
 
 EmailAddress = Annotated[

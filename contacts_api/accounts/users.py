@@ -1,8 +1,8 @@
 """Accounts: the user manager of fastapi-users, and its database."""
 
 import hmac
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, TypeAlias
@@ -16,7 +16,6 @@ from fastapi_users import BaseUserManager, UUIDIDMixin
 from fastapi_users.db import BaseUserDatabase
 from fastapi_users.jwt import decode_jwt, generate_jwt
 from pydantic_core import PydanticCustomError
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -24,14 +23,15 @@ from contacts_api.accounts import attempts
 from contacts_api.accounts.attempts import key_of
 from contacts_api.accounts.keys import END_KEYS
 from contacts_api.accounts.mail import Mails, Purpose
-from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate, normalize_email
+from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate
 from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
 from contacts_api.accounts.sessions import END, Sessions
 from contacts_api.accounts.tokens import InvalidToken, SignedIn, Tokens
 from contacts_api.connecting import Row
-from contacts_api.database import Database, from_state, table_of
+from contacts_api.database import Database, from_state, refused_where_taken, table_of
 from contacts_api.problems import Conflict, Invalid, Problem, Unauthorized
 from contacts_api.settings import Settings
+from contacts_api.text import normalize_email
 
 _USER = table_of(User)
 _BY_ID = sa.select(_USER).where(_USER.c.id == sa.bindparam("id"))
@@ -131,7 +131,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         refuse_weak(new.password, new.email)
         async with self.hasher.places.place():
             hashed_password = await self.hasher.hash(new.password)
-        with _refused_where_taken():
+        with refused_where_taken(EmailTaken):
             async with self._database.session() as session:
                 # Without a mail, whoever makes the account vouches for its address.
                 user = User(email=new.email, hashed_password=hashed_password, is_verified=mail is None)
@@ -167,7 +167,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         """
         if changes.password:
             refuse_weak(changes.password, changes.email or user.email)
-        with _refused_where_taken():
+        with refused_where_taken(EmailTaken):
             async with self._confirmed(user, changes.current_password, changes.password) as (session, account):
                 old_email = account.email
                 if changes.email and changes.email != old_email:
@@ -346,17 +346,6 @@ def normalized(email: str) -> str | None:
         return normalize_email(email.strip())
     except PydanticCustomError:
         return None
-
-
-@contextmanager
-def _refused_where_taken() -> Iterator[None]:
-    """Raise EmailTaken where the unique index refuses an address."""
-    try:
-        yield
-    except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) == "23505":
-            raise EmailTaken from None
-        raise
 
 
 Users: TypeAlias = Annotated[UserManager, from_state("users")]

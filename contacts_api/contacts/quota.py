@@ -3,14 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contacts_api.connecting import Row
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import Contact
 from contacts_api.contacts.own import PreconditionFailed
-from contacts_api.database import Database
+from contacts_api.database import Database, refused_where_taken
 from contacts_api.problems import TooMany
 
 
@@ -37,12 +36,8 @@ async def create(database: Database, max_contacts: int, owner_id: UUID, **column
 async def create_under(session: AsyncSession, max_contacts: int, contact: Contact) -> None:
     """Create a contact under an id that its owner chose. Raises PreconditionFailed where there is one."""
     session.add(contact)
-    try:
+    with refused_where_taken(PreconditionFailed):
         await session.flush()
-    except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) == "23505":
-            raise PreconditionFailed from None
-        raise
     await keep_within(session, contact.owner_id, 1, max_contacts)
 
 
