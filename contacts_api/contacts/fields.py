@@ -6,7 +6,7 @@ from calendar import month_name, monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -42,6 +42,7 @@ _NOT_DIGITS = re.compile("[^0-9]+")
 Kind = Literal[
     "email", "phone", "address", "url", "organization", "title", "nickname", "date", "relation", "account", "other"
 ]
+KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -124,6 +124,7 @@ ABOUT: dict[str, About] = {
     name: next(each for each in field.metadata if isinstance(each, About))
     for name, field in ContactFields.model_fields.items()
 }
+FIELD_OF_KIND: dict[str, str] = {about.kind: name for name, about in ABOUT.items() if about.kind}
 AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items()}
 
 

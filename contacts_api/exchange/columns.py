@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import get_args
 
 from contacts_api.bodies import parse_json
-from contacts_api.contacts.fields import Kind
-from contacts_api.contacts.models import ABOUT, FIELDS, ContactFields
+from contacts_api.contacts.fields import KINDS
+from contacts_api.contacts.models import ABOUT, FIELD_OF_KIND, FIELDS, ContactFields
 from contacts_api.exchange.dates import NAMES
 from contacts_api.problems import Invalid, InvalidJSON
 from contacts_api.text import fold
@@ -21,9 +20,8 @@ _LAST_LABELS = ("fax", "pager")
 # A file that has all of these is one of ours: they have been in all of them.
 _OURS = {*(name for name, field in ContactFields.model_fields.items() if field.is_required()), "additional_info"}
 _NAMES_A_CONTACT = {"first_name", "last_name", "full_name", "nickname", "organization"}
-_KINDS = {*get_args(Kind), "department"}
+_KINDS = {*KINDS, "department"}
 _IDENTIFYING = {*_NAMES_A_CONTACT, "email", "phone"}
-_FIELD_OF_KIND: dict[str, str] = {about.kind: name for name, about in ABOUT.items() if about.kind}
 # No name that is known is longer.
 _MAX_CHARACTERS = 200
 _BRACKETS = re.compile(r"\(.*?\)|\[.*?\]")
@@ -44,23 +42,21 @@ class Column:
     @property
     def field(self) -> str:
         """The field that takes its value, if that is one text; else empty."""
-        name = _FIELD_OF_KIND.get(self.meaning, self.meaning)
+        name = FIELD_OF_KIND.get(self.meaning, self.meaning)
         return name if name in FIELDS and name not in ("labels", "details") and not self.label else ""
 
 
 class Header:
-    """The columns of a file. Raises KeyError for a mapped column that is not there."""
+    """The columns of a file."""
 
     def __init__(self, cells: Sequence[str], mapping: Mapping[str, str | None]) -> None:
-        missing = mapping.keys() - set(cells)
-        if missing:
-            raise KeyError(sorted(missing)[0])
         self.width = len(cells)
         self.is_ours = not mapping and set(cells) >= _OURS
         self.columns = [self._column(index, cell, mapping) for index, cell in enumerate(cells)]
         meanings = {column.meaning for column in self.columns}
         self.identifying = sum(column.meaning in _IDENTIFYING and not column.is_label for column in self.columns)
         self.unknown = [each.name for each in self.columns if each.meaning == UNKNOWN and cells[each.index].strip()]
+        self.score = (self.identifying, self.width - len(self.unknown))
         self.has_names = bool(meanings & _NAMES_A_CONTACT)
         self.labels: dict[str, list[int]] = {}
         for column in self.columns:
@@ -80,17 +76,14 @@ class Header:
         short = name[:_MAX_CHARACTERS]
         keys = [key_of(short), key_of(_BRACKETS.sub("", short))]
         key = keys[0] if _look_up(keys[0]) or _part_of_address(keys[0]) is not None else keys[1]
-        number = "".join(filter(str.isdecimal, name))
-        if not key or not cell.strip():
-            return Column(index, name, UNKNOWN, "", name)
         stem, is_label = key, False
         for ending in NAMES["label_endings"]:
             if key.endswith(ending) and _look_up(key.removesuffix(ending)):
                 stem, is_label = key.removesuffix(ending), True
-        if not is_label and (part := _part_of_address(key)) is not None:
-            number = number if key.startswith("address") else ""
-            return Column(index, name, "address", part, f"address {part}{number}")
         meaning, label = _look_up(stem) or (UNKNOWN, "")
+        if not is_label and (part := _part_of_address(key)) is not None:
+            meaning, label = "address", part
+        number = "".join(filter(str.isdecimal, name))
         if meaning == "address" and not key.startswith("address"):
             # The number of a line, not that of an address.
             number = ""
@@ -150,8 +143,8 @@ def table_of_columns() -> str:
             place = "a part of `first_name` or `last_name`"
         elif meaning == "department":
             place = "a detail `organization` with the label `department`"
-        if meaning in _FIELD_OF_KIND:
-            place = f"`{_FIELD_OF_KIND[meaning]}`, further ones a detail `{meaning}`"
+        if meaning in FIELD_OF_KIND:
+            place = f"`{FIELD_OF_KIND[meaning]}`, further ones a detail `{meaning}`"
         lines.append(f"| {', '.join([*names[:3], *labelled])} | {place} |")
     return "\n".join([*lines, "| street, city, postal code, country, … | a detail `address` |"])
 
@@ -169,29 +162,18 @@ def _known() -> dict[str, tuple[str, str]]:
             known.setdefault(key, (about.kind or name, ""))
     # With a year or without, as the cell has it.
     known["birthday"] = ("date_of_birth", "")
-    for meaning, names in NAMES["columns"].items():
-        for key in _keys(names):
-            known.setdefault(key, (meaning, ""))
-    for meaning, names in NAMES["elsewhere"].items():
+    for meaning, names in (*NAMES["columns"].items(), *NAMES["elsewhere"].items(), *NAMES["ignored"].items()):
         for key in _keys(names):
             known.setdefault(key, (meaning, ""))
     for kind, labels in NAMES["labelled"].items():
         for label, names in labels.items():
             for key in _keys(names):
                 known.setdefault(key, (kind, label))
-    for key in _keys(NAMES["not_kept"]["columns"]):
-        known.setdefault(key, (NOT_KEPT, ""))
     return known
 
 
-@cache
-def _words() -> dict[str, str]:
-    return {key: label for label, words in NAMES["words"].items() for key in _keys(words)}
-
-
-@cache
-def _parts() -> frozenset[str]:
-    return frozenset(_keys(NAMES["address"]["parts"]))
+_WORDS = {key: label for label, words in NAMES["words"].items() for key in _keys(words)}
+_PARTS = frozenset(_keys(NAMES["address"]["parts"]))
 
 
 @lru_cache(maxsize=4096)
@@ -207,7 +189,7 @@ def _look_up(key: str) -> tuple[str, str] | None:
 
 
 def _without_word(key: str) -> Iterable[tuple[str, str]]:
-    for word, label in _words().items():
+    for word, label in _WORDS.items():
         if key.startswith(word) and key != word:
             yield key.removeprefix(word), label
         if key.endswith(word) and key != word:
@@ -218,6 +200,6 @@ def _part_of_address(key: str) -> str | None:
     """Return the label of the address that a column is a part of; None if it is not."""
     for rest, label in ((key, ""), *_without_word(key)):
         for name in (rest, rest.removeprefix("address")):
-            if name in _parts():
+            if name in _PARTS:
                 return label
     return None

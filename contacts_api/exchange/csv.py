@@ -21,9 +21,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from typing import Any
 
-from contacts_api.contacts.fields import is_number
+from contacts_api.contacts.fields import KINDS, is_number
 from contacts_api.contacts.models import FIELDS
 from contacts_api.exchange.columns import NOT_KEPT, UNKNOWN, Column, Header
 from contacts_api.exchange.dates import DateOrder, order_shown
@@ -39,7 +40,6 @@ from contacts_api.exchange.files import (
     lines,
 )
 from contacts_api.exchange.reader import (
-    KINDS,
     NEVER_OWN,
     BadRow,
     Draft,
@@ -47,7 +47,6 @@ from contacts_api.exchange.reader import (
     Reading,
     Remark,
     Said,
-    bad_row,
     read_contact,
     read_plainly,
     too_large,
@@ -55,7 +54,6 @@ from contacts_api.exchange.reader import (
 from contacts_api.problems import Invalid
 
 HEAD = BOM + ",".join(FIELDS).encode() + b"\r\n"
-TAIL = b""
 
 # Spreadsheets skip white space, and in some locales run the full-width signs as well.
 _SIGN = r"[=+\-@＝＋－＠]"
@@ -66,7 +64,8 @@ _SPLIT = r"""[;\t\r\n](?:"|[^\S\t\r\n])*+"""
 _UNGUARDED_SIGN = re.compile(rf"{_SPLIT}(?='*+{_SIGN})")
 _GUARDED_SIGN = re.compile(rf"{_SPLIT}'(?='*+{_SIGN})")
 
-_SIGNED = re.compile(rf"'{_SIGN}")
+# In a file of others, an apostrophe keeps a spreadsheet from running the cell.
+_GUARD = re.compile(rf"\A'(?={_SIGN})")
 _ENTRIES = re.compile(r"\n(?!  )")
 _ENTRY = re.compile(r"([a-z]+)(?: \((.*?)\))?: (.*)", re.DOTALL)
 # In a label, what would end it gets a backslash.
@@ -74,9 +73,7 @@ _CLOSING, _CLOSED = re.compile(r"\)(?=[:\\])"), r")\\"
 _PARTS_OF_BIRTH = ("birth_year", "birth_month", "birth_day")
 _NO_LABELS = {"smtp", "ex", "internet", ""}
 _LOWERED = {"home", "work", "mobile", "main", "other", "fax", "pager", "work fax", "home fax", "anniversary"}
-# Excel writes which sign it is, for itself, into a line before the names of the columns.
-_SEPARATOR = re.compile('"?sep=.?"?', re.IGNORECASE)
-# So many lines may stand before the names of the columns; so many names are listed in an error.
+# So many lines may stand before the names of the columns (Excel's sep=; is one); so many names are listed in an error.
 _PREAMBLE, _LISTED = 20, 20
 # Outlook has 90. It takes a while to find out what a name means.
 _MAX_COLUMNS = 1000
@@ -91,9 +88,8 @@ class _Lines:
 
     def __init__(self, file: Iterator[bytes]) -> None:
         self._file = file
-        self._given_back: list[bytes] = []
         self._size = self._quotes = 0
-        self._last = b"\n"
+        self.last = b"\n"
         self.is_over = False
         self.number = 0
         """How many lines have been begun."""
@@ -117,14 +113,14 @@ class _Lines:
 
     def give_back(self, taken: Sequence[str]) -> None:
         """Let these lines, the last ones, be the next ones."""
-        self._given_back = [line.encode() for line in taken]
+        self._file = chain([line.encode() for line in taken], self._file)
         self.number -= len(taken)
-        self._last = b"\n"
+        self.last = b"\n"
         self.is_over = False
 
     def skip_record(self) -> None:
         """Go to the end of the record, as far as its quotes tell. Raises CutOff."""
-        while self._quotes % 2 or not is_ended(self._last):
+        while self._quotes % 2 or not is_ended(self.last):
             try:
                 self._take()
             except StopIteration:
@@ -132,29 +128,23 @@ class _Lines:
                     raise CutOff from None
                 return
 
-    def is_cut_off(self) -> bool:
-        """Say whether the last line that was read is the last one, and has no end."""
-        return not is_ended(self._last)
-
     def _take(self) -> bytes:
         # A line that is too long comes in pieces.
-        begins = is_ended(self._last)
+        begins = is_ended(self.last)
         try:
-            self._last = self._given_back.pop(0) if self._given_back else next(self._file)
+            self.last = next(self._file)
         except StopIteration:
             self.is_over = True
             raise
         self.number += begins
-        self._quotes += self._last.count(b'"')
-        return self._last
+        self._quotes += self.last.count(b'"')
+        return self.last
 
 
 def _records(file: _Lines, delimiter: str) -> Iterator[tuple[int, int, list[str] | BadRow]]:
     """Yield the records after the header with their rows and lines: lists of cells, or what is wrong."""
     reader = csv.reader(file, delimiter=delimiter, strict=True)
-    row = 1
-    while True:
-        row += 1
+    for row in count(2):
         line = file.number + 1
         file.begin_record()
         try:
@@ -167,7 +157,7 @@ def _records(file: _Lines, delimiter: str) -> Iterator[tuple[int, int, list[str]
         except csv.Error:
             if file.is_over:
                 raise CutOff from None
-            yield row, line, bad_row(row, line, "csv_syntax", "A quoted cell must end where the cell ends.")
+            yield row, line, BadRow(row, line, "csv_syntax", "A quoted cell must end where the cell ends.")
 
 
 def parse(
@@ -179,8 +169,7 @@ def parse(
     """
     text = _Lines(lines(chunks))
     header, delimiter = _read_header(text, mapping)
-    reading = replace(reading, is_ours=header.is_ours)
-    read = _Rows(header, reading)
+    reading, read = replace(reading, is_ours=header.is_ours), _Rows(header)
     are_full = True
     for row, line, cells in _records(text, delimiter):
         if isinstance(cells, BadRow):
@@ -188,11 +177,11 @@ def parse(
         elif not any(cells):
             continue
         elif len(cells) > header.width and any(cells[header.width :]):
-            yield bad_row(row, line, "too_many_cells", "The row has more cells than there are columns.")
+            yield BadRow(row, line, "too_many_cells", "The row has more cells than there are columns.")
         else:
             if len(cells) < header.width:
                 # Where every row before had all of its cells, a last one without them and without an end is cut off.
-                if are_full and text.is_cut_off():
+                if are_full and not is_ended(text.last):
                     raise CutOff
                 are_full = False
                 cells += [""] * (header.width - len(cells))
@@ -240,7 +229,7 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Heade
 
     Other programs write something before the names, so that the best one of the first lines is the header.
     """
-    best: tuple[int, int, Header, str, int] | None = None
+    best: tuple[Header, str, int] | None = None
     begin: list[str] = []
     missing = ""
     for row in range(1, _PREAMBLE + 1):
@@ -250,31 +239,24 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Heade
         except (StopIteration, _RecordTooLarge):
             break
         begin.append(line)
-        stripped = line.strip()
-        if not stripped or _SEPARATOR.fullmatch(stripped):
-            continue
         for delimiter in ",;\t":
-            try:
-                cells = next(csv.reader([line], delimiter=delimiter))
-                if len(cells) > _MAX_COLUMNS:
-                    continue
-                header = Header(cells, mapping)
-            except KeyError as error:
-                missing = str(error.args[0])
+            cells = next(csv.reader([line], delimiter=delimiter))
+            if len(cells) > _MAX_COLUMNS:
                 continue
-            except csv.Error:
+            if not_there := mapping.keys() - set(cells):
+                missing = min(not_there)
                 continue
-            known = header.width - len(header.unknown)
-            if (header.identifying or mapping) and (best is None or (header.identifying, known) > best[:2]):
-                best = (header.identifying, known, header, delimiter, row)
-        if best and (best[0] > 1 or mapping):
+            header = Header(cells, mapping)
+            if (header.identifying or mapping) and (best is None or header.score > best[0].score):
+                best = header, delimiter, row
+        if best and (best[0].identifying > 1 or mapping):
             break
     if best is None:
         if missing:
             detail = f"{missing[:64]!r} is no column of the file."
             raise Invalid.field("body", "columns", code=UnknownColumns.code, detail=detail)
         raise _unknown(begin)
-    _, _, header, delimiter, row = best
+    header, delimiter, row = best
     # Those that were read to find it are read once more.
     text.give_back(begin[row:])
     if header.unknown and not header.has_names:
@@ -303,12 +285,12 @@ def _unknown_columns(names: Sequence[str]) -> UnusableFile:
 class _Rows:
     """Makes drafts of the rows of a file."""
 
-    def __init__(self, header: Header, reading: Reading) -> None:
+    def __init__(self, header: Header) -> None:
         self._header = header
         self._reported: set[str] = set()
         # The first column of each field that has one text, and all other columns.
         self._plain: dict[str, int] = {}
-        for column in () if reading.label else header.columns:
+        for column in header.columns:
             if column.field and not column.is_label:
                 self._plain.setdefault(column.field, column.index)
         self._others = [column.index for column in header.columns if self._plain.get(column.field) != column.index]
@@ -329,7 +311,7 @@ class _Rows:
             if not cell or (cell.isspace() and not header.is_ours):
                 continue
             if "'" in cell:
-                cell = unguarded(cell) if header.is_ours else _unguarded_sign(cell)
+                cell = unguarded(cell) if header.is_ours else _GUARD.sub("", cell)
             if column.is_label:
                 # An address, say, whose label alone is there, says nothing.
                 continue
@@ -344,7 +326,7 @@ class _Rows:
                 whole = max(parts, key=len)
                 rest = [part for part in parts if part is not whole and part not in whole]
                 text = "\n".join([whole, *rest] if len(rest) < len(parts) - 1 else parts)
-                label = (self._label(column, cells) or "").lstrip("* ")
+                label, _ = self._label(column, cells)
                 draft.said.append(Said("address", label, text, column.name))
         if born:
             year, month, day = (born.get(part, "") for part in _PARTS_OF_BIRTH)
@@ -378,41 +360,35 @@ class _Rows:
         elif self._header.is_ours:
             draft.said.append(Said(meaning, None, cell, name))
         else:
-            self._say(draft, column, cell, self._label(column, cells))
+            self._say(draft, column, cell, cells)
 
-    def _say(self, draft: Draft, column: Column, cell: str, label: str | None) -> None:
+    def _say(self, draft: Draft, column: Column, cell: str, cells: Sequence[str]) -> None:
         kind = column.meaning
+        label, is_preferred = self._label(column, cells)
+        rank = -1 if is_preferred else self._header.rank(label)
         if kind == "department":
             kind, label = "organization", "department"
-        # Google marks the preferred value, and puts several values of one label into one cell.
-        rank = -1 if label and label.startswith("*") else self._header.rank(label or "")
-        label = label.lstrip("* ") if label else None
-        label = column.name if kind == "other" and not label else label
+        elif kind == "other":
+            label = label or column.name
+        # Google puts several values of one label into one cell.
         for text in cell.split(" ::: ") if kind in KINDS else [cell]:
             draft.said.append(Said(kind, label, text, column.name, rank))
 
-    def _label(self, column: Column, cells: Sequence[str]) -> str | None:
-        indexes = self._header.labels.get(column.group)
-        if indexes is None:
-            return column.label or None
-        label = " ".join(filter(None, (cells[index].strip() for index in indexes)))
-        mark, plain = label[: len(label) - len(label.lstrip("* "))], label.lstrip("* ")
-        if plain.lower() in _NO_LABELS:
-            return f"{mark}{column.label}" or None
-        return mark + (plain.lower() if plain.lower() in _LOWERED else plain)
-
-
-def _unguarded_sign(cell: str) -> str:
-    """Return a cell without the apostrophe that keeps a spreadsheet from running it."""
-    return cell[1:] if cell[0] == "'" and _SIGNED.match(cell) else cell
+    def _label(self, column: Column, cells: Sequence[str]) -> tuple[str, bool]:
+        """Return the label of a value, and whether Google's asterisk says that it is the preferred one."""
+        written = " ".join(filter(None, (cells[index].strip() for index in self._header.labels.get(column.group, ()))))
+        label = written.lstrip("* ")
+        if label.lower() in _NO_LABELS:
+            label = column.label
+        elif label.lower() in _LOWERED:
+            label = label.lower()
+        return label, written.startswith("*")
 
 
 def _labels_in(cell: str) -> list[str]:
     """Return the labels in a cell, as Google and Outlook write them."""
-    for separator in (":::", "\n", ";", ","):
-        if separator in cell:
-            return [label for each in cell.split(separator) if (label := each.strip().lstrip("* "))]
-    return [cell.strip().lstrip("* ")]
+    separator = next((each for each in (":::", "\n", ";", ",") if each in cell), ",")
+    return [label for each in cell.split(separator) if (label := each.strip().lstrip("* "))]
 
 
 def _details_in(cell: str, name: str) -> Iterator[Said]:
@@ -428,17 +404,12 @@ def _details_in(cell: str, name: str) -> Iterator[Said]:
 
 def _written(details: Sequence[Mapping[str, Any]]) -> str:
     """Return details as a cell: `kind (label): value`, one a line, the further lines of a value indented."""
-    return "\n".join(
-        "".join(
-            (
-                each["kind"],
-                f" ({_CLOSING.sub(_CLOSED, each['label'])})" if each["label"] else "",
-                ": ",
-                each["value"].replace("\n", "\n  "),
-            )
-        )
-        for each in details
-    )
+    entries = []
+    for each in details:
+        label = f" ({_CLOSING.sub(_CLOSED, each['label'])})" if each["label"] else ""
+        value = each["value"].replace("\n", "\n  ")
+        entries.append(f"{each['kind']}{label}: {value}")
+    return "\n".join(entries)
 
 
 def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:

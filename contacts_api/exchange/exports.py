@@ -1,11 +1,9 @@
 """Files out of the database, read page by page: no connection is held while a slow client takes its time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 from uuid import UUID
 
-from contacts_api.connecting import Row
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import fields_of
 from contacts_api.database import Reader
@@ -23,11 +21,8 @@ async def export_contacts(
     codec = csv if format_ == "csv" else vcard
     head = codec.HEAD
     async for rows in pages_of(database, listing, owner_id=owner_id, **patterns):
+        contacts = ({"vcard_uid": row["vcard_uid"], **fields_of(row)} for row in rows)
         # In a thread, so that nothing else waits for it.
-        yield head + await asyncio.to_thread(_write, codec.unparse, rows)
+        yield head + await asyncio.to_thread(codec.unparse, contacts)
         head = b""
-    yield head + codec.TAIL
-
-
-def _write(unparse: Callable[[Iterable[Mapping[str, Any]]], bytes], rows: Iterable[Row]) -> bytes:
-    return unparse({"vcard_uid": row["vcard_uid"], **fields_of(row)} for row in rows)
+    yield head

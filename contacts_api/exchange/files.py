@@ -4,7 +4,7 @@ No more of a file is held than a few chunks.
 """
 
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, iterdecode
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Literal
@@ -80,6 +80,16 @@ class TooManyLines(UnusableFile):
     code, title = "too_many_lines", f"The file has more than {MAX_LINES:,} lines"
 
 
+class TooManyRows(UnusableFile):
+    """The uploaded file has more contacts than the server takes at once."""
+
+    advice = "Split the file, and import its parts. Nothing was imported."
+    code, title = "too_many_rows", "The file has more rows than an import may have"
+
+
+UNUSABLE_FILES = (EmptyFile, NotText, UnknownFormat, UnknownColumns, CutOff, TooManyLines, TooManyRows)
+
+
 def sniff(chunks: Iterable[bytes]) -> tuple[Format, Iterator[bytes]]:
     """Return the format of a file in UTF-8, and all of its chunks. Raises EmptyFile."""
     head, chunks = _head(chunks)
@@ -114,12 +124,10 @@ def in_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     if encoding == "UTF-8":
         yield from chunks
         return
-    is_wide = encoding.upper().startswith(("UTF-16", "UTF-32"))
-    decoder = getincrementaldecoder(encoding)("strict" if is_wide else "surrogateescape")
+    errors = "strict" if encoding.upper().startswith("UTF-16") else "surrogateescape"
     try:
-        for chunk in chunks:
-            yield decoder.decode(chunk).removeprefix("\ufeff").encode("utf-8", "surrogateescape")
-        yield decoder.decode(b"", True).encode("utf-8", "surrogateescape")
+        for text in iterdecode(chunks, encoding, errors):
+            yield text.removeprefix("\ufeff").encode("utf-8", "surrogateescape")
     except UnicodeError:
         raise NotText(f"It is not text in {encoding}. {NotText.advice}") from None
 

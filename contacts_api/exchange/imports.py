@@ -2,10 +2,9 @@
 
 import asyncio
 from array import array
-from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -25,15 +24,8 @@ from contacts_api.contacts.quota import keep_within
 from contacts_api.contacts.reindexing import reindex_owner
 from contacts_api.database import Database, copy_into, table_of
 from contacts_api.exchange import csv, matching, vcard
-from contacts_api.exchange.files import in_utf8, sniff
-from contacts_api.exchange.models import (
-    ImportQuery,
-    ImportReport,
-    OnDuplicate,
-    RowRemark,
-    RunningImport,
-    SkippedRow,
-)
+from contacts_api.exchange.files import TooManyRows, in_utf8, sniff
+from contacts_api.exchange.models import ImportQuery, ImportReport, OnDuplicate, RowRemark, RunningImport, SkippedRow
 from contacts_api.exchange.reader import BadRow, ImportedContact, NotAPerson, Reading, Remark
 from contacts_api.handlers import DATABASE_ERRORS
 from contacts_api.problems import Busy, Conflict, Invalid
@@ -72,14 +64,6 @@ KEEP_ALIVE = update(_RUNNING).where(*_THIS_IMPORT).values(alive_at=_NOW)
 END = delete(_RUNNING).where(*_THIS_IMPORT)
 # One that was taken for dead may still run: two at once would not see each other's contacts.
 LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('import ' || CAST(:owner_id AS uuid), 0))")
-
-
-class TooManyRows(Invalid):
-    """The uploaded file has more contacts than the server takes at once."""
-
-    advice = "Split the file, and import its parts. Nothing was imported."
-    code, title = "too_many_rows", "The file has more rows than an import may have"
-    loc = ("body", "file")
 
 
 class ImportRunning(Conflict):
@@ -154,28 +138,26 @@ def read_file(
         return in_utf8(iter(partial(file.read, _CHUNK), b""), query.encoding)
 
     format_, _ = sniff(chunks())
-    reading = Reading(last_date_of_birth, label=query.label)
-    if query.encoding != "auto":
-        reading = replace(reading, encoding=query.encoding)
-    order = query.date_order if query.date_order != "auto" else None
+    order = None if query.date_order == "auto" else query.date_order
     report = ImportReport(format=format_, dry_run=query.dry_run, date_order=order)
-    if format_ == "vcard":
-        if columns:
-            raise Invalid.field("body", "columns", code="not_allowed", detail="Only a CSV file has columns.")
-        return report, vcard.parse(chunks(), replace(reading, date_order=order or "mdy"))
-    if order is None:
-        order, ambiguous = csv.date_order_of(chunks(), columns)
-        report.date_order = order
+    if format_ == "csv" and order is None:
+        report.date_order, ambiguous = csv.date_order_of(chunks(), columns)
         if ambiguous:
-            read, other = ("day, month, year", "mdy") if order == "dmy" else ("month, day, year", "dmy")
+            is_dmy = report.date_order == "dmy"
+            read, other = ("day, month, year", "mdy") if is_dmy else ("month, day, year", "dmy")
             detail = (
                 f"Dates like this one can be read in two ways. They are read as {read}; otherwise: date_order={other}."
             )
-            remark = RowRemark(
-                row=ambiguous[0], line=ambiguous[1], field="date_of_birth", code="ambiguous_date", detail=detail
-            )
+            row, line = ambiguous
+            remark = RowRemark(row=row, line=line, field="date_of_birth", code="ambiguous_date", detail=detail)
             report.warnings.append(remark)
-    return report, csv.parse(chunks(), replace(reading, date_order=order or "mdy"), columns)
+    encoding = "UTF-8" if query.encoding == "auto" else query.encoding
+    reading = Reading(last_date_of_birth, report.date_order or "mdy", label=query.label, encoding=encoding)
+    if format_ == "csv":
+        return report, csv.parse(chunks(), reading, columns)
+    if columns:
+        raise Invalid.field("body", "columns", code="not_allowed", detail="Only a CSV file has columns.")
+    return report, vcard.parse(chunks(), reading)
 
 
 class _Import:
@@ -185,6 +167,7 @@ class _Import:
         self._session = session
         self._owner_id = owner_id
         self._report = report
+        self._count = 0
         # Where each staged row stands in the file.
         self._rows, self._lines = array("L"), array("L")
 
@@ -192,18 +175,13 @@ class _Import:
         """Bring the good rows into the database, a batch while the next one is read, and report the bad ones."""
         for statement in matching.BEGIN:
             await self._session.execute(statement)
-        count = 0
         reading = self._read(rows)
-        while batch := await reading:
-            count += batch.count
-            self._rows.extend(batch.rows)
-            self._lines.extend(batch.lines)
-            self._note(batch)
-            if count > max_rows:
+        while (records := await reading) is not None:
+            if self._count > max_rows:
                 raise TooManyRows(f"It may have at most {max_rows:,} rows.")
             reading = self._read(rows)
             try:
-                await self._copy("staged", matching.STAGED, batch.records)
+                await self._copy("staged", matching.STAGED, records)
             finally:
                 # The file must not be closed while a thread reads it.
                 await asyncio.gather(reading, return_exceptions=True)
@@ -264,17 +242,40 @@ class _Import:
         await self._run(matching.CHANGE, now=await self._session.scalar(queries.NOW))
         return updated
 
-    def _read(self, rows: Rows) -> asyncio.Task["Batch | None"]:
-        return asyncio.create_task(asyncio.to_thread(_take, rows, self._owner_id, len(self._rows)))
+    def _read(self, rows: Rows) -> asyncio.Task[list[tuple[Any, ...]] | None]:
+        return asyncio.create_task(asyncio.to_thread(self._take, rows))
 
-    def _note(self, batch: "Batch") -> None:
-        report = self._report
-        report.failed += batch.failed
-        for name, times in batch.not_kept.items():
-            name = name if name in report.not_kept or len(report.not_kept) < MAX_REMARKS else "others"
-            report.not_kept[name] = report.not_kept.get(name, 0) + times
-        for listed, remarks in ((report.errors, batch.errors), (report.warnings, batch.warnings)):
-            listed += remarks[: MAX_REMARKS - len(listed)]
+    def _take(self, rows: Rows) -> list[tuple[Any, ...]] | None:
+        """Return the next good rows as they are staged, and report on all; None where the file ends."""
+        taken = list(islice(rows, BATCH_ROWS))
+        if not taken:
+            return None
+        self._count += len(taken)
+        records = []
+        for row in taken:
+            if isinstance(row, NotAPerson):
+                self._count_not_kept([row.name])
+            elif isinstance(row, BadRow):
+                self._report.failed += 1
+                self._note(self._report.errors, row, [Remark(row.field, row.code, row.detail)])
+            else:
+                columns = columns_of(row.fields)
+                records.append((len(self._rows), self._owner_id, uuid7(), row.uid, *_stored(columns)))
+                self._rows.append(row.row)
+                self._lines.append(row.line)
+                self._count_not_kept(row.not_kept)
+                self._note(self._report.warnings, row, row.warnings)
+        return records
+
+    def _note(self, listed: list[RowRemark], row: ImportedContact | BadRow, remarks: Sequence[Remark]) -> None:
+        remarks = remarks[: MAX_REMARKS - len(listed)]
+        listed += [RowRemark(row=row.row, line=row.line, **asdict(each)) for each in remarks]
+
+    def _count_not_kept(self, names: Sequence[str]) -> None:
+        counts = self._report.not_kept
+        for name in names:
+            counted = name if name in counts or len(counts) < MAX_REMARKS else "others"
+            counts[counted] = counts.get(counted, 0) + 1
 
     def _skip_all(self, rows: Iterable[Mapping[Any, Any]]) -> None:
         for row in rows:
@@ -297,50 +298,6 @@ class _Import:
         """Run a statement; return how many rows it wrote."""
         result: Any = await self._session.execute(statement, {"owner_id": self._owner_id, **parameters})
         return int(result.rowcount)
-
-
-@dataclass
-class Batch:
-    """Some rows as they were read: those that are good as they are staged, and what there is to say."""
-
-    count: int
-    records: list[tuple[Any, ...]] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    failed: int = 0
-    errors: list[RowRemark] = field(default_factory=list)
-    warnings: list[RowRemark] = field(default_factory=list)
-    not_kept: Counter[str] = field(default_factory=Counter)
-
-
-def _take(rows: Rows, owner_id: UUID, first: int) -> Batch | None:
-    """Return the next rows; those that are good are numbered from `first` on."""
-    taken = list(islice(rows, BATCH_ROWS))
-    if not taken:
-        return None
-    batch = Batch(len(taken))
-    for row in taken:
-        if isinstance(row, NotAPerson):
-            batch.not_kept[row.name] += 1
-        elif isinstance(row, BadRow):
-            batch.failed += 1
-            if len(batch.errors) < MAX_REMARKS:
-                batch.errors.append(_remark(row, row.error))
-        else:
-            columns = columns_of(row.fields)
-            n = first + len(batch.records)
-            batch.records.append((n, owner_id, uuid7(), row.uid, *_stored(columns)))
-            batch.rows.append(row.row)
-            batch.lines.append(row.line)
-            if row.not_kept:
-                batch.not_kept.update(row.not_kept)
-            if row.warnings and len(batch.warnings) < MAX_REMARKS:
-                batch.warnings += (_remark(row, warning) for warning in row.warnings)
-    return batch
-
-
-def _remark(row: ImportedContact | BadRow, remark: Remark) -> RowRemark:
-    return RowRemark(row=row.row, line=row.line, field=remark.field, code=remark.code, detail=remark.detail)
 
 
 async def _by_contact(rows: AsyncIterable[Any]) -> AsyncIterator[list[Any]]:

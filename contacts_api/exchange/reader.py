@@ -6,10 +6,10 @@ kept as a detail; what there is no room for is counted.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -18,15 +18,15 @@ from typing_extensions import TypedDict
 from contacts_api.contacts.fields import (
     DETAIL_CHARACTERS,
     DETAILS_BYTES,
+    KINDS,
     MAX_DETAILS,
     MAX_LABELS,
-    Kind,
     check_date,
     digits_of,
     distinct,
     size_of,
 )
-from contacts_api.contacts.models import ABOUT, FIELDS, ContactFields
+from contacts_api.contacts.models import ABOUT, FIELD_OF_KIND, FIELDS, ContactFields
 from contacts_api.exchange.dates import DateOrder, read_date
 from contacts_api.exchange.files import RECORD_BYTES
 from contacts_api.field_errors import code_and_detail
@@ -48,7 +48,9 @@ class BadRow:
 
     row: int
     line: int
-    error: Remark
+    code: str
+    detail: str
+    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +115,16 @@ class Draft:
     warnings: list[Remark] = field(default_factory=list)
 
 
-KINDS = frozenset(get_args(Kind))
 STANDARD_LABELS = frozenset({"home", "work", "mobile", "main", "other", "fax", "pager", "phone", "email", "smtp", "ex"})
 NEVER_OWN = 1000
 """The rank of a value that is a detail, even where the contact's own is missing."""
-MAX_UID = 255
-_FIELD_OF_KIND: dict[str, str] = {about.kind: name for name, about in ABOUT.items() if about.kind}
+MAX_LABEL, MAX_UID = 64, 255
 _TYPES = {name: hint for name, hint in get_type_hints(ContactFields, include_extras=True).items() if name in FIELDS}
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(hint) for name, hint in _TYPES.items()}
 _VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _TYPES))  # type: ignore[operator]  # of the fields
 # Fields that a team has added for it.
 _ORGANIZATIONS = [name for name, about in ABOUT.items() if about.vcard == "ORG"]
-_NAMELESS = Remark(
-    "first_name", "missing", "A name, a nickname, an organization, an e-mail address or a phone number is needed."
-)
+_NAMELESS = "A name, a nickname, an organization, an e-mail address or a phone number is needed."
 
 # Invisible marks of direction, and the spaces and hyphens that typesetters use, as phones put them around numbers.
 _PHONE_SIGNS = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
@@ -145,18 +143,11 @@ _TURNS_AROUND = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _WORD = re.compile(r"\w")
 _ISO_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KEPT = "It is kept in details."
-_OTHER_PARTS = ("middle_name", "prefix", "suffix")
 _NOTHING = dict.fromkeys(FIELDS)
-# What shows that a text may have several values.
-_SEVERAL: dict[str, Callable[[str], object]] = {"email": re.compile("[ <]").search, "phone": _BETWEEN_NUMBERS.search}
-
-
-def bad_row(row: int, line: int, code: str, detail: str) -> BadRow:
-    return BadRow(row, line, Remark(None, code, detail))
 
 
 def too_large(row: int, line: int) -> BadRow:
-    return bad_row(row, line, "record_too_large", f"A contact may take at most {RECORD_BYTES:,} bytes.")
+    return BadRow(row, line, "record_too_large", f"A contact may take at most {RECORD_BYTES:,} bytes.")
 
 
 def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
@@ -170,17 +161,12 @@ def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
 
 def _plain(draft: Draft) -> dict[str, str] | None:
     """Return what the draft says by field, if it is at most one value for each, without a label, and nothing else."""
-    names, full_names = draft.names, draft.full_names
-    first, last = names.get("first_name"), names.get("last_name")
-    if not first or draft.labels or any(names.get(part) for part in _OTHER_PARTS):
+    found = {part: text for part, text in draft.names.items() if text}
+    full_name = " ".join(found[part] for part in ("first_name", "last_name") if part in found)
+    if draft.labels or draft.full_names not in ([], [full_name]) or not found.keys() <= _ADAPTERS.keys():
         return None
-    if full_names and full_names != [f"{first} {last}" if last else first]:
-        return None
-    found = {"first_name": first}
-    if last:
-        found["last_name"] = last
     for kind, label, text, _, rank in draft.said:
-        name = _FIELD_OF_KIND.get(kind, kind)
+        name = FIELD_OF_KIND.get(kind, kind)
         if label or rank >= NEVER_OWN or name in found or name not in _ADAPTERS:
             return None
         found[name] = text
@@ -194,10 +180,9 @@ def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | No
 
     Most contacts are read so, with all values checked in one call: in a third of the time.
     """
-    for kind, may_have_several in _SEVERAL.items():
-        text = found.get(_FIELD_OF_KIND[kind])
-        if text and may_have_several(text):
-            return None
+    # Two numbers pass for one; two addresses do not.
+    if _BETWEEN_NUMBERS.search(found.get("phone_number", "")):
+        return None
     if (text := found.get("date_of_birth")) and not (reading.is_ours and _ISO_DATE.fullmatch(text)):
         date_read = read_date(text, reading.date_order, reading.last_date_of_birth.year)
         if not date_read or date_read.startswith("--"):
@@ -237,8 +222,10 @@ class _Reader:
         draft, fields = self._draft, self._fields
         own: dict[str, tuple[int, int]] = {}
         for said in draft.said:
-            if said.kind in KINDS:
+            if said.kind in FIELD_OF_KIND:
                 self._keep(said, own)
+            elif said.kind in KINDS:
+                self._add(said.kind, said.label, said.text, said.name)
             elif said.kind in ("date_of_birth", "birthday"):
                 self._read_birthday(said)
             else:
@@ -250,13 +237,14 @@ class _Reader:
             # A field has no label. Those that everybody has say little, others are somebody's words.
             if detail["label"] and not STANDARD_LABELS.issuperset(detail["label"].lower().split()):
                 self._add("other", f"{name} label", detail["label"], said_as)
-        if not draft.names.get("first_name", "").strip() and not self._name_by_another():
-            return BadRow(draft.row, draft.line, _NAMELESS)
-        self._read_names()
+        if not draft.names.get("first_name", "").strip():
+            self._name_by_another()
+        if "first_name" in draft.names:
+            self._read_names()
         if not fields["first_name"]:
-            return BadRow(draft.row, draft.line, _NAMELESS)
+            return BadRow(draft.row, draft.line, "missing", _NAMELESS, "first_name")
         self._read_notes()
-        labels = distinct([label for text in draft.labels for label in self._labels(text)])
+        labels = distinct([label for text in draft.labels for label in _cut(self._on_one_line(text), MAX_LABEL)])
         if self._reading.label:
             labels = distinct([*labels[: MAX_LABELS - 1], self._reading.label, *labels[MAX_LABELS - 1 :]])
         draft.not_kept += ["labels"] * len(labels[MAX_LABELS:])
@@ -277,11 +265,7 @@ class _Reader:
 
     def _keep(self, said: Said, own: dict[str, tuple[int, int]]) -> None:
         """Keep a value as a detail, and note in `own` which one is the first choice for a field."""
-        name = _FIELD_OF_KIND.get(said.kind)
-        if name is None:
-            self._add(said.kind, said.label, said.text, said.name)
-            return
-        is_ours = self._reading.is_ours
+        name, is_ours = FIELD_OF_KIND[said.kind], self._reading.is_ours
         pieces = [said.text] if is_ours else _pieces(said.kind, said.text)
         if said.kind == "email" and pieces != [said.text]:
             self._keep_name_beside(said.text)
@@ -308,11 +292,13 @@ class _Reader:
 
     def _is_full(self) -> bool:
         # One more for each field, which takes its value from among the details.
-        return len(self._details) >= MAX_DETAILS + len(_FIELD_OF_KIND)
+        return len(self._details) >= MAX_DETAILS + len(FIELD_OF_KIND)
 
     def _append(self, kind: str, label: str | None, value: str, said_as: str) -> bool:
         """Append a detail, or count it where there is no room. Returns whether there was."""
-        detail = {"kind": kind, "label": self._label(label), "value": value}
+        if label:
+            label = self._on_one_line(label)[:MAX_LABEL].strip()
+        detail = {"kind": kind, "label": label or None, "value": value}
         self._size += size_of(detail)
         if self._size > DETAILS_BYTES:
             self._draft.not_kept.append(said_as)
@@ -379,42 +365,26 @@ class _Reader:
             if found == "":
                 return False
             kind, label, text = ("date", label, found) if found else ("other", label or "date", text)
-        pieces = (text[start : start + DETAIL_CHARACTERS].strip() for start in range(0, len(text), DETAIL_CHARACTERS))
-        return sum(self._append(kind, label, piece, said_as) for piece in pieces if piece) > 0
+        return sum(self._append(kind, label, piece, said_as) for piece in _cut(text, DETAIL_CHARACTERS)) > 0
 
-    def _label(self, label: str | None) -> str | None:
-        if not label:
-            return None
-        if not self._reading.is_ours or len(label) > 64 or _CONTROLS.search(label):
-            label = _one_line(label)[:64].strip()
-        return label or None
+    def _on_one_line(self, text: str) -> str:
+        return text if self._reading.is_ours and not _CONTROLS.search(text) else _one_line(text)
 
-    def _labels(self, text: str) -> Iterator[str]:
-        """Yield a label in as many as it takes."""
-        text = text if self._reading.is_ours and not _CONTROLS.search(text) else _one_line(text)
-        for start in range(0, len(text), 64):
-            if label := text[start : start + 64].strip():
-                yield label
-
-    def _name_by_another(self) -> bool:
+    def _name_by_another(self) -> None:
         """Give a contact without a first name another one, and say so where it is no name."""
-        draft = self._draft
-        nickname, organization = (self._first_of(kind) for kind in ("nickname", "organization"))
-        organization = organization or next(filter(None, map(self._fields.get, _ORGANIZATIONS)), "")
-        if nickname:
-            draft.names["first_name"] = nickname
-        elif last_name := draft.names.get("last_name", "").strip():
-            draft.names |= {"first_name": last_name, "last_name": ""}
-        elif full_name := next(filter(str.strip, draft.full_names), ""):
-            draft.names["first_name"] = full_name
-        elif organization:
-            draft.names["first_name"] = organization
-        elif address := self._fields["email"] or self._fields["phone_number"]:
-            draft.names["first_name"] = address
-            what = "e-mail address" if self._fields["email"] else "phone number"
+        names, fields = self._draft.names, self._fields
+        nickname, last_name = self._first_of("nickname"), names.get("last_name", "").strip()
+        full_name = next(filter(str.strip, self._draft.full_names), "")
+        organization = self._first_of("organization") or next(filter(None, map(fields.get, _ORGANIZATIONS)), "")
+        name = nickname or last_name or full_name or organization
+        if last_name and not nickname:
+            names["last_name"] = ""
+        elif not name and (name := fields["email"] or fields["phone_number"]):
+            what = "e-mail address" if fields["email"] else "phone number"
             detail = f"There is no name: the contact goes by its {what}."
-            draft.warnings.append(Remark("first_name", "without_a_name", detail))
-        return "first_name" in draft.names
+            self._draft.warnings.append(Remark("first_name", "without_a_name", detail))
+        if name:
+            names["first_name"] = name
 
     def _first_of(self, kind: str) -> str:
         return next((str(detail["value"]) for detail in self._details if detail["kind"] == kind), "")
@@ -521,6 +491,11 @@ def _clean(text: str) -> str:
     if not text.isprintable():
         text = _CONTROLS.sub(" ", _BREAKS.sub("\n", text))
     return text.strip()
+
+
+def _cut(text: str, size: int) -> list[str]:
+    """Return a text in pieces of so many characters."""
+    return [piece for start in range(0, len(text), size) if (piece := text[start : start + size].strip())]
 
 
 def _one_line(text: str) -> str:

@@ -31,8 +31,8 @@ from contacts_api.database import Reads, Session
 from contacts_api.exchange import csv, vcard
 from contacts_api.exchange.columns import read_columns, table_of_columns
 from contacts_api.exchange.exports import export_contacts
-from contacts_api.exchange.files import CutOff, EmptyFile, NotText, TooManyLines, UnknownColumns, UnknownFormat
-from contacts_api.exchange.imports import ImportRunning, TooManyRows, claim_import, import_file
+from contacts_api.exchange.files import UNUSABLE_FILES
+from contacts_api.exchange.imports import ImportRunning, claim_import, import_file
 from contacts_api.exchange.models import (
     ContactBatch,
     ContactChanges,
@@ -169,17 +169,7 @@ async def delete_contacts(batch: ContactIds, owner: Owner, session: Session) -> 
 
 @uploads.post(
     "/import",
-    responses=documented(
-        ImportRunning,
-        TooManyRows,
-        TooManyContacts,
-        EmptyFile,
-        NotText,
-        UnknownFormat,
-        UnknownColumns,
-        CutOff,
-        TooManyLines,
-    ),
+    responses=documented(ImportRunning, TooManyContacts, *UNUSABLE_FILES),
     description=f"{IMPORTING}\n\n{table_of_columns()}",
     # One file. Other fields are read only to say that they are not allowed.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": COLUMNS_BYTES},

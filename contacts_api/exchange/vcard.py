@@ -32,37 +32,41 @@ from contacts_api.exchange.reader import (
     Reading,
     Remark,
     Said,
-    bad_row,
     read_contact,
     too_large,
 )
 from contacts_api.text import content_line, escape_text
 
 PRODID = "-//Contacts API//EN"
-HEAD = TAIL = b""
+HEAD = b""
 
 _BEGIN, _END = b"BEGIN:VCARD", b"END:VCARD"
 _FIRST_OF_MARKERS = b"BbEe" + BOM[:1]
 # The properties of one text value, each a field of its own.
 _TEXTS = {about.vcard: name for name, about in ABOUT.items() if about.vcard}
-# What each property becomes, and the label it has if it names none.
+# What each property becomes, and the label it has if it names none. The first one of a kind is also written.
 _KINDS = {
+    "EMAIL": ("email", None),
+    "TEL": ("phone", None),
     "ADR": ("address", None),
     "URL": ("url", None),
+    "ORG": ("organization", None),
+    "NICKNAME": ("nickname", None),
     "TITLE": ("title", None),
     "ROLE": ("title", "role"),
     "ANNIVERSARY": ("date", "anniversary"),
     "X-ANNIVERSARY": ("date", "anniversary"),
     "X-ABDATE": ("date", None),
-    "RELATED": ("relation", None),
     "X-ABRELATEDNAMES": ("relation", None),
+    "RELATED": ("relation", None),
     "IMPP": ("account", None),
     "X-SOCIALPROFILE": ("account", None),
     "X-OTHER": ("other", None),
 }
+_WRITTEN_AS = {kind_and_label: name for name, kind_and_label in reversed(_KINDS.items())}
 _TECHNICAL = frozenset({"VERSION", "PRODID", "REV", "PROFILE", "X-ABLABEL"})
-_READ = frozenset({*_KINDS, *_TECHNICAL, *_TEXTS, "N", "FN", "NICKNAME", "ORG", "EMAIL", "TEL", "BDAY", "NOTE", "UID"})
-_READ |= {"CATEGORIES", "AGENT", "BEGIN", "END", "X-ADDRESSBOOKSERVER-KIND"}
+_READ = {*_KINDS, *_TECHNICAL, *_TEXTS, "N", "FN", "BDAY", "NOTE", "UID", "CATEGORIES", "AGENT", "BEGIN", "END"}
+_READ |= {"X-ADDRESSBOOKSERVER-KIND"}
 
 _PROPERTY = re.compile(rb"(?:[A-Za-z0-9_-]++\.)?+([A-Za-z0-9_-]++) ?[;:]")
 _BINARY = {spelled for name in (b"PHOTO", b"LOGO", b"SOUND", b"KEY") for spelled in (name, name.lower(), name.title())}
@@ -81,16 +85,10 @@ _ESCAPE_21 = re.compile(r"\\([\\,;:])")
 _COMPONENT = re.compile(r"((?:[^;\\]++|\\.|\\)*+)(?:;|$)", re.DOTALL)
 _ITEM = re.compile(r"((?:[^,\\]++|\\.|\\)*+)(?:,|$)", re.DOTALL)
 _TYPE = re.compile(r";(?:TYPE=)?([A-Z0-9_,\"-]+)(?=;|$)")
-_NO_LABELS = frozenset(
-    {"PREF", "INTERNET", "VOICE", "QUOTED-PRINTABLE", "BASE64", "B", "8BIT", "7BIT", "UTF-8", "MSG", ""}
-)
+_NO_LABELS = {"PREF", "INTERNET", "VOICE", "QUOTED-PRINTABLE", "BASE64", "B", "8BIT", "7BIT", "UTF-8", "MSG", ""}
 # The labels that are written as types; others stand in X-ABLabel.
-_TYPES = {
-    name: name.upper()
-    for name in ("home", "work", "fax", "pager", "main", "other", "car", "video", "text", "dom", "intl")
-}
-_TYPES["mobile"] = "CELL"
-_LABELS = {type_: name for name, type_ in _TYPES.items()}
+_TYPES = {word: word.upper() for word in ("home", "work", "fax", "pager", "main", "other", "car", "video", "text")}
+_TYPES |= {"dom": "DOM", "intl": "INTL", "mobile": "CELL"}
 _APPLES = re.compile(r"_\$!<(.*)>!\$_")
 # RFC 6350, 6.6.6.
 _RELATIONS = frozenset(
@@ -101,13 +99,11 @@ _RELATIONS = frozenset(
 )
 _QP_END = re.compile(rb"(?:=[0-9A-Fa-f]{2})+\Z")
 _RAW_BREAK = b"\x0b"
+# In a card of ours, the contact's own address and number have these types.
+_OWN = {"EMAIL": "INTERNET", "TEL": "VOICE"}
 # Of two properties of one name in a card of ours, this is the one of a detail.
 _DETAIL = ";X-DETAIL=1"
 _NAME_OF_PROPERTY = re.compile("[A-Z][A-Z0-9-]*")
-
-
-class _UnreadableCard(Exception):  # noqa: N818 (it ends nothing but a card)
-    """A card whose text cannot be decoded."""
 
 
 # The number of a line, the line, whether all but its name is left out, and what it is of a card: _BEGIN, _END or b"".
@@ -177,33 +173,32 @@ def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact
 
     Raises UnknownFormat or CutOff, perhaps after some cards.
     """
-    own_reading = replace(reading, is_ours=True)
-    card: list[bytes] | None = None
-    left_out: list[str] = []
-    number = depth = size = begun = 0
+    readings = (reading, replace(reading, is_ours=True))
+    draft: Draft | None = None
+    card: list[bytes] = []
+    number = depth = size = 0
     before = b""
     for at, line, is_left_out, marker in _content_lines(lines(chunks)):
-        if marker == _BEGIN and card is not None and (depth > 1 or _AGENT.match(before)):
+        if marker == _BEGIN and draft and (depth > 1 or _AGENT.match(before)):
             depth += 1
         elif marker == _BEGIN:
-            if card is not None:
-                yield bad_row(number, begun, "unfinished_card", "The card has no END:VCARD.")
-            card, left_out, number, depth, size, begun = [], [], number + 1, 1, 0, at
-        elif marker == _END and card is not None:
+            if draft:
+                yield BadRow(number, draft.line, "unfinished_card", "The card has no END:VCARD.")
+            number += 1
+            draft, card, depth, size = Draft(number, at), [], 1, 0
+        elif marker == _END and draft:
             depth -= 1
-            if not depth and size > RECORD_BYTES:
-                yield too_large(number, begun)
-            elif not depth:
-                yield _read_card(Draft(number, begun, not_kept=left_out), card, reading, own_reading)
-            card = card if depth else None
-        elif line and card is not None and depth == 1:
+            if not depth:
+                yield too_large(number, draft.line) if size > RECORD_BYTES else _read_card(draft, card, readings)
+                draft = None
+        elif line and draft and depth == 1:
             size += len(line) + 1
             if is_left_out and size <= RECORD_BYTES:
-                left_out.append(line.rpartition(b".")[2].decode(errors="replace").upper()[:64])
+                draft.not_kept.append(line.rpartition(b".")[2].decode(errors="replace").upper()[:64])
             elif size <= RECORD_BYTES:
                 card.append(line)
         before = line
-    if card is not None:
+    if draft:
         raise CutOff
     if not number:
         raise UnknownFormat
@@ -216,38 +211,28 @@ def _marker(line: bytes) -> bytes:
 
 
 def _read_card(
-    draft: Draft, card: Sequence[bytes], reading: Reading, own_reading: Reading
+    draft: Draft, card: Sequence[bytes], readings: tuple[Reading, Reading]
 ) -> ImportedContact | BadRow | NotAPerson:
     try:
-        text = _decode_card(card)
-    except _UnreadableCard:
+        text = [_decode_line(line) for line in card]
+    except (UnicodeDecodeError, LookupError):
         detail = "It is not text in UTF-8, nor in a charset that it names. Name the file's: encoding=windows-1252, say."
-        return bad_row(draft.row, draft.line, "charset", detail)
-    source = _Source(draft, text, reading.encoding)
+        return BadRow(draft.row, draft.line, "charset", detail)
+    source = _Source(draft, text, readings[0].encoding)
     if source.is_group:
         return NotAPerson(draft.row, draft.line, "KIND:group")
-    return read_contact(draft, own_reading if source.is_ours else reading)
-
-
-def _decode_card(card: Sequence[bytes]) -> list[str]:
-    """Return the lines as text. Raises _UnreadableCard."""
-    try:
-        return b"\n".join(card).decode().split("\n")
-    except UnicodeDecodeError:
-        return [_decode_line(line) for line in card]
+    return read_contact(draft, readings[source.is_ours])
 
 
 def _decode_line(line: bytes) -> str:
+    """Return a line as text: UTF-8, or the charset that it names. Raises UnicodeDecodeError or LookupError."""
     try:
         return line.decode()
     except UnicodeDecodeError:
         charset = _CHARSET.search(line.partition(b":")[0].decode("ascii", "replace").upper())
         if charset is None or not is_encoding(charset[1]):
-            raise _UnreadableCard from None
-        try:
-            return line.decode(charset[1])
-        except (UnicodeDecodeError, LookupError):
-            raise _UnreadableCard from None
+            raise
+        return line.decode(charset[1])
 
 
 # The group, the name without it and the parameters of a line, all in capitals, and its value.
@@ -265,8 +250,8 @@ class _Source:
         self._labels = {group: value for group, name, _, value in properties if group and name == "X-ABLABEL"}
         for each in properties:
             group, name, parameters, value = each
-            if parameters and _ENCODING.search(parameters):
-                value = self._decoded(name, parameters, value)
+            if parameters and (found := _ENCODING.search(parameters)):
+                value = self._decoded(name, parameters, value, found[1])
                 each = (group, name, parameters, value)
             if name == "NOTE":
                 if value or self.is_ours:
@@ -278,11 +263,7 @@ class _Source:
 
     def _read(self, each: _Property) -> None:
         draft, (group, name, parameters, value) = self.draft, each
-        if name == "EMAIL":
-            self._say("email", each, self._text(value), 0 if "INTERNET" in parameters else NEVER_OWN)
-        elif name == "TEL":
-            self._say("phone", each, _number(self._text(value)), 0 if "VOICE" in parameters else NEVER_OWN)
-        elif name == "N":
+        if name == "N":
             self._read_name(value)
         elif name == "FN":
             if not self.is_ours:
@@ -300,60 +281,54 @@ class _Source:
             draft.said.append(Said(_TEXTS[name], None, ", ".join(filter(None, self._components(value))), name))
         elif name == "NICKNAME":
             for nickname in self._items(value):
-                self._say("nickname", each, nickname)
+                self._say(each, nickname)
         elif name == "ORG":
             company, *departments = self._components(value)
-            self._say("organization", each, company)
+            self._say(each, company)
             for department in departments:
                 draft.said.append(Said("organization", "department", department, name))
         elif name in ("KIND", "X-ADDRESSBOOKSERVER-KIND") and value.strip().lower() in ("group", "individual"):
             self.is_group = self.is_group or value.strip().lower() == "group"
+        elif name == "ADR":
+            self._say(each, "\n".join(filter(str.strip, self._components(value))))
         elif name in _KINDS:
-            parts = self._components(value) if name == "ADR" else [self._text(value)]
-            self._say(_KINDS[name][0], each, "\n".join(filter(str.strip, parts)))
+            self._say(each, _number(self._text(value)) if name == "TEL" else self._text(value))
         elif name:
             draft.said.append(Said("other", name, self._text(value), name))
             if label := self._labels.get(group) if group else None:
                 draft.said.append(Said("other", f"{name} label"[:64], self._text(label), "X-ABLABEL"))
 
     def _read_name(self, value: str) -> None:
-        if self.is_ours:
-            family, given, *_ = (*self._components(value), "", "")
-            self.draft.names = {"last_name": family, "first_name": given}
-            return
         components = value.split(";") if "\\" not in value else _COMPONENT.findall(value)
         # Several names are a list, with commas.
         texts = [" ".join(self._items(text)) if "," in text else self._text(text) for text in components]
         family, given, middle, prefix, suffix = (*texts, "", "", "", "", "")[:5]
         if self.draft.names:
             self.draft.full_names.append(" ".join(filter(None, (prefix, given, middle, family, suffix))))
-            return
-        self.draft.names = {
-            "first_name": given,
-            "middle_name": middle,
-            "last_name": family,
-            "prefix": prefix,
-            "suffix": suffix,
-        }
+        else:
+            self.draft.names = {"last_name": family, "first_name": given}
+            # In a card of ours, the others are details as well.
+            if not self.is_ours:
+                self.draft.names |= {"middle_name": middle, "prefix": prefix, "suffix": suffix}
 
-    def _say(self, kind: str, each: _Property, text: str, own: int = NEVER_OWN) -> None:
+    def _say(self, each: _Property, text: str) -> None:
         group, name, parameters, _ = each
+        kind, usual_label = _KINDS[name]
         # Most cards have the same few parameters.
         read = _read_parameters if len(parameters) < 100 else _read_parameters.__wrapped__
         label, rank = read(parameters)
         if group and (named := self._labels.get(group)):
             label = self._text(named)
             label = apples[1] if (apples := _APPLES.fullmatch(label)) else label
-        if not label and name in _KINDS:
-            label = _KINDS[name][1]
-        self.draft.said.append(Said(kind, label, text, name, own if self.is_ours else rank))
+        if self.is_ours:
+            rank = 0 if name in _OWN and _OWN[name] in parameters else NEVER_OWN
+        self.draft.said.append(Said(kind, label or usual_label, text, name, rank))
 
-    def _decoded(self, name: str, parameters: str, value: str) -> str:
+    def _decoded(self, name: str, parameters: str, value: str, encoding: str) -> str:
         """Return a value that is written in quoted-printable or base64 as text."""
-        encoding = _ENCODING.search(parameters)
-        is_printable = encoding is not None and encoding[1] == "QUOTED-PRINTABLE"
+        decode = binascii.a2b_qp if encoding == "QUOTED-PRINTABLE" else binascii.a2b_base64
         try:
-            content = (binascii.a2b_qp if is_printable else binascii.a2b_base64)(value.encode())
+            content = decode(value.encode())
         except binascii.Error:
             content = value.encode()
         charset = _CHARSET.search(parameters)
@@ -409,7 +384,7 @@ def _read_parameters(parameters: str) -> tuple[str | None, int]:
     if not parameters:
         return None, 101
     words = [word for found in _TYPE.findall(parameters) for word in found.replace('"', "").split(",")]
-    label = " ".join(_LABELS.get(word, word.lower()) for word in words if word not in _NO_LABELS)
+    label = " ".join("mobile" if word == "CELL" else word.lower() for word in words if word not in _NO_LABELS)
     preference = _PREFERENCE.search(parameters) if "PREF" in parameters else None
     rank = int(preference[1] or 1) if preference else 101
     return label or None, rank + 200 if _UNSUITED.search(parameters) else rank
@@ -460,38 +435,25 @@ def _card(row: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 _FIRST_LINES = f"BEGIN:VCARD\r\nVERSION:3.0\r\nPRODID:{PRODID}\r\n".encode()
-_WRITTEN_AS = {
-    "email": "EMAIL",
-    "phone": "TEL",
-    "address": "ADR",
-    "url": "URL",
-    "organization": "ORG",
-    "title": "TITLE",
-    "nickname": "NICKNAME",
-    "account": "IMPP",
-}
 
 
 def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
     """Yield the lines of details, each in a group of its own where its label is no type."""
     for n, each in enumerate(details, 1):
         kind, label, value = each["kind"], each["label"], escape_text(each["value"])
-        name = _WRITTEN_AS.get(kind, "X-OTHER")
-        types = _types_of(label)
-        if kind == "title" and label == "role":
-            name, label = "ROLE", None
-        elif kind == "organization" and label == "department":
+        if name := _WRITTEN_AS.get((kind, label)):
+            label = None
+        else:
+            name = _WRITTEN_AS[kind, None]
+        types = "" if kind in ("date", "relation") else _types_of(label)
+        if kind == "organization" and label == "department":
             value, label = f";{value}", None
         elif kind == "address":
             value = f";;{value};;;;"
         elif kind == "account" and value.startswith("http"):
             name = "X-SOCIALPROFILE"
-        elif kind == "date":
-            name = "ANNIVERSARY" if label == "anniversary" else "X-ABDATE"
-            label, types = (None, "") if label == "anniversary" else (label, "")
-        elif kind == "relation":
-            is_known = label in _RELATIONS
-            name, types = ("RELATED;VALUE=text", f";TYPE={label}") if is_known else ("X-ABRELATEDNAMES", "")
+        elif kind == "relation" and label in _RELATIONS:
+            name, types = "RELATED;VALUE=text", f";TYPE={label}"
         elif kind == "other" and label and _NAME_OF_PROPERTY.fullmatch(label) and label not in _READ:
             name, label = label, None
         if name in _TEXTS:
@@ -500,7 +462,7 @@ def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
             yield content_line(f"item{n}.{name}:{value}")
             yield content_line(f"item{n}.X-ABLabel:{escape_text(label)}")
         else:
-            yield content_line(f"{name}{types if label else ''}:{value}")
+            yield content_line(f"{name}{types}:{value}")
 
 
 def _types_of(label: str | None) -> str:

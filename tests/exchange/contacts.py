@@ -49,22 +49,8 @@ DATES = st.dates(date(1900, 1, 1), TODAY)
 _TEXTS = st.text(CHARACTERS | st.sampled_from("\n\t"), min_size=1, max_size=200).map(str.strip)
 LABELS = allowed(st.text(CHARACTERS, min_size=1, max_size=64).map(str.strip), Label)
 # Words that mean something where details are written.
-DETAIL_LABELS = LABELS | st.sampled_from(
-    [
-        "home",
-        "work",
-        "mobile",
-        "work fax",
-        "anniversary",
-        "spouse",
-        "role",
-        "department",
-        "X-TWITTER",
-        "TEL",
-        "N",
-        "a): b",
-    ]
-)
+_WORDS = ["home", "work", "mobile", "work fax", "anniversary", "spouse", "role", "department", "X-TWITTER", "TEL", "N"]
+DETAIL_LABELS = LABELS | st.sampled_from([*_WORDS, "a): b"])
 
 
 def _detail(kind: str, label: str | None, values: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:

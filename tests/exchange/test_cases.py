@@ -328,7 +328,7 @@ def test_every_value_of_a_file_is_kept_or_named(name: str) -> None:
             case ImportedContact():
                 found += [(row.row, warning.field, warning.code) for warning in row.warnings]
             case BadRow():
-                found.append((row.row, row.error.field, row.error.code))
+                found.append((row.row, row.field, row.code))
             case NotAPerson():
                 found.append((row.row, None, row.name))
     assert {code for _, _, code in found} <= {*REMARKS, "KIND:group"}

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from typing import Any
-from uuid import UUID
 
 import httpx
 import psutil
@@ -602,15 +601,15 @@ async def test_an_import_that_loses_its_connection_while_it_reads_imports_nothin
     app: FastAPI, ada: Client, execute: Execute, lose_connections: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    take = imports._take
+    take = imports._Import._take
 
-    def take_or_lose(rows: imports.Rows, owner_id: UUID, count: int) -> imports.Batch | None:
-        taken.append(count)
+    def take_or_lose(importing: imports._Import, rows: imports.Rows) -> list[tuple[Any, ...]] | None:
+        taken.append(1)
         if len(taken) == 3:
             lose_connections()
-        return take(rows, owner_id, count)
+        return take(importing, rows)
 
-    monkeypatch.setattr(imports, "_take", take_or_lose)
+    monkeypatch.setattr(imports._Import, "_take", take_or_lose)
     await expect_nothing_imported(app, ada, execute)
 
 

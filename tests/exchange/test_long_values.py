@@ -12,28 +12,8 @@ COLUMNS += ["home street"]
 PROPERTIES = ["N", "FN", "EMAIL", "TEL", "BDAY", "ANNIVERSARY", "ADR", "ORG", "NICKNAME", "CATEGORIES", "NOTE", "UID"]
 PROPERTIES += ["X-OTHER", "item1.X-ABLabel"]
 # What patterns for dates, numbers, addresses, names in brackets, folded lines and details begin or go on with.
-UNITS = [
-    " ",
-    "1 ",
-    "1/",
-    "12:",
-    "T:",
-    "(",
-    "a",
-    "a ",
-    "@",
-    "a@",
-    "<",
-    "=C3",
-    "=",
-    "\\",
-    ",",
-    ";",
-    "' ",
-    " or",
-    "\n ",
-    "\n",
-]
+UNITS = [" ", "1 ", "1/", "12:", "T:", "(", "a", "a ", "@", "a@", "<", "=C3", "=", "\\"]
+UNITS += [",", ";", "' ", " or", "\n ", "\n"]
 UNITS += ["other (", "other (a): b\n", "::: ", ") :", "_$!<", "é", "\u200b"]
 
 
