@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 from contacts_api.bodies import parse_json
@@ -52,7 +52,7 @@ class Header:
     def __init__(self, cells: Sequence[str], mapping: Mapping[str, str | None]) -> None:
         self.width = len(cells)
         self.is_ours = not mapping and set(cells) >= _OURS
-        self.columns = [self._column(index, cell, mapping) for index, cell in enumerate(cells)]
+        self.columns = _told_apart([self._column(index, cell, mapping) for index, cell in enumerate(cells)], mapping)
         meanings = {column.meaning for column in self.columns}
         self.identifying = sum(column.meaning in _IDENTIFYING and not column.is_label for column in self.columns)
         self.unknown = [each.name for each in self.columns if each.meaning == UNKNOWN and cells[each.index].strip()]
@@ -96,6 +96,20 @@ class Header:
         if last[0] in _LAST_LABELS:
             return 200
         return _FIRST_LABELS.index(label) if label in _FIRST_LABELS else 100
+
+
+def _told_apart(columns: list[Column], mapping: Mapping[str, str | None]) -> list[Column]:
+    """Return the columns, with the meaning of those whose names mean something else beside others."""
+    births = [each for each in columns if each.meaning == "date_of_birth" and each.name not in mapping]
+    has_months = any(each.meaning == "birth_month" for each in columns)
+    for column in births:
+        key = key_of(column.name)
+        if has_months and key == "birthday":
+            columns[column.index] = replace(column, meaning="birth_day")
+        elif len(births) > 1 and key in _keys(NAMES["labelled"]["date"]["anniversary"]):
+            # A birthday in Portuguese, and an anniversary in Spanish.
+            columns[column.index] = replace(column, meaning="date", label="anniversary")
+    return columns
 
 
 def _meaning_of(name: str) -> str:

@@ -377,6 +377,26 @@ def test_a_birthday_without_a_year_is_one(written: str) -> None:
     assert imported(read(file)[1]) == [fields("Grace", None, None, None, None, "Hello", birthday="04-12")]
 
 
+@pytest.mark.parametrize(
+    ("year", "expected"),
+    [("1906", fields("Grace", date_of_birth=date(1906, 12, 9))), ("", fields("Grace", birthday="12-09"))],
+)
+def test_a_birth_day_beside_a_birth_month_is_a_day_of_it(year: str, expected: dict[str, Any]) -> None:
+    file = f"First Name,Birth Year,Birth Month,Birth Day\nGrace,{year},12,9\n"
+
+    assert imported(read(file)[1]) == [expected]
+
+
+def test_a_name_for_a_birthday_and_an_anniversary_is_an_anniversary_beside_a_birthday() -> None:
+    both = "Nombre,Aniversario,Cumpleaños\nGrace,7/6/1930,9/12/1906\n"
+    one = "Nome,Aniversário\nGrace,9/12/1906\n"
+    born = date(1906, 12, 9)
+    wed = ("date", "anniversary", "1930-06-07")
+
+    assert imported(read(both)[1]) == [fields("Grace", None, None, None, born, None, wed)]
+    assert imported(read(one)[1]) == [fields("Grace", date_of_birth=born)]
+
+
 def test_one_date_shows_the_order_of_all() -> None:
     file = "First Name,Birthday\nAda,3/4/1990\n" + "Ann,1/2/1990\n" * 5000 + "Grace,25/12/1990\n"
 
