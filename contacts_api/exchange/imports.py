@@ -186,6 +186,8 @@ class _Import:
                 # The file must not be closed while a thread reads it.
                 await asyncio.gather(reading, return_exceptions=True)
             on_progress()
+        # The one about the order of dates came first.
+        self._report.warnings.sort(key=lambda warning: warning.row)
         await self._session.execute(matching.KNOW_STAGED)
 
     async def write(self, on_duplicate: OnDuplicate) -> None:

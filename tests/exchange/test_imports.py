@@ -111,6 +111,13 @@ async def test_a_bad_row_is_named_and_loses_no_good_one(ada: Client) -> None:
     assert [detail["value"] for detail in bob["details"]] == ["bob", "x", "2999-01-01"]
 
 
+async def test_warnings_come_in_the_order_of_their_rows(ada: Client) -> None:
+    numbers = await report(ada, "First Name,Email,Birthday\nAda,x,1990-04-12\nGrace,,3/4/1990\nBob,y,\n")
+
+    codes = [(each["row"], each["code"]) for each in numbers["warnings"]]
+    assert codes == [(2, "moved_to_details"), (3, "ambiguous_date"), (4, "moved_to_details")]
+
+
 async def test_of_many_rows_a_thousand_are_named_and_all_counted(ada: Client) -> None:
     file = CSV + ",,,,,nobody\r\n" * 1500 + "Bob,,bob,,,\r\n" * 1500 + GRACE
 
