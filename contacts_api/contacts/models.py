@@ -35,7 +35,7 @@ from contacts_api.text import A_TIME, CreatedAt, Label, Name, Note, Timestamp, f
 
 AN_ID = "01a22042-afe2-74f4-844b-d6ec422a71e8"
 ContactId = Annotated[UUID, Rule(description="The id of the contact, a UUID.", examples=[AN_ID])]
-FOLDING = 3
+FOLDING = 4
 """The version of the rules of `columns_of`. Raise it when they change: `reindex` then brings older rows up to date."""
 
 
@@ -121,9 +121,13 @@ FIELDS = tuple(ContactFields.model_fields)
 STORED = (*FIELDS, "search_text", "sort_name", "identity", "folding")
 """The columns that `columns_of` returns."""
 ABOUT: dict[str, About] = {
-    name: next(each for each in field.metadata if isinstance(each, About))
+    name: each
     for name, field in ContactFields.model_fields.items()
+    for each in field.metadata
+    if isinstance(each, About)
 }
+if missing := [name for name in FIELDS if name not in ABOUT]:
+    raise ValueError(f"The field {missing[0]} needs an About(…) in its annotation.")
 FIELD_OF_KIND: dict[str, str] = {about.kind: name for name, about in ABOUT.items() if about.kind}
 AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items()}
 
@@ -198,7 +202,7 @@ def columns_of(fields: Any) -> dict[str, Any]:
         or str(born or "")
     )
     if not own:
-        rest = (fields.get("birthday"), fields.get("additional_info"), [list(detail.values()) for detail in details])
+        rest = [(name, value) for name in FIELDS if name not in _IDENTIFYING and (value := fields.get(name))]
         own = blake2b(repr(rest).encode(errors="surrogatepass"), digest_size=16).hexdigest()
     lines = [f"\n{search_tag(name)}{text}" for name, text in folded.items()]
     if labels:
@@ -250,6 +254,8 @@ def label_tag(label: str) -> str:
     return digest.translate(_CAPITALS)
 
 
+# The fields that `identity` has in plain text, and the one that tells nobody apart.
+_IDENTIFYING = {"first_name", "last_name", "email", "phone_number", "date_of_birth", "labels"}
 _CAPITALS = str.maketrans("0123456789abcdef", "ABCDEFGHIJKLMNOP")
 # Thai, Lao, Burmese, Khmer, Chinese, Japanese and Korean.
 _WITHOUT_SPACES = re.compile(
@@ -262,8 +268,11 @@ _LINES_OF_KINDS: dict[str, tuple[str, Callable[[str], str]]] = {
     **{about.kind: (name, about.search) for name, about in ABOUT.items() if about.kind and about.search},
 }
 
-if len({search_tag(name) for name in FIELDS}) < len(FIELDS):
+if len({search_tag(name) for name in ("joined", *FIELDS)}) <= len(FIELDS):
     raise ValueError("The names of two fields differ only by digits or underscores: searches would mix them up.")
+for _name, _about in ABOUT.items():
+    if _about.filter_length and not _about.search:
+        raise ValueError(f"The field {_name} has a filter_length, and no search: the filter would find nothing.")
 
 
 def _ignored(example: str) -> Any:

@@ -43,7 +43,7 @@ MAX_REMARKS = 1000
 _CHUNK = 64 * 1024
 _stored = itemgetter(*STORED)
 
-Rows: TypeAlias = Iterator[ImportedContact | BadRow] | Iterator[ImportedContact | BadRow | NotAPerson]
+Rows: TypeAlias = Iterator[ImportedContact | BadRow | NotAPerson]
 
 _RUNNING = table_of(RunningImport)
 _running = _RUNNING.c
@@ -227,16 +227,21 @@ class _Import:
             # A contact may be large, and many rows come at once.
             await asyncio.sleep(0)
             first = rows[0]
-            before = after = _before(first)
+            before = after = _as_stored(first)
+            not_kept: list[str] = []
             for row in rows:
-                after = _after(row, after)
-            is_updated = after != before and first["is_stored"]
-            for row in rows[is_updated:]:
-                self._skip(row, is_same=after == before)
+                after, too_much = _merged(after, row)
+                not_kept += too_much
+            self._count_not_kept(not_kept)
+            if after != before and first["is_stored"]:
+                # The first row counts as the update, and the others as skipped.
+                rows = rows[1:]
+                updated += 1
+            for row in rows:
+                self._skip(row, is_same=after == before and not not_kept)
             if after != before:
                 columns = {**after, **columns_of(after), "owner_id": self._owner_id, "id": first["contact_id"]}
                 changes.append(tuple(columns[name] for name in matching.CHANGED))
-                updated += is_updated
             if len(changes) == BATCH_ROWS:
                 await self._copy("changed", matching.CHANGED, changes)
                 changes = []
@@ -281,7 +286,8 @@ class _Import:
 
     def _skip_all(self, rows: Iterable[Mapping[Any, Any]]) -> None:
         for row in rows:
-            self._skip(row, is_same=_after(row) == _before(row))
+            before = _as_stored(row)
+            self._skip(row, is_same=_merged(before, row) == (before, []))
 
     def _skip(self, row: Mapping[Any, Any], *, is_same: bool) -> None:
         skips = self._report.skips
@@ -314,26 +320,33 @@ async def _by_contact(rows: AsyncIterable[Any]) -> AsyncIterator[list[Any]]:
         yield together
 
 
-def _before(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the contact that a row is, as it is stored."""
+def _as_stored(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the stored contact that a row matches."""
     return {"uid": row["uid"], **fields_of(row)}
 
 
-def _after(row: Mapping[Any, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the contact with what a row says; on what it does not say, it stays as it is."""
-    before = before or _before(row)
+def _merged(before: Mapping[str, Any], row: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the contact with what the row says, and the names of what it has no room for.
+
+    Where the row says nothing, the contact stays as it is.
+    """
     said = fields_of({name: row[f"said_{name}"] for name in FIELDS})
     after = {name: before[name] if said[name] is None else said[name] for name in FIELDS}
-    after["labels"] = distinct([*before["labels"], *said["labels"]])[:MAX_LABELS]
+    labels = distinct([*before["labels"], *said["labels"]])
+    not_kept = ["labels"] * len(labels[MAX_LABELS:])
     details, size = list(before["details"]), sum(map(size_of, before["details"]))
     for detail in said["details"]:
+        if detail in details:
+            continue
+        if len(details) == MAX_DETAILS or size + size_of(detail) > DETAILS_BYTES:
+            not_kept.append("details")
+            continue
+        details.append(detail)
         size += size_of(detail)
-        if detail not in details and len(details) < MAX_DETAILS and size <= DETAILS_BYTES:
-            details.append(detail)
-    after["details"] = details
+    after["labels"], after["details"] = labels[:MAX_LABELS], details
     if after["date_of_birth"]:
         after["birthday"] = f"{after['date_of_birth']:%m-%d}"
     uid = before["uid"]
     if uid is None and row["said_uid"] != str(row["contact_id"]):
         uid = row["said_uid"]
-    return {"uid": uid, **after}
+    return {"uid": uid, **after}, not_kept

@@ -299,10 +299,11 @@ class _Reader:
         if label:
             label = self._on_one_line(label)[:MAX_LABEL].strip()
         detail = {"kind": kind, "label": label or None, "value": value}
-        self._size += size_of(detail)
-        if self._size > DETAILS_BYTES:
+        size = self._size + size_of(detail)
+        if size > DETAILS_BYTES:
             self._draft.not_kept.append(said_as)
             return False
+        self._size = size
         self._details.append(detail)
         self._said_as.append(said_as)
         self._seen.add((kind, value))

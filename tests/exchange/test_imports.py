@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from contacts_api.app import create_app
+from contacts_api.contacts.models import AN_EXAMPLE, FIELDS, ContactCreate, columns_of
 from contacts_api.database import copy_into
 from contacts_api.exchange import imports
 from contacts_api.settings import Settings
@@ -304,6 +305,44 @@ async def test_an_update_adds_what_a_file_says_and_names_what_it_skips(ada: Clie
         "updated_at": after["updated_at"],
     }
     assert after["updated_at"] > before["Ann"]["updated_at"]
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("first_name", "labels")])
+def test_each_field_tells_two_people_apart_who_have_the_rest_in_common(name: str) -> None:
+    ann = {"first_name": "Ann", "last_name": None, "email": None, "phone_number": None, "date_of_birth": None}
+    other = {**ann, name: AN_EXAMPLE[name]}
+
+    ann_identity, other_identity = (columns_of(ContactCreate(**each).model_dump())["identity"] for each in (ann, other))
+
+    assert ann_identity != other_identity
+
+
+async def test_an_update_counts_what_the_contact_has_no_room_for(ada: Client) -> None:
+    labels = ",".join(f"L{n}" for n in range(50))
+    await counts(ada, card(N="Lee;Ann", EMAIL="ann@example.com", CATEGORIES=labels))
+
+    full = await report(
+        ada, card(N="Lee;Ann", EMAIL="ann@example.com", CATEGORIES="One more,L0", TITLE="Lead"), on_duplicate="update"
+    )
+    same = await report(ada, card(N="Lee;Ann", EMAIL="ann@example.com", CATEGORIES="One more"), on_duplicate="update")
+
+    assert (full["updated"], full["not_kept"]) == (1, {"labels": 1})
+    assert (same["skipped"], same["not_kept"]) == (1, {"labels": 1})
+    assert same["skips"][0]["detail"] == "You have this contact, and it says something else."
+    (ann,) = await ada.list_contacts()
+    assert (len(ann["labels"]), [detail["value"] for detail in ann["details"]]) == (50, ["Lead"])
+
+
+async def test_details_that_are_there_take_no_room_of_a_new_one(ada: Client) -> None:
+    many = "".join(f"X-NOTE-{n}:{'x' * 900}\r\n" for n in range(40))
+    before = card(N="Lee;Ann", EMAIL="ann@example.com").replace("END", f"{many}END")
+    await counts(ada, before)
+
+    updated = await report(ada, before.replace("END", "ORG:Acme\r\nEND"), on_duplicate="update")
+
+    assert (updated["updated"], updated["not_kept"]) == (1, {})
+    (ann,) = await ada.list_contacts(q="acme")
+    assert len(ann["details"]) == 41
 
 
 async def test_every_contact_that_is_created_or_updated_gets_the_label(ada: Client) -> None:
