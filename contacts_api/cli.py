@@ -37,7 +37,7 @@ Owner = Annotated[str, Option("--email", help="The e-mail address of the account
 @app.command()
 def serve(
     host: Annotated[str, Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, Option(help="The port to listen on.")] = 8000,
+    port: Annotated[int, Option(help="The port to listen on.", min=1, max=65535)] = 8000,
     workers: Annotated[int | None, Option(help="How many processes. Default: WEB_CONCURRENCY, else 1.", min=1)] = None,
     reload: Annotated[bool, Option("--reload", help="Restart when the code changes.")] = False,
 ) -> None:

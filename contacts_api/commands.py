@@ -46,6 +46,7 @@ from contacts_api.exchange.columns import read_columns
 from contacts_api.exchange.files import Format
 from contacts_api.exchange.imports import IMPORT_SECONDS, claim_import, import_file
 from contacts_api.exchange.models import ImportQuery, ImportReport
+from contacts_api.field_errors import code_and_detail
 from contacts_api.handlers import DATABASE_ERRORS, problem_of_database_error
 from contacts_api.problems import Problem
 from contacts_api.protocol import Protocol
@@ -87,8 +88,9 @@ def explain(error: Exception) -> str | None:
     match error:
         case ValidationError():
             first = error.errors()[0]
-            setting = f"{first['loc'][0]} ".upper() if error.title == Settings.__name__ else ""
-            return setting + first["msg"].removeprefix("Value error, ")
+            if error.title == Settings.__name__:
+                return f"{str(first['loc'][0]).upper()} {first['msg'].removeprefix('Value error, ')}"
+            return ": ".join([*map(str, first["loc"]), code_and_detail(first)[1]])
         case CommandError():
             return str(error)
         case Problem():

@@ -60,8 +60,10 @@ def code_and_detail(error: Mapping[str, Any]) -> tuple[str, str]:
     is_ours = kind in CODES and (not context or "message" in context)
     if (is_ours and kind != "missing") or "message" in context:
         return kind, str(error["msg"])
+    # Of a text that a validator has returned, Pydantic says that it has too many items.
+    unit = "item" if context.get("field_type", "Value") != "Value" else "character"
+    kind = f"string_{kind}" if kind in ("too_short", "too_long") and unit == "character" else kind
     code, words = _WORDS.get(kind, ("malformed", "This is not a valid value."))
-    unit = "item" if "field_type" in context else "character"
     counts = {name: _counted(context[name], unit) for name in ("min_length", "max_length") if name in context}
     return code, words.format_map({**context, **counts})
 

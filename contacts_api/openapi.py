@@ -35,8 +35,13 @@ HEADERS = {
         '</contacts?limit=50&cursor=ZlJ8cX1v>; rel="next"',
     ),
     "Content-Disposition": ("The name of the file (RFC 6266).", 'attachment; filename="contacts.csv"'),
+    "Accept": ("The types that the call takes (RFC 9110, 15.5.16).", "application/json"),
+    "Accept-Patch": ("The same, for PATCH (RFC 5789, 3.1).", "application/json, application/merge-patch+json"),
     "Retry-After": ("In how many seconds to try again (RFC 9110, 10.2.3).", "1"),
-    "WWW-Authenticate": ("What is needed, and what is wrong with the token that was sent (RFC 6750, 3).", "Bearer"),
+    "WWW-Authenticate": (
+        "What is needed, and what is wrong with the token that was sent (RFC 6750, 3).",
+        'Bearer error="invalid_token"',
+    ),
 }
 # What can be done with a contact that was created, by the operation that does it.
 LINKS = {

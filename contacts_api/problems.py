@@ -86,6 +86,8 @@ class Problem(HTTPException):
     advice: ClassVar[str]
     detail: str = ""
     headers: Mapping[str, str] = {}
+    further_headers: ClassVar[tuple[str, ...]] = ()
+    """The names of headers whose values depend on the request."""
     loc: ClassVar[tuple[str, ...]] = ()
     example_errors: ClassVar[tuple[FieldError, ...]] = ()
     """The errors of fields that the documentation shows."""
@@ -171,6 +173,7 @@ class UnsupportedMediaType(Problem):
 
     advice = "Send the type that the detail names."
     status, code, title = 415, "unsupported_media_type", "The body has a type that is not accepted here"
+    further_headers = ("Accept", "Accept-Patch")
 
 
 class Invalid(Problem):
@@ -199,6 +202,7 @@ class TooMany(Invalid):
 
     advice = "Delete some that you do not need, or ask the operator of the server for more."
     code, title = "too_many", "The account has as many of these as it may have"
+    loc = ("body",)
 
 
 class InternalError(Problem):
@@ -248,7 +252,7 @@ def documented(
         document = {
             "description": HTTPStatus(problem.status).phrase,
             "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}},
-            "headers": {name: {"schema": {"type": "string"}} for name in problem.headers},
+            "headers": {name: {"schema": {"type": "string"}} for name in (*problem.headers, *problem.further_headers)},
         }
         examples = responses.setdefault(problem.status, document)["content"][PROBLEM_JSON]["examples"]
         examples[problem.code] = {

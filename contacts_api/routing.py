@@ -69,7 +69,10 @@ class Route(APIRoute):
                 request.refuse_announced()
                 media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if media_type not in accepted and await request.has_body():
-                    raise UnsupportedMediaType(f"Send it as {accepted[0]}.")
+                    # RFC 9110, 15.5.16, and RFC 5789, 3.1.
+                    name = "Accept-Patch" if self.methods == {"PATCH"} else "Accept"
+                    detail = f"Send it as {' or '.join(accepted)}."
+                    raise UnsupportedMediaType(detail, headers={name: ", ".join(accepted)})
             try:
                 return await self.run(with_query if request.scope["query_string"] else without_query, request)
             except ClientDisconnect:

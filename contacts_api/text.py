@@ -21,8 +21,8 @@ _NO_ASCII_APOSTROPHES = str.maketrans("", "", "'`")
 # The marks of Latin, Greek and Cyrillic letters that casefolding and NFKD leave as they are.
 _MARKS = re.compile("[\u0300-\u0344\u0346-\u034e\u0350-\u036f]")
 
-# Control characters (C0, DEL, C1) and lone surrogates, which neither UTF-8 nor PostgreSQL can hold.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters (C0, DEL, C1), Unicode's own line breaks, and lone surrogates, which UTF-8 cannot hold.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FORBIDDEN_IN_NOTES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # Addresses that need no Unicode, no quotes and no IDNA to be seen valid: a dot-atom (RFC 5322, 3.2.3) at a host name.
@@ -34,7 +34,7 @@ _PLAIN_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@(?:{_LABEL}\.)++(?=.*[a-zA
 SPECIAL_USE_DOMAIN_NAMES.clear()
 
 # The same rules as ECMA-262 patterns, for the OpenAPI document.
-_CONTROLS = r"\u0000-\u001f\u007f-\u009f"
+_CONTROLS = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 # What turns the text that follows it around, and that of whoever shows it.
 _BIDIRECTIONAL = r"\u202a-\u202e\u2066-\u2069"
 # White space, formats (category Cf), fillers and variation selectors: all that nobody sees.
@@ -45,7 +45,6 @@ _INVISIBLE = (
 ONE_LINE = rf"^[^{_CONTROLS}]*$"
 _NAME_CHARACTER = rf"[^{_CONTROLS}{_BIDIRECTIONAL}]"
 _VISIBLE_NAME = rf"^{_NAME_CHARACTER}*[^{_INVISIBLE}{_CONTROLS}{_BIDIRECTIONAL}]{_NAME_CHARACTER}*$"
-ONE_LINE_NOT_BLANK = rf"^[^{_CONTROLS}]*[^\s{_CONTROLS}][^{_CONTROLS}]*$"
 # Tags and musical marks as well, which a pattern of ECMA-262 cannot name without a flag.
 _VISIBLE = re.compile(rf"[^{_INVISIBLE}{_BIDIRECTIONAL}\U0001d173-\U0001d17a\U000e0000-\U000e0fff]")
 _TURNS_AROUND = re.compile(f"[{_BIDIRECTIONAL}]")
@@ -128,9 +127,10 @@ Label = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=64),
     OneLine,
-    Field(json_schema_extra={"pattern": ONE_LINE_NOT_BLANK}),
+    AfterValidator(_visible),
+    Field(json_schema_extra={"pattern": _VISIBLE_NAME}),
 ]
-"""What something is called: one line, trimmed, 1 to 64 characters."""
+"""What something is called: one line, trimmed, 1 to 64 characters, one of them visible."""
 
 Note = Annotated[
     str,

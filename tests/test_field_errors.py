@@ -37,6 +37,8 @@ def errors_of(model: Any, value: object) -> list[tuple[str, str]]:
         ({"birthday": "02-30"}, "malformed", "February has at most 29 days."),
         ({"birthday": "2-3"}, "malformed", "Must be a month and a day as text: MM-DD."),
         ({"labels": "Navy"}, "wrong_type", "Must be a list."),
+        ({"labels": ["\u200b"]}, "too_short", "Must have a character that can be seen."),
+        ({"labels": ["a\u2028b"]}, "control_character", "Must not contain control characters or lone surrogates."),
         ({"labels": ["x"] * 51}, "too_many", "May have at most 50 items."),
         ({"details": ["x"]}, "wrong_type", "Must be an object."),
         ({"details": [{"kind": "date", "value": "--02-31"}]}, "malformed", "February has at most 29 days."),
@@ -55,6 +57,9 @@ def test_a_field_error_has_our_code_and_words_that_fit(change: dict[str, Any], c
         ({"limit": "501"}, "too_large", "Must be at most 500."),
         ({"with_total": "maybe"}, "wrong_type", "Must be true or false."),
         ({"q": "a b c d e f g h i"}, "too_many", "Must have at most 8 words."),
+        ({"q": "x" * 101}, "too_long", "Must have at most 100 characters."),
+        ({"label": ["x" * 65]}, "too_long", "Must have at most 64 characters."),
+        ({"label": ["x"] * 51}, "too_many", "May have at most 50 items."),
         ({"page": "2"}, "unknown", "There is no such field here."),
     ],
 )

@@ -23,12 +23,24 @@ async def test_a_body_of_another_type_is_a_415_that_says_which_to_send(ada: Clie
 
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
     assert "application/json" in response.json()["detail"]
+    assert response.headers["accept"] == "application/json"
 
 
 async def test_a_merge_patch_is_for_patch_alone(ada: Client) -> None:
     response = await ada.post("/contacts", json=A_CONTACT, headers={"Content-Type": "application/merge-patch+json"})
 
     assert response.status_code == 415
+
+
+async def test_a_415_of_patch_names_both_types_that_it_takes(ada: Client) -> None:
+    contact = await ada.create_contact()
+
+    response = await ada.patch(
+        f"/contacts/{contact['id']}", content=b"[]", headers={"Content-Type": "application/json-patch+json"}
+    )
+
+    assert (response.status_code, "accept" in response.headers) == (415, False)
+    assert response.headers["accept-patch"] == "application/json, application/merge-patch+json"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.bodies import Body, with_example
 from contacts_api.database import stamped, table_of
-from contacts_api.text import A_TIME, ONE_LINE_NOT_BLANK, CreatedAt, OneLine, Timestamp, Trimmed, normalize_email
+from contacts_api.text import A_TIME, CreatedAt, Name, OneLine, Timestamp, Trimmed, normalize_email
 
 
 class User(SQLModel, table=True):
@@ -284,9 +284,15 @@ Scope = Literal["read", "write"]
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}")
 
 
+# The last day of the calendar is none any more in another time zone.
+_LAST_YEAR = 9998
+
+
 def _time_ahead(moment: datetime) -> datetime:
     if moment <= datetime.now(UTC):
         raise PydanticCustomError("too_small", "Must lie ahead.")
+    if moment.year > _LAST_YEAR:
+        raise PydanticCustomError("too_large", f"Must lie before the year {_LAST_YEAR + 1}.")
     return moment
 
 
@@ -303,14 +309,7 @@ KeyId = Annotated[
     UUID, Rule(description="The id of the key, a UUID.", examples=["01a22042-c2d3-7e4f-9051-6b7c8d9e0f1a"])
 ]
 KeyName = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
-    OneLine,
-    Rule(
-        description="What the key is for: 1 to 100 characters on one line.",
-        json_schema_extra={"pattern": ONE_LINE_NOT_BLANK},
-        examples=["Newsletter"],
-    ),
+    Name, Rule(description="What the key is for: 1 to 100 characters on one line.", examples=["Newsletter"])
 ]
 KeyScope = Annotated[
     Scope,

@@ -60,7 +60,10 @@ class TokenRoute(Route):
                 problem = problem_of(error)
                 if isinstance(problem, InternalError):
                     raise
-                problem.body["error"] = self.ERRORS.get(problem.status, "invalid_request")
+                refused = [(each["loc"], each["code"]) for each in problem.body.get("errors", ())]
+                is_grant_unknown = (["body", "grant_type"], "not_allowed") in refused
+                fallback = "unsupported_grant_type" if is_grant_unknown else "invalid_request"
+                problem.body["error"] = self.ERRORS.get(problem.status, fallback)
                 problem.body["error_description"] = problem.detail
                 raise problem from None
 

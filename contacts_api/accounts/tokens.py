@@ -28,6 +28,7 @@ class InvalidToken(Unauthorized):
 
     advice = "Get the next pair of tokens by POST /auth/refresh; if that is refused, sign in again."
     code, title = "invalid_token", "The token is invalid or no longer valid"
+    headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}  # noqa: RUF012 (RFC 6750, 3.1)
 
 
 class TokenKind:

@@ -1,5 +1,6 @@
 """Contacts: always those of whoever signed in."""
 
+import secrets
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, TypeAlias
@@ -212,7 +213,9 @@ async def replace_contact(
     """
     if contact is not None:
         return await save(contact, new.model_dump(), session)
-    contact = Contact(owner_id=owner.user_id, id=contact_id, **columns_of(new.model_dump()))
+    # Not 1: an ETag must not come back where a contact was deleted, and created again under its id.
+    version = secrets.randbelow(2**30)
+    contact = Contact(owner_id=owner.user_id, id=contact_id, version=version, **columns_of(new.model_dump()))
     await quota.create_under(session, request.app.state.settings.max_contacts, contact)
     return answer(contact.model_dump(), 201, Location=location_of(contact_id, request))
 

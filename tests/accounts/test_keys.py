@@ -195,6 +195,7 @@ async def test_a_key_ends_at_its_time(ada: Client, script: Client, execute: Exec
         ({"expires_at": "2099-01-01T00:00:00"}, "expires_at", "malformed"),
         ({"expires_at": "2099-01-01"}, "expires_at", "malformed"),
         ({"expires_at": "2000-01-01T00:00:00Z"}, "expires_at", "too_small"),
+        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at", "too_large"),
         ({"expires_at": 4_000_000_000}, "expires_at", "wrong_type"),
         ({"expires_at": "2099-13-01T00:00:00Z"}, "expires_at", "malformed"),
     ],

@@ -94,11 +94,26 @@ async def test_a_form_signs_in_whatever_else_oauth_clients_send(ada: Client) -> 
     assert (await ada.get("/users/me")).status_code == 200
 
 
-@pytest.mark.parametrize("form", [{}, {"grant_type": "client_credentials"}])
-async def test_a_malformed_form_is_an_oauth_error(client: Client, form: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("form", "error"),
+    [({}, "invalid_request"), ({"grant_type": "client_credentials"}, "unsupported_grant_type")],
+)
+async def test_a_malformed_form_is_an_oauth_error(client: Client, form: dict[str, str], error: str) -> None:
     response = await client.post("/auth/token", data=form)
 
-    assert (response.status_code, response.json()["error"]) == (422, "invalid_request")
+    assert (response.status_code, response.json()["error"]) == (422, error)
+
+
+async def test_a_401_says_whether_a_token_was_sent(ada: Client, client: Client) -> None:
+    wrong = ["x", "", ada.tokens["refresh_token"], "ck_x"]
+
+    without = await client.get("/contacts")
+    answers = [await client.get("/contacts", headers={"Authorization": f"Bearer {token}"}) for token in wrong]
+
+    assert (without.status_code, without.headers["www-authenticate"]) == (401, "Bearer")
+    assert {(each.status_code, each.headers["www-authenticate"]) for each in answers} == {
+        (401, 'Bearer error="invalid_token"')
+    }
 
 
 async def test_json_is_not_a_form(client: Client) -> None:
@@ -142,7 +157,7 @@ async def test_a_token_that_is_not_ours_is_a_401(client: Client, forge: Callable
     response = await client.get("/users/me", headers={"Authorization": f"Bearer {forge()}"})
 
     assert response.status_code == 401
-    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
 # What JSON can say, as Python writes and reads it, and no claim of ours.

@@ -282,6 +282,18 @@ async def test_a_contact_is_created_once_under_an_id_of_its_owners_choice(ada: C
     assert (await ada.first_names(), await grace.first_names()) == (["Ada"], ["Grace"])
 
 
+async def test_a_tag_does_not_come_back_with_an_id(ada: Client) -> None:
+    path, create = f"/contacts/{uuid4()}", {"If-None-Match": "*"}
+    tag = (await ada.put(path, json=A_CONTACT, headers=create)).headers["etag"]
+    await ada.delete(path)
+    await ada.put(path, json={**A_CONTACT, "first_name": "Ada"}, headers=create)
+
+    read = await ada.get(path, headers={"If-None-Match": tag})
+    replaced = await ada.put(path, json=A_CONTACT, headers={"If-Match": tag})
+
+    assert (read.status_code, replaced.status_code) == (200, 412)
+
+
 async def test_of_many_that_create_one_contact_at_once_one_does(ada: Client) -> None:
     path = f"/contacts/{uuid4()}"
 

@@ -36,6 +36,7 @@ async def test_one_more_contact_than_there_may_be_is_a_422_that_says_so(ada: Cli
     response = await ada.post("/contacts", json=A_CONTACT)
 
     assert (response.status_code, response.json()["code"]) == (422, "too_many")
+    assert [(each["loc"], each["code"]) for each in response.json()["errors"]] == [(["body"], "too_many")]
     assert f"at most {MOST} contacts" in response.json()["detail"]
     assert await count(ada) == MOST
 
