@@ -1,7 +1,8 @@
 """What the columns of a CSV file mean, by their names: those of names.toml, or those that the caller maps."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
@@ -21,6 +22,8 @@ _LAST_LABELS = ("fax", "pager")
 _OURS = {*(name for name, field in ContactFields.model_fields.items() if field.is_required()), "additional_info"}
 _NAMES_A_CONTACT = {"first_name", "last_name", "full_name", "nickname", "organization"}
 _KINDS = {*KINDS, "department"}
+# "Number" and "of" may stand before and after these, and change nothing.
+_KINDS_WITH_FILLERS = {"email", "phone", "address", "url"}
 _IDENTIFYING = {*_NAMES_A_CONTACT, "email", "phone"}
 # No name that is known is longer.
 _MAX_CHARACTERS = 200
@@ -38,6 +41,8 @@ class Column:
     group: str
     """What it has in common with others that make one value with it: the label's column, the parts of an address."""
     is_label: bool = False
+    is_part: bool = False
+    """Whether it is a part of an address, not a whole one."""
 
     @property
     def field(self) -> str:
@@ -59,10 +64,15 @@ class Header:
         self.score = (self.identifying, self.width - len(self.unknown))
         self.has_names = bool(meanings & _NAMES_A_CONTACT)
         self.labels: dict[str, list[int]] = {}
+        self.values: dict[str, list[int]] = {}
         for column in self.columns:
-            if column.is_label:
-                self.labels.setdefault(column.group, []).append(column.index)
-        births = [column.name for column in self.columns if column.meaning == "date_of_birth"]
+            (self.labels if column.is_label else self.values).setdefault(column.group, []).append(column.index)
+        # "Name" beside a first name is the last one, and beside a last name the first.
+        halves = {"first_name", "last_name"} - meanings
+        names = [each.name for each in self.columns if each.meaning == "full_name" and each.name not in mapping]
+        is_half = any(key_of(name) in _NAMES for name in names)
+        self.other_half = halves.pop() if is_half and len(halves) == 1 else ""
+        births = [each.name for each in self.columns if each.meaning == "date_of_birth"]
         # Of those who write in English, most write the month first.
         self.is_month_first = any(key_of(name) in _keys(NAMES["columns"]["date_of_birth"]) for name in births)
 
@@ -81,13 +91,15 @@ class Header:
             if key.endswith(ending) and _look_up(key.removesuffix(ending)):
                 stem, is_label = key.removesuffix(ending), True
         meaning, label = _look_up(stem) or (UNKNOWN, "")
-        if not is_label and (part := _part_of_address(key)) is not None:
+        part = None if is_label else _part_of_address(key)
+        if part is not None:
             meaning, label = "address", part
         number = "".join(filter(str.isdecimal, name))
-        if meaning == "address" and not key.startswith("address"):
+        if meaning == "address" and (not key.startswith("address") or key == "address"):
             # The number of a line, not that of an address.
             number = ""
-        return Column(index, name, meaning, label, f"{meaning} {label}{number}", is_label=is_label)
+        group = f"{meaning} {label}{number}"
+        return Column(index, name, meaning, label, group, is_label, is_part=part is not None)
 
     @staticmethod
     def rank(label: str) -> int:
@@ -100,16 +112,30 @@ class Header:
 
 def _told_apart(columns: list[Column], mapping: Mapping[str, str | None]) -> list[Column]:
     """Return the columns, with the meaning of those whose names mean something else beside others."""
-    births = [each for each in columns if each.meaning == "date_of_birth" and each.name not in mapping]
-    has_months = any(each.meaning == "birth_month" for each in columns)
-    for column in births:
-        key = key_of(column.name)
-        if has_months and key == "birthday":
-            columns[column.index] = replace(column, meaning="birth_day")
-        elif len(births) > 1 and key in _keys(NAMES["labelled"]["date"]["anniversary"]):
-            # A birthday in Portuguese, and an anniversary in Spanish.
-            columns[column.index] = replace(column, meaning="date", label="anniversary")
-    return columns
+    meanings = Counter(column.meaning for column in columns if not column.is_label)
+    values = {column.group for column in columns if not column.is_label and column.meaning in _KINDS}
+    return [
+        column if column.name in mapping else _beside(column, key_of(column.name), meanings, values)
+        for column in columns
+    ]
+
+
+def _beside(column: Column, key: str, meanings: Mapping[str, int], values: Collection[str]) -> Column:
+    """Return a column with what it means beside others, which have these meanings, and values in these groups."""
+    meaning, label = column.meaning, column.label
+    if column.is_label and column.group not in values:
+        # "Contact Type" is no label of anything.
+        return replace(column, meaning=UNKNOWN, is_label=False)
+    if meaning == "date_of_birth" and meanings["birth_month"]:
+        # "Birth Day" is spelled like a birthday.
+        meaning = "birth_day"
+    elif meaning == "date_of_birth" and meanings[meaning] > 1 and key in _ANNIVERSARIES:
+        # A birthday in Portuguese, and an anniversary in Spanish.
+        meaning, label = "date", "anniversary"
+    elif meaning == "title" and meanings[meaning] > 1 and key in _TITLES:
+        # Outlook's "Title" is Dr. or Ms., where a "Job Title" is as well.
+        meaning = "prefix"
+    return replace(column, meaning=meaning, label=label)
 
 
 def _meaning_of(name: str) -> str:
@@ -186,19 +212,22 @@ def _known() -> dict[str, tuple[str, str]]:
     return known
 
 
+_ANNIVERSARIES = frozenset(_keys(NAMES["labelled"]["date"]["anniversary"]))
+_NAMES = ("name", "naam")
+_TITLES = frozenset(_keys(["title", "titre", "titolo", "título", "tytuł"]))
 _WORDS = {key: label for label, words in NAMES["words"].items() for key in _keys(words)}
 _PARTS = frozenset(_keys(NAMES["address"]["parts"]))
 
 
 @lru_cache(maxsize=4096)
-def _look_up(key: str) -> tuple[str, str] | None:
-    """Return the meaning and the label of a name that is known, perhaps with a word before or after it."""
+def _look_up(key: str, depth: int = 3) -> tuple[str, str] | None:
+    """Return the meaning and the label of a name that is known, perhaps with a few words before or after it."""
     if key in _known():
         return _known()[key]
-    for rest, label in _without_word(key):
-        if rest in _known() and _known()[rest][0] in _KINDS:
-            meaning, own = _known()[rest]
-            return meaning, f"{label} {own}".strip() if own != label else label
+    for rest, label in _without_word(key) if depth else ():
+        found = _look_up(rest, depth - 1)
+        if found and found[0] in (_KINDS if label else _KINDS_WITH_FILLERS):
+            return found[0], _joined(label, found[1])
     return None
 
 
@@ -210,10 +239,15 @@ def _without_word(key: str) -> Iterable[tuple[str, str]]:
             yield key.removesuffix(word), label
 
 
-def _part_of_address(key: str) -> str | None:
+def _part_of_address(key: str, depth: int = 3) -> str | None:
     """Return the label of the address that a column is a part of; None if it is not."""
-    for rest, label in ((key, ""), *_without_word(key)):
-        for name in (rest, rest.removeprefix("address")):
-            if name in _PARTS:
-                return label
+    if key in _PARTS:
+        return ""
+    for rest, label in _without_word(key) if depth else ():
+        if (own := _part_of_address(rest, depth - 1)) is not None:
+            return _joined(label, own)
     return None
+
+
+def _joined(label: str, own: str) -> str:
+    return label if own == label else f"{label} {own}".strip()

@@ -18,7 +18,6 @@ text is read as it was. A text that is empty, and not null, is a lone apostrophe
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
@@ -27,7 +26,6 @@ from typing import Any
 from contacts_api.contacts.fields import KINDS, is_number
 from contacts_api.contacts.models import FIELDS
 from contacts_api.exchange.columns import NOT_KEPT, UNKNOWN, Column, Header
-from contacts_api.exchange.dates import DateOrder, order_shown
 from contacts_api.exchange.files import (
     BOM,
     RECORD_BYTES,
@@ -52,6 +50,7 @@ from contacts_api.exchange.reader import (
     too_large,
 )
 from contacts_api.problems import Invalid
+from contacts_api.text import fold
 
 HEAD = BOM + ",".join(FIELDS).encode() + b"\r\n"
 
@@ -66,6 +65,9 @@ _GUARDED_SIGN = re.compile(rf"{_SPLIT}'(?='*+{_SIGN})")
 
 # In a file of others, an apostrophe keeps a spreadsheet from running the cell.
 _GUARD = re.compile(rf"\A'(?={_SIGN})")
+_TEXT_OF_FORMULA = re.compile(r'\A="([^"]*)"\Z')
+_QUOTED = re.compile('"([^"]*)"')
+_OPEN_CELL = re.compile(r'(?:\A|[,;\t]) *+"(?:[^"]|"")*+\Z')
 _ENTRIES = re.compile(r"\n(?!  )")
 _ENTRY = re.compile(r"([a-z]+)(?: \((.*?)\))?: (.*)", re.DOTALL)
 # In a label, what would end it gets a backslash.
@@ -73,6 +75,7 @@ _CLOSING, _CLOSED = re.compile(r"\)(?=[:\\])"), r")\\"
 _PARTS_OF_BIRTH = ("birth_year", "birth_month", "birth_day")
 _NO_LABELS = {"smtp", "ex", "internet", ""}
 _LOWERED = {"home", "work", "mobile", "main", "other", "fax", "pager", "work fax", "home fax", "anniversary"}
+_SAY_NOTHING = _NO_LABELS | _LOWERED
 # So many lines may stand before the names of the columns (Excel's sep=; is one); so many names are listed in an error.
 _PREAMBLE, _LISTED = 20, 20
 # Outlook has 90. It takes a while to find out what a name means.
@@ -141,9 +144,10 @@ class _Lines:
         return self.last
 
 
-def _records(file: _Lines, delimiter: str) -> Iterator[tuple[int, int, list[str] | BadRow]]:
+def _records(file: _Lines, header: Header, delimiter: str) -> Iterator[tuple[int, int, list[str] | BadRow]]:
     """Yield the records after the header with their rows and lines: lists of cells, or what is wrong."""
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    # Others write a space after a comma; in a file of ours it belongs to the cell.
+    reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=not header.is_ours)
     for row in count(2):
         line = file.number + 1
         file.begin_record()
@@ -171,57 +175,43 @@ def parse(
     header, delimiter = _read_header(text, mapping)
     reading, read = replace(reading, is_ours=header.is_ours), _Rows(header)
     are_full = True
-    for row, line, cells in _records(text, delimiter):
+    for row, line, cells in _records(text, header, delimiter):
         if isinstance(cells, BadRow):
             yield cells
-        elif not any(cells):
             continue
-        elif len(cells) > header.width and any(cells[header.width :]):
-            yield BadRow(row, line, "too_many_cells", "The row has more cells than there are columns.")
+        if not any(cells):
+            continue
+        if len(cells) < header.width:
+            # Where every row before had all of its cells, a last one without them and without an end is cut off.
+            if are_full and not is_ended(text.last):
+                raise CutOff
+            are_full = False
+            cells += [""] * (header.width - len(cells))
+        found = read.plain(cells)
+        fields = read_plainly(found, reading) if found else None
+        if fields is None:
+            yield read_contact(read.draft(row, line, cells), reading)
         else:
-            if len(cells) < header.width:
-                # Where every row before had all of its cells, a last one without them and without an end is cut off.
-                if are_full and not is_ended(text.last):
-                    raise CutOff
-                are_full = False
-                cells += [""] * (header.width - len(cells))
-            found = read.plain(cells)
-            fields = read_plainly(found, reading) if found else None
-            if fields is None:
-                yield read_contact(read.draft(row, line, cells), reading)
-            else:
-                yield ImportedContact(row, line, None, fields, (), ())
+            yield ImportedContact(row, line, None, fields, (), ())
 
 
-def date_order_of(
-    chunks: Iterable[bytes], mapping: Mapping[str, str | None]
-) -> tuple[DateOrder | None, tuple[int, int] | None]:
-    """Return how the dates of a file are to be read, and row and line of the first one that can be read both ways.
+def dates_in(chunks: Iterable[bytes], mapping: Mapping[str, str | None]) -> tuple[Iterator[tuple[int, int, str]], bool]:
+    """Return the dates of a file, each with its row and line, and whether the columns' names put the month first.
 
-    All dates of the file say which it is; where they do not, the language of their column and their separators do.
-    None: there is no such date. Raises what `parse` raises for the beginning of a file.
+    Raises what `parse` raises for the beginning of a file.
     """
     text = _Lines(lines(chunks))
     header, delimiter = _read_header(text, mapping)
-    columns = [column.index for column in header.columns if column.meaning in ("date_of_birth", "date")]
-    shown: Counter[str] = Counter()
-    first, sample = None, ""
-    if columns and not header.is_ours:
-        for row, line, cells in _records(text, delimiter):
-            for index in columns:
-                if isinstance(cells, BadRow) or index >= len(cells) or not (order := order_shown(cells[index])):
-                    continue
-                shown[order] += 1
-                if order == "both" and not first:
-                    first, sample = (row, line), cells[index]
-    if not shown:
-        return None, None
-    if shown["dmy"] != shown["mdy"]:
-        # Where some show the one order and some the other, the others are read as most are.
-        is_certain = not (shown["dmy"] and shown["mdy"])
-        return ("dmy" if shown["dmy"] > shown["mdy"] else "mdy"), None if is_certain else first
-    is_month_first = header.is_month_first and "/" in sample
-    return ("mdy" if is_month_first else "dmy"), first
+    columns = [
+        each.index for each in header.columns if each.meaning in ("date_of_birth", "date") and not header.is_ours
+    ]
+
+    def dates() -> Iterator[tuple[int, int, str]]:
+        for row, line, cells in _records(text, header, delimiter) if columns else ():
+            if not isinstance(cells, BadRow):
+                yield from ((row, line, cells[index]) for index in columns if index < len(cells))
+
+    return dates(), header.is_month_first
 
 
 def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Header, str]:
@@ -231,16 +221,22 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Heade
     """
     best: tuple[Header, str, int] | None = None
     begin: list[str] = []
-    missing = ""
-    for row in range(1, _PREAMBLE + 1):
+    missing = record = ""
+    while len(begin) < _PREAMBLE:
         text.begin_record()
         try:
-            line = next(text)
+            begin.append(next(text))
         except (StopIteration, _RecordTooLarge):
             break
-        begin.append(line)
+        record += begin[-1]
+        if _OPEN_CELL.search(record) and len(begin) < _PREAMBLE:
+            # The name of a column goes on in the next line.
+            continue
         for delimiter in ",;\t":
-            cells = next(csv.reader([line], delimiter=delimiter))
+            try:
+                cells = next(csv.reader([record], delimiter=delimiter, skipinitialspace=True))
+            except csv.Error:
+                continue
             if len(cells) > _MAX_COLUMNS:
                 continue
             if not_there := mapping.keys() - set(cells):
@@ -248,7 +244,8 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Heade
                 continue
             header = Header(cells, mapping)
             if (header.identifying or mapping) and (best is None or header.score > best[0].score):
-                best = header, delimiter, row
+                best = header, delimiter, len(begin)
+        record = ""
         if best and (best[0].identifying > 1 or mapping):
             break
     if best is None:
@@ -256,9 +253,9 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Heade
             detail = f"{missing[:64]!r} is no column of the file."
             raise Invalid.field("body", "columns", code=UnknownColumns.code, detail=detail)
         raise _unknown(begin)
-    header, delimiter, row = best
-    # Those that were read to find it are read once more.
-    text.give_back(begin[row:])
+    header, delimiter, taken = best
+    # The lines after it that were read to find it are read once more.
+    text.give_back(begin[taken:])
     if header.unknown and not header.has_names:
         raise _unknown_columns(header.unknown)
     return header, delimiter
@@ -297,50 +294,68 @@ class _Rows:
 
     def plain(self, cells: Sequence[str]) -> dict[str, str] | None:
         """Return the cells by field, if there is nothing in other columns and nothing that needs a closer look."""
-        if any(cells[index] for index in self._others):
+        if len(cells) > self._header.width or any(cells[index] for index in self._others):
             return None
         found = {name: cell for name, index in self._plain.items() if (cell := cells[index])}
-        return None if any("'" in cell for cell in found.values()) else found
+        return None if any("'" in cell or "=" in cell for cell in found.values()) else found
 
     def draft(self, row: int, line: int, cells: Sequence[str]) -> Draft:
         draft, header = Draft(row, line), self._header
-        addresses: dict[str, list[str]] = {}
+        addresses: dict[str, list[tuple[str, bool]]] = {}
         born: dict[str, str] = {}
-        for column, cell in zip(header.columns, cells, strict=False):
+        for column, cell in zip(header.columns, cells, strict=False):  # There may be more cells.
             # A note of ours may be nothing but white space.
             if not cell or (cell.isspace() and not header.is_ours):
                 continue
             if "'" in cell:
                 cell = unguarded(cell) if header.is_ours else _GUARD.sub("", cell)
+            if cell.startswith("=") and not header.is_ours:
+                # So spreadsheets are told that a number is a text.
+                cell = _TEXT_OF_FORMULA.sub(r"\1", cell)
             if column.is_label:
-                # An address, say, whose label alone is there, says nothing.
-                continue
-            if column.meaning == "address":
-                addresses.setdefault(column.group, []).append(cell)
+                self._read_label(draft, column, cell, cells)
+            elif column.meaning == "address":
+                addresses.setdefault(column.group, []).append((cell, column.is_part))
             elif column.meaning in _PARTS_OF_BIRTH:
                 born[column.meaning] = cell.strip()
             else:
                 self._read(draft, column, cell, cells)
         for column in header.columns if addresses else ():
             if parts := addresses.pop(column.group, None):
-                whole = max(parts, key=len)
-                rest = [part for part in parts if part is not whole and part not in whole]
-                text = "\n".join([whole, *rest] if len(rest) < len(parts) - 1 else parts)
                 label, _ = self._label(column, cells)
-                draft.said.append(Said("address", label, text, column.name))
+                draft.said.append(Said("address", label, _joined(parts), column.name))
         if born:
             year, month, day = (born.get(part, "") for part in _PARTS_OF_BIRTH)
             text = f"{f'{year}-' if year else '--'}{month:0>2}-{day:0>2}" if month and day else " ".join(born.values())
             draft.said.append(Said("date_of_birth", None, text, "birth year"))
+        extra = [(number, cell) for number, cell in enumerate(cells, 1) if number > header.width and cell.strip()]
+        draft.said += (Said("other", f"column {number}", cell, f"column {number}") for number, cell in extra)
+        if extra:
+            detail = "The row has more cells than there are columns. What they say is kept in details."
+            draft.warnings.append(Remark(None, "too_many_cells", detail))
+        if header.other_half and draft.full_names:
+            known = {word for name in draft.names.values() for word in fold(name).split()}
+            if known.isdisjoint(fold(draft.full_names[0]).split()):
+                draft.names[header.other_half] = draft.full_names.pop(0)
         return draft
+
+    def _read_label(self, draft: Draft, column: Column, cell: str, cells: Sequence[str]) -> None:
+        """Keep the label of a value that is not there, unless it is a word that says nothing by itself."""
+        is_there = any(cells[index] for index in self._header.values[column.group])
+        if not is_there and cell.strip("* ").lower() not in _SAY_NOTHING:
+            draft.said.append(Said("other", column.name, cell, column.name))
 
     def _read(self, draft: Draft, column: Column, cell: str, cells: Sequence[str]) -> None:
         meaning, name = column.meaning, column.name
         if meaning in ("first_name", "middle_name", "last_name", "prefix", "suffix"):
-            if draft.names.get(meaning):
-                draft.said.append(Said("other", name, cell, name))
-            else:
+            before = draft.names.get(meaning)
+            if not before:
                 draft.names[meaning] = cell
+            elif meaning == "last_name" and cell != before:
+                # Spanish has two, each in a column of its own.
+                draft.names[meaning] = f"{before} {cell}"
+            elif cell != before:
+                draft.said.append(Said("other", name, cell, name))
         elif meaning == "full_name":
             draft.full_names.append(cell)
         elif meaning == "additional_info":
@@ -349,6 +364,9 @@ class _Rows:
             draft.labels += cell.split("\n") if self._header.is_ours else _labels_in(cell)
         elif meaning == "details":
             draft.said += _details_in(cell, name)
+        elif meaning == NOT_KEPT and is_number(cell):
+            # "Privat" is a mark in Outlook's files, and a number in those of others.
+            draft.said.append(Said("phone", name, cell, name, 100))
         elif meaning == NOT_KEPT:
             draft.not_kept.append(name)
         elif meaning == UNKNOWN:
@@ -376,7 +394,11 @@ class _Rows:
 
     def _label(self, column: Column, cells: Sequence[str]) -> tuple[str, bool]:
         """Return the label of a value, and whether Google's asterisk says that it is the preferred one."""
-        written = " ".join(filter(None, (cells[index].strip() for index in self._header.labels.get(column.group, ()))))
+        labels, values = self._header.labels.get(column.group, []), self._header.values.get(column.group, [])
+        if len(labels) == len(values) > 1:
+            # Columns of the same names: each label goes with the value at the same place.
+            labels = [labels[values.index(column.index)]]
+        written = " ".join(filter(None, (cells[index].strip() for index in labels)))
         label = written.lstrip("* ")
         if label.lower() in _NO_LABELS:
             label = column.label
@@ -385,8 +407,19 @@ class _Rows:
         return label, written.startswith("*")
 
 
+def _joined(parts: Sequence[tuple[str, bool]]) -> str:
+    """Return an address from its cells, each with whether it is a part; a whole one may have the parts in it."""
+    whole = "\n".join(cell for cell, is_part in parts if not is_part)
+    within = [cell for cell, is_part in parts if is_part and cell in whole]
+    # One alone may be in it by chance: York, in 12 York St.
+    left_out = within if len(within) > 1 else []
+    return "\n".join(cell for cell, is_part in parts if not is_part or cell not in left_out)
+
+
 def _labels_in(cell: str) -> list[str]:
-    """Return the labels in a cell, as Google and Outlook write them."""
+    """Return the labels in a cell, as Google, Outlook and, with quotes, Mailchimp write them."""
+    if cell.lstrip("[ ").startswith('"'):
+        return [label for each in _QUOTED.findall(cell) if (label := each.strip())]
     separator = next((each for each in (":::", "\n", ";", ",") if each in cell), ",")
     return [label for each in cell.split(separator) if (label := each.strip().lstrip("* "))]
 

@@ -2,6 +2,8 @@
 
 import re
 import tomllib
+from collections import Counter
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -12,22 +14,31 @@ DateOrder = Literal["dmy", "mdy"]
 NAMES = tomllib.loads((Path(__file__).parent / "names.toml").read_text(encoding="utf-8"))
 
 _MONTHS = {fold(name): int(month) for month, names in NAMES["months"].items() for name in names}
+_WEEKDAYS = {word for name in NAMES["weekdays"]["names"] for word in fold(name).split("-")}
+# The spaces and hyphens of typesetters.
+_PLAIN = str.maketrans({**dict.fromkeys("\u00a0\u2007\u2009\u202f", " "), **dict.fromkeys("‐‑‒–—−", "-")})
 _TIME = re.compile(r"[T ,]+[0-9]{1,2}:[0-9]{2}.*", re.DOTALL)
-_YEAR_FIRST = re.compile(r"([0-9]{4})(?:([-/. ])([0-9]{1,2})\2([0-9]{1,2})|([0-9]{2})([0-9]{2}))\.?(?:T.*)?", re.DOTALL)
+# Fri Apr 12 00:00:00 CEST 1985
+_TIME_BEFORE_YEAR = re.compile(r"(?<=[^\W\d_] [ 0-9][0-9]) [0-9]{2}:[0-9]{2}:[0-9]{2}(?: [A-Z]+)?(?= [0-9]{4}\Z)")
+_THE_WORD_YEAR = re.compile(r"(?<=[0-9]) ?(?:года|році|року|roku|г|р|r)\.?\Z", re.IGNORECASE)
+_YEAR_FIRST = re.compile(
+    r"([0-9]{4})(?:([-/. ])\s*([0-9]{1,2})\2\s*([0-9]{1,2})|([0-9]{2})([0-9]{2}))\.?(?:T.*)?", re.DOTALL
+)
+_EAST_ASIAN = re.compile(r"(?:([0-9]{4})\s?[年년]\s?)?([0-9]{1,2})\s?[月월]\s?([0-9]{1,2})\s?[日일]")
 _YEARLESS = re.compile(r"--([0-9]{2})-?([0-9]{2})(?:T.*)?", re.DOTALL)
-_YEAR_LAST = re.compile(r"([0-9]{1,2})\s*[-/. ]\s*([0-9]{1,2})(?:\s*[-/. ]\s*([0-9]{4}|[0-9]{2}))?\.?")
+_YEAR_LAST = re.compile(r"([0-9]{1,2})\s*[-/. ]\s*([0-9]{1,2})(?:\s*[-/. ]\s*([0-9]{4}|[0-9]{2}|0))?\.?")
 _WORD = re.compile(r"[0-9]+|[^\W\d_]+")
 # No date is longer, and patterns with two runs of white space take quadratic time.
 _MAX_CHARACTERS = 64
-_ENDINGS = {"st", "nd", "rd", "th", "de", "of", "o", "г", "р"}
+_SMALL_WORDS = {"the", "st", "nd", "rd", "th", "den", "er", "de", "del", "of", "o", "e", "го", "г", "р"}
 # What other applications write for a year that is not known, and for a date that is not.
 _NO_YEARS, _NO_DATES = {0, 1604, 1900}, {(0, 0, 0), (1900, 1, 1), (4501, 1, 1)}
 
 
-def read_date(text: str, order: DateOrder, this_year: int) -> str | None:
+def read_date(text: str, order: DateOrder, last: date) -> str | None:
     """Return a date as `YYYY-MM-DD`, or `--MM-DD` without a year; empty for what stands for none, None for no date.
 
-    A year of two digits is the last one up to `this_year`.
+    Where the year has two digits, it is the last such date up to `last`.
     """
     if (parts := _parts(text, order)) is None:
         return None
@@ -35,7 +46,8 @@ def read_date(text: str, order: DateOrder, this_year: int) -> str | None:
     if parts in _NO_DATES or (not year and (month, day) == (0, 0)):
         return ""
     if year is not None and 0 < year < 100:
-        year += 1900 if year > this_year % 100 else 2000
+        year += 2000
+        year -= 100 if (year, month, day) > (last.year, last.month, last.day) else 0
     try:
         # A leap year, since someone may be born on 29 February.
         day_of_year = f"{date(2000, month, day):%m-%d}"
@@ -46,7 +58,7 @@ def read_date(text: str, order: DateOrder, this_year: int) -> str | None:
 
 def order_shown(text: str) -> DateOrder | Literal["both"] | None:
     """Return which order of day and month a date shows; "both" if it can be read either way, None if it shows none."""
-    found = _YEAR_LAST.fullmatch(_without_time(text)) if len(text) <= _MAX_CHARACTERS else None
+    found = _YEAR_LAST.fullmatch(_tidied(text)) if len(text) <= _MAX_CHARACTERS else None
     if found is None:
         return None
     first, second = int(found[1]), int(found[2])
@@ -55,19 +67,50 @@ def order_shown(text: str) -> DateOrder | Literal["both"] | None:
     return "both" if first != second else None
 
 
-def _without_time(text: str) -> str:
-    return _TIME.sub("", text.strip()) if ":" in text else text.strip()
+def order_of(
+    dates: Iterable[tuple[int, int, str]], is_month_first: bool
+) -> tuple[DateOrder | None, tuple[int, int] | None]:
+    """Return how the dates of a file are to be read, and row and line of the first one that can be read both ways.
+
+    All dates together show it; where they do not, `is_month_first` says how those with slashes are read. None: there is
+    no such date.
+    """
+    shown: Counter[str] = Counter()
+    first, sample = None, ""
+    for row, line, text in dates:
+        order = order_shown(text)
+        if order == "both" and not first:
+            first, sample = (row, line), text
+        if order:
+            shown[order] += 1
+    if not shown:
+        return None, None
+    if shown["dmy"] != shown["mdy"]:
+        # Where some show the one order and some the other, the others are read as most are.
+        is_certain = not (shown["dmy"] and shown["mdy"])
+        return ("dmy" if shown["dmy"] > shown["mdy"] else "mdy"), None if is_certain else first
+    return ("mdy" if is_month_first and "/" in sample else "dmy"), first
+
+
+def _tidied(text: str) -> str:
+    """Return a date without what stands around it: the time, and the word for a year."""
+    text = text.strip() if text.isascii() else text.translate(_PLAIN).strip()
+    if ":" in text:
+        text = _TIME.sub("", _TIME_BEFORE_YEAR.sub("", text))
+    return text if text[-1:].isdecimal() else _THE_WORD_YEAR.sub("", text)
 
 
 def _parts(text: str, order: DateOrder) -> tuple[int | None, int, int] | None:
     """Return the year, the month and the day that a text names, which may be none of a calendar."""
     if len(text) > _MAX_CHARACTERS:
         return None
-    text = _without_time(text)
+    text = _tidied(text)
     if found := _YEAR_FIRST.fullmatch(text):
         return int(found[1]), int(found[3] or found[5]), int(found[4] or found[6])
     if found := _YEARLESS.fullmatch(text):
         return None, int(found[1]), int(found[2])
+    if found := _EAST_ASIAN.fullmatch(text):
+        return (int(found[1]) if found[1] else None), int(found[2]), int(found[3])
     if found := _YEAR_LAST.fullmatch(text):
         year = int(found[3]) if found[3] else None
         first, second = int(found[1]), int(found[2])
@@ -80,10 +123,13 @@ def _parts(text: str, order: DateOrder) -> tuple[int | None, int, int] | None:
 
 
 def _spelled(text: str) -> tuple[int | None, int, int] | None:
-    """Return the parts of a date whose month is a word: 12-Apr-1985, April 12th, 1985, 12 квітня."""
-    words = [word for word in _WORD.findall(fold(text)) if word not in _ENDINGS]
+    """Return the parts of a date whose month is a word: 12-Apr-1985, Friday, April 12th, 1985, 12 квітня."""
+    words = [word for word in _WORD.findall(fold(text)) if word not in _SMALL_WORDS]
     names = [word for word in words if not word.isdecimal()]
     numbers = [word for word in words if word.isdecimal()]
+    # Before the month alone: "mar" begins a Tuesday, and March.
+    while len(names) > 1 and _is_weekday(names[0]):
+        del names[0]
     if len(names) != 1 or not 1 <= len(numbers) <= 2:
         return None
     months = {_MONTHS[names[0]]} if names[0] in _MONTHS else set()
@@ -96,3 +142,7 @@ def _spelled(text: str) -> tuple[int | None, int, int] | None:
     if (len(numbers) == 1 and year_first) or len(day) > 2:
         return None
     return (int(year) if year else None), months.pop(), int(day)
+
+
+def _is_weekday(word: str) -> bool:
+    return word in _WEEKDAYS or (len(word) > 1 and any(name.startswith(word) for name in _WEEKDAYS))

@@ -3,9 +3,10 @@
 No more of a file is held than a few chunks.
 """
 
-import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE, iterdecode
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, iterdecode, lookup
 from collections.abc import Iterable, Iterator
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from itertools import chain
 from typing import Literal
 
@@ -20,10 +21,13 @@ _CHUNK = 64 * 1024
 _BEGIN_VCARD = b"BEGIN:VCARD"
 
 # Those that turn bytes into text and nothing else: Python's other codecs unpack, escape or take very long.
-_ENCODINGS = re.compile(
-    r"UTF-?8|UTF-?16|UTF-16-?[BL]E|US-ASCII|ISO-8859-(?:[1-9]|1[013-6])|(?:WINDOWS-|CP)125[0-8]"
-    r"|MACINTOSH|MAC-?ROMAN|IBM437|CP8(?:50|52|66)|KOI8-[RU]|GB2312|GBK|GB18030|BIG5|SHIFT_JIS|EUC-(?:JP|KR)|ISO-2022-JP"
-)
+_CODECS = {
+    *("utf_8", "utf_8_sig", "utf_16", "utf_16_be", "utf_16_le", "ascii", "latin_1", "mac_roman", "koi8_r", "koi8_u"),
+    *(f"iso8859_{n}" for n in (*range(2, 12), *range(13, 17))),
+    *(f"cp{n}" for n in (437, 850, 852, 866, 932, *range(1250, 1259))),
+    *("gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "iso2022_jp"),
+}
+_ENCODINGS = _CODECS | {alias for alias, codec in aliases.items() if codec in _CODECS}
 
 Format = Literal["csv", "vcard"]
 
@@ -110,7 +114,8 @@ def _head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def is_encoding(name: str) -> bool:
-    return _ENCODINGS.fullmatch(name.upper()) is not None
+    """Say whether this is a name that Python has for an encoding of text: latin1, ISO-8859-1, L1."""
+    return normalize_encoding(name.lower()) in _ENCODINGS
 
 
 def in_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
@@ -124,7 +129,7 @@ def in_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     if encoding == "UTF-8":
         yield from chunks
         return
-    errors = "strict" if encoding.upper().startswith("UTF-16") else "surrogateescape"
+    errors = "strict" if lookup(encoding).name.startswith("utf-16") else "surrogateescape"
     try:
         for text in iterdecode(chunks, encoding, errors):
             yield text.removeprefix("\ufeff").encode("utf-8", "surrogateescape")

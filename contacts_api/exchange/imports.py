@@ -24,6 +24,7 @@ from contacts_api.contacts.quota import keep_within
 from contacts_api.contacts.reindexing import reindex_owner
 from contacts_api.database import Database, copy_into, table_of
 from contacts_api.exchange import csv, matching, vcard
+from contacts_api.exchange.dates import order_of
 from contacts_api.exchange.files import TooManyRows, in_utf8, sniff
 from contacts_api.exchange.models import ImportQuery, ImportReport, OnDuplicate, RowRemark, RunningImport, SkippedRow
 from contacts_api.exchange.reader import BadRow, ImportedContact, NotAPerson, Reading, Remark
@@ -140,8 +141,11 @@ def read_file(
     format_, _ = sniff(chunks())
     order = None if query.date_order == "auto" else query.date_order
     report = ImportReport(format=format_, dry_run=query.dry_run, date_order=order)
-    if format_ == "csv" and order is None:
-        report.date_order, ambiguous = csv.date_order_of(chunks(), columns)
+    if order is None:
+        dates, is_month_first = (
+            csv.dates_in(chunks(), columns) if format_ == "csv" else (vcard.dates_in(chunks()), True)
+        )
+        report.date_order, ambiguous = order_of(dates, is_month_first)
         if ambiguous:
             is_dmy = report.date_order == "dmy"
             read, other = ("day, month, year", "mdy") if is_dmy else ("month, day, year", "dmy")

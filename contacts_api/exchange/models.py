@@ -101,7 +101,7 @@ class ImportQuery(BaseModel):
 REMARKS = {
     "missing": "The row has no name, and nothing to make one of. It is no person.",
     "csv_syntax": "A quoted cell does not end where the cell ends.",
-    "too_many_cells": "The row has more cells than the header has columns.",
+    "too_many_cells": "The row has more cells than the header has columns. What the others say is in `details`.",
     "record_too_large": "The row or card has more bytes than a contact may take.",
     "unfinished_card": "The card has no END:VCARD.",
     "charset": "The card is not text in the encoding that it is read in.",

@@ -6,7 +6,7 @@ kept as a detail; what there is no room for is counted.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple, get_type_hints
@@ -24,13 +24,14 @@ from contacts_api.contacts.fields import (
     check_date,
     digits_of,
     distinct,
+    is_number,
     size_of,
 )
 from contacts_api.contacts.models import ABOUT, FIELD_OF_KIND, FIELDS, ContactFields
 from contacts_api.exchange.dates import DateOrder, read_date
 from contacts_api.exchange.files import RECORD_BYTES
 from contacts_api.field_errors import code_and_detail
-from contacts_api.text import NOTE_CHARACTERS, fold, is_plain_address
+from contacts_api.text import NOTE_CHARACTERS, Label, check_address, fold, is_plain_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +122,46 @@ NEVER_OWN = 1000
 MAX_LABEL, MAX_UID = 64, 255
 _TYPES = {name: hint for name, hint in get_type_hints(ContactFields, include_extras=True).items() if name in FIELDS}
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(hint) for name, hint in _TYPES.items()}
+_LABEL: TypeAdapter[str] = TypeAdapter(Label)
 _VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _TYPES))  # type: ignore[operator]  # of the fields
 # Fields that a team has added for it.
 _ORGANIZATIONS = [name for name, about in ABOUT.items() if about.vcard == "ORG"]
 _NAMELESS = "A name, a nickname, an organization, an e-mail address or a phone number is needed."
 
 # Invisible marks of direction, and the spaces and hyphens that typesetters use, as phones put them around numbers.
-_PHONE_SIGNS = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
+_PHONE_SIGNS = dict.fromkeys([*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
 _PHONE_SIGNS |= {0xA0: " ", 0x2007: " ", 0x2009: " ", 0x202F: " ", **dict.fromkeys(range(0x2010, 0x2016), "-")}
 _PHONE_SIGNS |= {0x2212: "-", 0xFF0B: "+", 0xFF08: "(", 0xFF09: ")", 0xFF0D: "-", 0x3000: " "}
-_BETWEEN_NUMBERS = re.compile(r"[;,/|\n]|\bor\b")
+# What stands between two numbers in one text, in the order in which it is tried.
+_BETWEEN_NUMBERS = [
+    re.compile(between)
+    for between in (
+        r"[\n\t]",
+        r"[;|]",
+        r"(?<!,),(?!,)",
+        r"\s(?:&|or|and|oder|und|ou|et|o|y|e|lub|i|або|та|или|и|of|en)\s",
+        "/",
+    )
+]
+_MAY_BE_TWO = re.compile(r"[\n\t;|,/&]|\s(?:[^\W\d_]+)\s")
+# A pause, and what is dialled after it: the code of a conference.
+_WITH_CODE = re.compile(r"\+[^;,]*+[;,]+[0-9*#]+")
+_NOTE_BESIDE = re.compile(r"(.*[0-9)#])\s*+\(([^()0-9]{1,64})\)", re.DOTALL)
+_EXTENSION = re.compile(
+    r"\b(?:extension|extn?|durchwahl|poste|int|interno|wewn?|доб|дод|вн|toestel)\b[.:]*+\s*+", re.IGNORECASE
+)
+_PAUSES = re.compile(r"(?<=[0-9])([pw])(?=[0-9])", re.IGNORECASE)
 # Fewer digits are an extension, or an area code.
 _DIGITS_OF_A_NUMBER = 6
 _BETWEEN_ADDRESSES = re.compile(r"[\s<>,;:|()\[\]\"]+")
 # So many names in full are compared with the parts of the name; nobody has more.
 _MAX_FULL_NAMES = 10
+_AROUND_AT = re.compile(r"(?<=[^\s])\s{1,3}@\s{0,3}|@\s{1,3}")
 _QUOTES = str.maketrans("", "", "<>()[]\"',;:|")
 _BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _TURNS_AROUND = re.compile("[\u202a-\u202e\u2066-\u2069]")
-_WORD = re.compile(r"\w")
+_WORD = re.compile(r"[^\s,.;:()\[\]<>\"'-]+")
 _ISO_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KEPT = "It is kept in details."
 _NOTHING = dict.fromkeys(FIELDS)
@@ -160,14 +181,19 @@ def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
 
 
 def _plain(draft: Draft) -> dict[str, str] | None:
-    """Return what the draft says by field, if it is at most one value for each, without a label, and nothing else."""
+    """Return what the draft says by field, if it is at most one value for each, and nothing else.
+
+    None otherwise, and where a value has a label that is worth keeping.
+    """
     found = {part: text for part, text in draft.names.items() if text}
     full_name = " ".join(found[part] for part in ("first_name", "last_name") if part in found)
     if draft.labels or draft.full_names not in ([], [full_name]) or not found.keys() <= _ADAPTERS.keys():
         return None
     for kind, label, text, _, rank in draft.said:
         name = FIELD_OF_KIND.get(kind, kind)
-        if label or rank >= NEVER_OWN or name in found or name not in _ADAPTERS:
+        if rank >= NEVER_OWN or name in found or name not in _ADAPTERS:
+            return None
+        if label and not STANDARD_LABELS.issuperset(label.lower().split()):
             return None
         found[name] = text
     if draft.notes:
@@ -180,11 +206,11 @@ def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | No
 
     Most contacts are read so, with all values checked in one call: in a third of the time.
     """
-    # Two numbers pass for one; two addresses do not.
-    if _BETWEEN_NUMBERS.search(found.get("phone_number", "")):
+    # Two numbers would pass for one; two addresses do not.
+    if _MAY_BE_TWO.search(found.get("phone_number", "")):
         return None
     if (text := found.get("date_of_birth")) and not (reading.is_ours and _ISO_DATE.fullmatch(text)):
-        date_read = read_date(text, reading.date_order, reading.last_date_of_birth.year)
+        date_read = read_date(text, reading.date_order, reading.last_date_of_birth)
         if not date_read or date_read.startswith("--"):
             return None
         found["date_of_birth"] = date_read
@@ -244,13 +270,15 @@ class _Reader:
         if not fields["first_name"]:
             return BadRow(draft.row, draft.line, "missing", _NAMELESS, "first_name")
         self._read_notes()
-        labels = distinct([label for text in draft.labels for label in _cut(self._on_one_line(text), MAX_LABEL)])
+        labels = distinct([label for text in draft.labels if (label := self._read_label(text))])
         if self._reading.label:
             labels = distinct([*labels[: MAX_LABELS - 1], self._reading.label, *labels[MAX_LABELS - 1 :]])
         draft.not_kept += ["labels"] * len(labels[MAX_LABELS:])
         fields["labels"] = labels[:MAX_LABELS]
-        if fields["date_of_birth"]:
-            fields["birthday"] = f"{fields['date_of_birth']:%m-%d}"
+        if born := fields["date_of_birth"]:
+            day, fields["birthday"] = fields["birthday"], f"{born:%m-%d}"
+            if day not in (None, fields["birthday"]) and not self._reading.is_ours:
+                self._add("other", "birthday", day, "birthday")
         uid = draft.uid
         if uid and not _is_uid(uid):
             self._add("other", "UID", uid, "UID")
@@ -266,9 +294,20 @@ class _Reader:
     def _keep(self, said: Said, own: dict[str, tuple[int, int]]) -> None:
         """Keep a value as a detail, and note in `own` which one is the first choice for a field."""
         name, is_ours = FIELD_OF_KIND[said.kind], self._reading.is_ours
-        pieces = [said.text] if is_ours else _pieces(said.kind, said.text)
-        if said.kind == "email" and pieces != [said.text]:
-            self._keep_name_beside(said.text)
+        label = said.label
+        if is_ours:
+            pieces = [said.text]
+        elif said.kind == "email":
+            pieces, beside = _addresses_in(said.text)
+            if beside.lower() in STANDARD_LABELS:
+                label = label or beside.lower()
+            elif beside:
+                self._draft.full_names.append(beside)
+        else:
+            text = said.text
+            if text[-1:] == ")" and (note := _NOTE_BESIDE.fullmatch(text)):
+                text, label = note[1], " ".join(filter(None, (label, note[2].strip())))
+            pieces = _numbers_in(text)
         for text in pieces:
             if self._is_full():
                 self._draft.not_kept.append(said.name)
@@ -280,15 +319,9 @@ class _Reader:
                 continue
             if not is_ours and (said.kind, value) in self._seen:
                 continue
-            is_kept = self._append(said.kind, said.label, value, said.name)
+            is_kept = self._append(said.kind, label, value, said.name)
             if is_kept and said.rank < own.get(name, (NEVER_OWN, 0))[0]:
                 own[name] = (said.rank, len(self._details) - 1)
-
-    def _keep_name_beside(self, text: str) -> None:
-        """Keep the name that stands beside an address."""
-        words = [word for word in _BETWEEN_ADDRESSES.split(text) if "@" not in word and word.lower() != "mailto"]
-        if name := " ".join(" ".join(words).translate(_QUOTES).split()):
-            self._draft.full_names.append(name)
 
     def _is_full(self) -> bool:
         # One more for each field, which takes its value from among the details.
@@ -310,8 +343,6 @@ class _Reader:
         return True
 
     def _read_birthday(self, said: Said) -> None:
-        if said.kind == "birthday" and self._fields["date_of_birth"] is not None:
-            return
         text = said.text.strip()
         if self._reading.is_ours and said.kind == "birthday":
             text = f"--{text}"
@@ -319,7 +350,7 @@ class _Reader:
         if self._reading.is_ours and _ISO_DATE.fullmatch(text):
             found = text
         else:
-            found = read_date(_ascii_digits(text), self._reading.date_order, self._reading.last_date_of_birth.year)
+            found = read_date(_ascii_digits(text), self._reading.date_order, self._reading.last_date_of_birth)
         if found == "":
             return
         name = "birthday" if found and found.startswith("--") else "date_of_birth"
@@ -362,11 +393,21 @@ class _Reader:
             self._draft.not_kept.append(said_as)
             return False
         if kind == "date" and not (self._reading.is_ours and _is_date(text)):
-            found = read_date(text, self._reading.date_order, self._reading.last_date_of_birth.year)
+            # It may lie ahead: a wedding, say.
+            last = date(self._reading.last_date_of_birth.year, 12, 31)
+            found = read_date(text, self._reading.date_order, last)
             if found == "":
                 return False
             kind, label, text = ("date", label, found) if found else ("other", label or "date", text)
         return sum(self._append(kind, label, piece, said_as) for piece in _cut(text, DETAIL_CHARACTERS)) > 0
+
+    def _read_label(self, text: str) -> str | None:
+        text = self._on_one_line(text).strip()
+        try:
+            return _LABEL.validate_python(text) if text else None
+        except ValidationError as error:
+            self._refuse("labels", text, error, "labels")
+            return None
 
     def _on_one_line(self, text: str) -> str:
         return text if self._reading.is_ours and not _CONTROLS.search(text) else _one_line(text)
@@ -375,12 +416,20 @@ class _Reader:
         """Give a contact without a first name another one, and say so where it is no name."""
         names, fields = self._draft.names, self._fields
         nickname, last_name = self._first_of("nickname"), names.get("last_name", "").strip()
-        full_name = next(filter(str.strip, self._draft.full_names), "")
-        organization = self._first_of("organization") or next(filter(None, map(fields.get, _ORGANIZATIONS)), "")
-        name = nickname or last_name or full_name or organization
-        if last_name and not nickname:
-            names["last_name"] = ""
-        elif not name and (name := fields["email"] or fields["phone_number"]):
+        if name := names.get("middle_name", "").strip():
+            names["middle_name"] = ""
+        elif last_name:
+            name = nickname or last_name
+            names["last_name"] = last_name if nickname else ""
+        else:
+            # Some programs write an address where there is no name.
+            values = {value.lower() for _, value in self._seen}
+            full_names = (
+                each for each in self._draft.full_names if each.strip() and each.strip().lower() not in values
+            )
+            organization = self._first_of("organization") or next(filter(None, map(fields.get, _ORGANIZATIONS)), "")
+            name = next(full_names, "") or nickname or organization
+        if not name and (name := fields["email"] or fields["phone_number"] or ""):
             what = "e-mail address" if fields["email"] else "phone number"
             detail = f"There is no name: the contact goes by its {what}."
             self._draft.warnings.append(Remark("first_name", "without_a_name", detail))
@@ -422,20 +471,22 @@ class _Reader:
                 return None
 
     def _read_full_names(self) -> None:
-        """Keep the names in full that say more than the parts of the name do."""
+        """Keep the names in full that say more than the parts of the name and the addresses do."""
         parts = [*self._draft.names.values(), self._fields["first_name"] or "", self._fields["last_name"] or ""]
-        known = sorted({word for part in parts for word in fold(part).replace(",", " ").split()}, key=len, reverse=True)
-        for full_name in self._draft.full_names[_MAX_FULL_NAMES:]:
+        full_names = [each for each in self._draft.full_names if each != f"{parts[-2]} {parts[-1]}"]
+        if not full_names:
+            return
+        known = {word for part in parts for word in _WORD.findall(fold(part))}
+        addresses = [fold(value) for kind, value in self._seen if kind == "email"]
+        for n, full_name in enumerate(full_names):
+            text = fold(full_name)
+            if n < _MAX_FULL_NAMES:
+                for address in addresses:
+                    text = text.replace(address, " ")
+                if _says_only(text, known):
+                    continue
             self._add("other", "full name", full_name, "full name")
-        for full_name in self._draft.full_names[:_MAX_FULL_NAMES]:
-            if full_name == f"{parts[-2]} {parts[-1]}":
-                continue
-            rest = fold(full_name)
-            for word in known:
-                rest = rest.replace(word, "")
-            if _WORD.search(rest):
-                self._add("other", "full name", full_name, "full name")
-                known += fold(full_name).split()
+            known.update(_WORD.findall(text))
 
     def _read_notes(self) -> None:
         notes = self._draft.notes
@@ -452,6 +503,17 @@ class _Reader:
             self._refuse("additional_info", text[NOTE_CHARACTERS:], error, "additional_info")
 
 
+def _says_only(text: str, known: Collection[str]) -> bool:
+    """Say whether a folded name has no other words than these. Some scripts write none between them."""
+    if all(word in known for word in _WORD.findall(text)):
+        return True
+    if text.isascii():
+        return False
+    for word in sorted(known, key=len, reverse=True):
+        text = text.replace(word, "")
+    return not _WORD.search(text)
+
+
 def _is_date(text: str) -> bool:
     try:
         return bool(check_date(text))
@@ -459,16 +521,39 @@ def _is_date(text: str) -> bool:
         return False
 
 
-def _pieces(kind: str, text: str) -> list[str]:
-    """Return the values in a text that may have several of them."""
-    if kind == "email":
-        if is_plain_address(text):
-            return [text]
-        return [word for word in _BETWEEN_ADDRESSES.split(text) if "@" in word] or [text]
-    if not _BETWEEN_NUMBERS.search(text):
+def _addresses_in(text: str) -> tuple[list[str], str]:
+    """Return the e-mail addresses in a text, and what else it says.
+
+    Where one of them is mistyped, the whole text comes with the others: no part of it says what was meant.
+    """
+    if is_plain_address(text):
+        return [text], ""
+    words = _BETWEEN_ADDRESSES.split(_AROUND_AT.sub("@", text))
+    addresses = [word for word in words if "@" in word]
+    valid = [address for address in addresses if _is_address(_mended("email", address))]
+    if not addresses or len(valid) < len(addresses):
+        return [*valid, text], ""
+    beside = [word for word in words if "@" not in word and word.lower() != "mailto"]
+    return valid, " ".join(" ".join(beside).translate(_QUOTES).split())
+
+
+def _is_address(text: str) -> bool:
+    try:
+        check_address(text)
+    except PydanticCustomError:
+        return False
+    return True
+
+
+def _numbers_in(text: str) -> list[str]:
+    """Return the phone numbers in a text that may have several of them."""
+    if not _MAY_BE_TWO.search(text) or _WITH_CODE.fullmatch(text):
         return [text]
-    pieces = [piece for each in _BETWEEN_NUMBERS.split(text) if (piece := each.strip())]
-    return pieces if all(len(digits_of(_ascii_digits(each))) >= _DIGITS_OF_A_NUMBER for each in pieces) else [text]
+    for between in _BETWEEN_NUMBERS:
+        pieces = [piece for each in between.split(text) if (piece := each.strip())]
+        if len(pieces) > 1 and all(len(digits_of(_ascii_digits(each))) >= _DIGITS_OF_A_NUMBER for each in pieces):
+            return [number for piece in pieces for number in _numbers_in(piece)]
+    return [text]
 
 
 def _mended(kind: str, text: str) -> str:
@@ -477,7 +562,12 @@ def _mended(kind: str, text: str) -> str:
     if kind == "email":
         return text
     text = text if text.isascii() else _ascii_digits(text.translate(_PHONE_SIGNS))
-    return text[4:] if text[:4].lower() == "tel:" else text
+    text = text[4:] if text[:4].lower() == "tel:" else text
+    if is_number(text):
+        return text
+    # As phones write a pause, and a pause until a key is pressed.
+    text = _PAUSES.sub(lambda pause: "," if pause[1] in "pP" else ";", text)
+    return _EXTENSION.sub("ext ", text)
 
 
 def _ascii_digits(text: str) -> str:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, TypeAlias
 
 from contacts_api.contacts.models import ABOUT
@@ -42,6 +43,8 @@ HEAD = b""
 
 _BEGIN, _END = b"BEGIN:VCARD", b"END:VCARD"
 _FIRST_OF_MARKERS = b"BbEe" + BOM[:1]
+_FIRST_OF_DATES = b"BbAa"
+_DATE = re.compile(rb"(?:BDAY|ANNIVERSARY)[^:]{0,100}:([^\r\n]{1,64})", re.IGNORECASE)
 # The properties of one text value, each a field of its own.
 _TEXTS = {about.vcard: name for name, about in ABOUT.items() if about.vcard}
 # What each property becomes, and the label it has if it names none. The first one of a kind is also written.
@@ -66,7 +69,8 @@ _KINDS = {
 _WRITTEN_AS = {kind_and_label: name for name, kind_and_label in reversed(_KINDS.items())}
 _TECHNICAL = frozenset({"VERSION", "PRODID", "REV", "PROFILE", "X-ABLABEL"})
 _READ = {*_KINDS, *_TECHNICAL, *_TEXTS, "N", "FN", "BDAY", "NOTE", "UID", "CATEGORIES", "AGENT", "BEGIN", "END"}
-_READ |= {"X-ADDRESSBOOKSERVER-KIND"}
+_KIND_OF_CARD = ("KIND", "X-ADDRESSBOOKSERVER-KIND", "X-EVOLUTION-LIST")
+_READ |= set(_KIND_OF_CARD)
 
 _PROPERTY = re.compile(rb"(?:[A-Za-z0-9_-]++\.)?+([A-Za-z0-9_-]++) ?[;:]")
 _BINARY = {spelled for name in (b"PHOTO", b"LOGO", b"SOUND", b"KEY") for spelled in (name, name.lower(), name.title())}
@@ -75,16 +79,19 @@ _FOLDS = b" \t"
 _NAME = re.compile(rb"[A-Za-z0-9_.-]{1,100}+")
 _AGENT = re.compile(rb"(?:[a-z0-9-]++\.)?+AGENT[;:]", re.IGNORECASE)
 _QUOTED = re.compile(r""";((?:[^":]++|"[^"]*+")*+):(.*)""", re.DOTALL)
-_ENCODING = re.compile(";(?:ENCODING=)?(QUOTED-PRINTABLE|BASE64|B)(?=;|$)")
-_CHARSET = re.compile(r'CHARSET="?([A-Z0-9_.:-]+)')
+_ENCODING = re.compile(";(?:ENCODING=)?(QUOTED-PRINTABLE|BASE64|B)(?=;|$)", re.IGNORECASE)
+_CHARSET = re.compile(r'CHARSET="?([A-Z0-9_.:-]+)', re.IGNORECASE)
 _PREFERENCE = re.compile(r"[;,=\"]PREF(?:=\"?([0-9]{1,3}))?(?=[;,\"]|$)")
 _UNSUITED = re.compile(r"[;,=\"](?:FAX|PAGER)(?=[;,\"]|$)")
-_OMITTED_YEAR = re.compile(r"X-APPLE-OMIT-YEAR=([0-9]{4})")
+_OMITTED_YEAR = re.compile(r"X-APPLE-OMIT-YEAR=([0-9]{4})", re.IGNORECASE)
+# How Apple and others write a whole address beside its parts; and how Android writes a label in other letters.
+_WHOLE_ADDRESS = re.compile(r";LABEL=(?:\"([^\"]*)\"|([^;]*))", re.IGNORECASE)
+_CUSTOM = re.compile(r";X-CUSTOM\(.*?QUOTED-PRINTABLE,([^)]*)\)", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\([\\,;:nN])")
 _ESCAPE_21 = re.compile(r"\\([\\,;:])")
 _COMPONENT = re.compile(r"((?:[^;\\]++|\\.|\\)*+)(?:;|$)", re.DOTALL)
 _ITEM = re.compile(r"((?:[^,\\]++|\\.|\\)*+)(?:,|$)", re.DOTALL)
-_TYPE = re.compile(r";(?:TYPE=)?([A-Z0-9_,\"-]+)(?=;|$)")
+_TYPE = re.compile(r";(?:TYPE=|LABEL=|X-SERVICE-TYPE=)?([^;:=]+)(?=;|$)", re.IGNORECASE)
 _NO_LABELS = {"PREF", "INTERNET", "VOICE", "QUOTED-PRINTABLE", "BASE64", "B", "8BIT", "7BIT", "UTF-8", "MSG", ""}
 # The labels that are written as types; others stand in X-ABLabel.
 _TYPES = {word: word.upper() for word in ("home", "work", "fax", "pager", "main", "other", "car", "video", "text")}
@@ -130,6 +137,8 @@ def _content_lines(file: Iterable[bytes]) -> Iterator[_Line]:
         else:
             number += 1
             found = _PROPERTY.match(text)
+            if found and not found[1].isupper() and pieces and _is_prose(pieces[0], found[1]):
+                found = None
             if begins or found or marker or not pieces:
                 yield begun, b"".join(pieces), is_left_out, marker
                 pieces, size, begun, marker = [], 0, number, begins
@@ -149,6 +158,11 @@ def _content_lines(file: Iterable[bytes]) -> Iterator[_Line]:
             name = _NAME.match(pieces[0])
             is_left_out, pieces = True, [name[0] if name else b""]
     yield begun, b"".join(pieces), is_left_out, marker
+
+
+def _is_prose(before: bytes, name: bytes) -> bool:
+    """Say whether a line is no property, but goes on with a note that was broken: "Paris: 2019", "https://…"."""
+    return before.startswith(b"NOTE") and name[:2] not in (b"X-", b"x-")
 
 
 def _is_printable(line: bytes) -> bool:
@@ -204,6 +218,16 @@ def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact
         raise UnknownFormat
 
 
+def dates_in(chunks: Iterable[bytes]) -> Iterator[tuple[int, int, str]]:
+    """Yield the dates of birth and anniversaries of a file, each with its card and line."""
+    number = 0
+    for at, line in enumerate(lines(chunks), 1):
+        if line[0] in _FIRST_OF_DATES and (found := _DATE.match(line)):
+            yield number, at, found[1].decode(errors="replace").strip()
+        elif line[0] in _FIRST_OF_MARKERS and _marker(line) == _BEGIN:
+            number += 1
+
+
 def _marker(line: bytes) -> bytes:
     """Return the line where it begins or ends a card, in capitals; an empty text where it does not."""
     marker = line.removeprefix(BOM).strip().upper() if len(line) < 64 else b""
@@ -229,13 +253,13 @@ def _decode_line(line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError:
-        charset = _CHARSET.search(line.partition(b":")[0].decode("ascii", "replace").upper())
+        charset = _CHARSET.search(line.partition(b":")[0].decode("ascii", "replace"))
         if charset is None or not is_encoding(charset[1]):
             raise
         return line.decode(charset[1])
 
 
-# The group, the name without it and the parameters of a line, all in capitals, and its value.
+# The group and the name without it in capitals, the parameters and the value of a line.
 _Property: TypeAlias = tuple[str, str, str, str]
 
 
@@ -287,10 +311,10 @@ class _Source:
             self._say(each, company)
             for department in departments:
                 draft.said.append(Said("organization", "department", department, name))
-        elif name in ("KIND", "X-ADDRESSBOOKSERVER-KIND") and value.strip().lower() in ("group", "individual"):
-            self.is_group = self.is_group or value.strip().lower() == "group"
+        elif name in _KIND_OF_CARD and value.strip().lower() in ("group", "individual", "true", "false"):
+            self.is_group = self.is_group or value.strip().lower() in ("group", "true")
         elif name == "ADR":
-            self._say(each, "\n".join(filter(str.strip, self._components(value))))
+            self._say((group, name, _WHOLE_ADDRESS.sub("", parameters), value), self._address(parameters, value))
         elif name in _KINDS:
             self._say(each, _number(self._text(value)) if name == "TEL" else self._text(value))
         elif name:
@@ -298,11 +322,26 @@ class _Source:
             if label := self._labels.get(group) if group else None:
                 draft.said.append(Said("other", f"{name} label"[:64], self._text(label), "X-ABLABEL"))
 
+    def _address(self, parameters: str, value: str) -> str:
+        """Return the lines of an address: its parts, and what else a parameter has of it as a whole."""
+        parts = [part for part in self._components(value) if part.strip()]
+        whole = _WHOLE_ADDRESS.search(parameters)
+        lines = re.split(r"\\n|\n", whole[1] or whole[2] or "", flags=re.IGNORECASE) if whole else []
+        return "\n".join(
+            [*parts, *(line for line in lines if line.strip() and not any(part in line for part in parts))]
+        )
+
     def _read_name(self, value: str) -> None:
         components = value.split(";") if "\\" not in value else _COMPONENT.findall(value)
-        # Several names are a list, with commas.
-        texts = [" ".join(self._items(text)) if "," in text else self._text(text) for text in components]
-        family, given, middle, prefix, suffix = (*texts, "", "", "", "", "")[:5]
+        # Several names are a list, with commas; those of vCard 2.1, and commas before a space, are text.
+        texts = [
+            " ".join(self._items(text)) if "," in text and ", " not in text and not self._is_21 else self._text(text)
+            for text in components
+        ]
+        family, given, middle, prefix, suffix, *others = (*texts, "", "", "", "", "")
+        if rest := " ".join(filter(None, others)):
+            # RFC 9554 has a second surname and a generation.
+            self.draft.said.append(Said("other", "N", rest, "N"))
         if self.draft.names:
             self.draft.full_names.append(" ".join(filter(None, (prefix, given, middle, family, suffix))))
         else:
@@ -317,6 +356,8 @@ class _Source:
         # Most cards have the same few parameters.
         read = _read_parameters if len(parameters) < 100 else _read_parameters.__wrapped__
         label, rank = read(parameters)
+        if custom := _CUSTOM.search(parameters):
+            label = binascii.a2b_qp(custom[1].encode()).decode(errors="replace")
         if group and (named := self._labels.get(group)):
             label = self._text(named)
             label = apples[1] if (apples := _APPLES.fullmatch(label)) else label
@@ -326,18 +367,23 @@ class _Source:
 
     def _decoded(self, name: str, parameters: str, value: str, encoding: str) -> str:
         """Return a value that is written in quoted-printable or base64 as text."""
-        decode = binascii.a2b_qp if encoding == "QUOTED-PRINTABLE" else binascii.a2b_base64
+        is_printable = encoding.upper() == "QUOTED-PRINTABLE"
         try:
-            content = decode(value.encode())
+            content = (binascii.a2b_qp if is_printable else binascii.a2b_base64)(value.encode())
         except binascii.Error:
             content = value.encode()
         charset = _CHARSET.search(parameters)
-        named = charset[1] if charset and is_encoding(charset[1]) else self._encoding
+        is_known = charset is not None and is_encoding(charset[1])
+        named = charset[1] if charset and is_known else self._encoding
         try:
             return content.decode(named)
         except UnicodeDecodeError:
             pass
-        read_as = named if charset else "WINDOWS-1252"
+        if not is_printable:
+            # A picture, or whatever else is no text.
+            self.draft.not_kept.append(name)
+            return ""
+        read_as = named if is_known else "WINDOWS-1252"
         detail = f"Its bytes are not text in {named}: they were read as {read_as.lower()}. Name another with encoding=."
         self.draft.warnings.append(Remark(name, "not_text", detail))
         return content.decode(read_as, "replace")
@@ -365,13 +411,10 @@ def _property(line: str) -> _Property:
     parameters = group = ""
     if ";" in name:
         name, _, parameters = name.partition(";")
-        if '"' in parameters:
-            # A quoted parameter may have a colon in it.
-            match = _QUOTED.fullmatch(line, len(name))
-            if match is None:
-                return "", "", "", ""
+        # A quoted parameter may have a colon in it.
+        if '"' in parameters and (match := _QUOTED.fullmatch(line, len(name))):
             parameters, value = match.groups()
-        parameters = f";{parameters.upper()}"
+        parameters = f";{parameters}"
     if "." in name:
         group, _, name = name.rpartition(".")
         group = group.upper()
@@ -384,10 +427,18 @@ def _read_parameters(parameters: str) -> tuple[str | None, int]:
     if not parameters:
         return None, 101
     words = [word for found in _TYPE.findall(parameters) for word in found.replace('"', "").split(",")]
-    label = " ".join("mobile" if word == "CELL" else word.lower() for word in words if word not in _NO_LABELS)
-    preference = _PREFERENCE.search(parameters) if "PREF" in parameters else None
+    label = " ".join(_as_label(word) for word in words if word.upper() not in _NO_LABELS)
+    upper = parameters.upper()
+    preference = _PREFERENCE.search(upper) if "PREF" in upper else None
     rank = int(preference[1] or 1) if preference else 101
-    return label or None, rank + 200 if _UNSUITED.search(parameters) else rank
+    return label or None, rank + 200 if _UNSUITED.search(upper) else rank
+
+
+def _as_label(word: str) -> str:
+    """Return a type as a label. One that somebody has made up keeps its capitals."""
+    if word.upper() == "CELL":
+        return "mobile"
+    return word[2:] if word[:2].upper() == "X-" and len(word) > 2 else word.lower()
 
 
 def _uid(value: str) -> str:
@@ -447,7 +498,14 @@ def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
             name = _WRITTEN_AS[kind, None]
         types = "" if kind in ("date", "relation") else _types_of(label)
         if kind == "organization" and label == "department":
+            before = next((other for other in reversed(details[: n - 1]) if other["label"] != "department"), None)
+            if before and before["kind"] == "organization":
+                # It is in the line of its organization.
+                continue
             value, label = f";{value}", None
+        elif kind == "organization":
+            departments = takewhile(lambda other: other["label"] == "department", details[n:])
+            value = ";".join([value, *(escape_text(other["value"]) for other in departments)])
         elif kind == "address":
             value = f";;{value};;;;"
         elif kind == "account" and value.startswith("http"):
@@ -455,7 +513,8 @@ def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
         elif kind == "relation" and label in _RELATIONS:
             name, types = "RELATED;VALUE=text", f";TYPE={label}"
         elif kind == "other" and label and _NAME_OF_PROPERTY.fullmatch(label) and label not in _READ:
-            name, label = label, None
+            # Its value may have several parts, which only its readers know.
+            name, label, value = label, None, value.replace("\\;", ";").replace("\\,", ",")
         if name in _TEXTS:
             name = f"{name}{_DETAIL}"
         if label and not types:
