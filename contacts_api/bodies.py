@@ -22,9 +22,10 @@ BODY_BYTES = 64 * 1024
 MAX_VALUES = 50_000
 # An upload is handed to its parser in pieces of this size, so that one step of it is short.
 _PIECE_BYTES = 16 * 1024
+# How many items of a list are validated at a time.
 _BITE_ITEMS = 10
 MAX_ITEMS = 500
-"""How many contacts one call may create."""
+"""How many contacts one call may create, change or delete."""
 
 # Up to the next value, with strings as a whole; or past 999 pieces, so that other threads have their turn.
 _VALUE = re.compile(rb"""(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)){0,999}+(?:[\[{,]|\Z|)""", re.DOTALL)
@@ -46,7 +47,7 @@ class Body(SQLModel):
     __init__ = BaseModel.__init__
 
     def sent(self) -> dict[str, Any]:
-        """Return the members that were sent, each whole."""
+        """Return the members that were sent."""
         return self.model_dump(include=self.model_fields_set)
 
     @model_validator(mode="before")
@@ -107,8 +108,8 @@ class Request(FastAPIRequest):
     max_bytes = BODY_BYTES
     body_field: Any = None
     errors_of_large_body: tuple[Any, ...] | list[Any] = ()
-    """A large body is validated when it is parsed. FastAPI takes its model as it is; None it refuses, and then Route
-    raises these errors instead."""
+    """A large body is validated in a thread, before FastAPI sees it. If it is invalid, `json()` returns None, and Route
+    raises these errors instead of FastAPI's own."""
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         size = 0

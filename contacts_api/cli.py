@@ -122,13 +122,13 @@ def users(as_json: Annotated[bool, Option("--json", help="Print JSON instead of 
 
 @app.command()
 def set_password(email: Account) -> None:
-    """Ask for a new password for an account, and end its sessions."""
+    """Ask for a new password for an account, and end its sessions and keys."""
     commands().set_password(email)
 
 
 @app.command()
 def deactivate(email: Account) -> None:
-    """Stop an account from signing in, and end its sessions."""
+    """Stop an account from signing in, and end its sessions and keys."""
     commands().set_active(email, False)
 
 

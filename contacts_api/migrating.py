@@ -55,7 +55,10 @@ def migrate(database_url: str) -> bool:
     try:
         command.upgrade(config, "head")
     except AlembicError:
-        raise CommandError("The database was migrated by a newer release of this application: run that one.") from None
+        raise CommandError(
+            "The database was migrated by a newer release of this application, which has to be run with it; "
+            "or the file of a migration was deleted after it had run."
+        ) from None
     return True
 
 

@@ -27,7 +27,8 @@ T = TypeVar("T")
 Position: TypeAlias = Mapping[str, str]
 """Where a list goes on: the values of its keys, as text. Empty where it begins."""
 
-# Of fewer, more of the time goes into asking; for more, everybody else waits longer. The first come at once.
+# How many rows `pages_of` reads at a time: few first, so that the first ones come quickly; then more, so that there are
+# fewer statements, but not so many that others wait.
 FIRST_ROWS, PAGE_ROWS = 100, 1000
 _MAC_BYTES = 16
 
@@ -139,7 +140,7 @@ class Cursors:
         if not hmac.compare_digest(mac, self._mac(payload, which)):
             raise InvalidCursor
         position: dict[str, str] = json.loads(payload)
-        # Base64 has spare bits at its end: two texts may decode to the same bytes.
+        # Base64 has spare bits at its end: refuse another text that stands for the same bytes.
         if self.write(position, *which) != cursor:
             raise InvalidCursor
         return position
@@ -178,9 +179,10 @@ class Pager:
         limit: int | None = None,
         **members: Any,
     ) -> Response:
-        """Answer with these rows, which are one more than `query.limit` where the list goes on; or with fewer: `limit`.
+        """Answer with these rows.
 
-        `keep` is what the cursor holds beside the position.
+        There are up to `query.limit` + 1 rows: the extra one means that there is a next page. `limit` makes the page
+        shorter. `keep` is what the cursor holds besides the position.
         """
         headers, next_cursor = dict(PRIVATE), None
         limit = limit or query.limit

@@ -26,7 +26,7 @@ from contacts_api.text import read_address
 logger = logging.getLogger(__name__)
 
 Purpose = Literal["reset", "verify", "invite", "address_changed"]
-# So many of one kind are sent to an address, and for an account, within COUNTED.
+# How many mails of one kind are sent to an address, and for an account, within COUNTED.
 MAX_OF_A_KIND = 3
 COUNTED = timedelta(hours=1)
 KEPT = timedelta(days=1)
@@ -34,13 +34,14 @@ POLL_SECONDS = 1.0
 # A worker sends so many at once: a mail server may take long for one.
 AT_ONCE = 10
 CONNECT_SECONDS = 10.0
-# Whoever does not wait for the answer to a mail sends it twice (RFC 5321, 4.5.3.2.6).
+# A client that hangs up too early sends the mail twice, so the standard asks for patience (RFC 5321, 4.5.3.2.6).
 SEND_SECONDS = 120.0
-# Nobody else takes a mail for so long after its worker has last said that it holds it.
+# A mail belongs to the worker that took it. The worker says every HOLD_SECONDS that it still has it; when it has not
+# said so for LEASE, another worker may take the mail.
 LEASE, HOLD_SECONDS = timedelta(seconds=45), 15.0
 # From the beginning of a try to that of the next.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 5.0, 50.0
-# Of the notices for an account within COUNTED: so many that none can be kept from being sent, and no flood of them.
+# How many notices are sent for an account within COUNTED. High, so that nobody can suppress a notice by causing others.
 MAX_NOTICES = 20
 
 # The longest lines that a mail may have (RFC 5322, 2.1.1), so that a link stays in one piece.
@@ -73,8 +74,10 @@ _TAKE = sa.text(
     """
 ).bindparams(lease=LEASE, kept=KEPT)
 _END = sa.text("UPDATE mail SET done_at = now() WHERE id = :mail_id")
-# Unless another worker has taken it meanwhile.
-_WAIT = sa.text("UPDATE mail SET next_try_at = now() + CAST(:wait AS interval) WHERE id = :mail_id AND tries = :taken")
+# Also how a worker says that it still has the mail. Does nothing where another worker has taken it meanwhile.
+_POSTPONE = sa.text(
+    "UPDATE mail SET next_try_at = now() + CAST(:wait AS interval) WHERE id = :mail_id AND tries = :taken"
+)
 
 SUBJECTS: dict[str, str] = {
     "reset": "Contacts API: choose a new password",
@@ -196,7 +199,7 @@ class Sender:
     def __init__(
         self, database: Database, settings: Settings, token_for: Callable[[Row], Awaitable[str | None]]
     ) -> None:
-        """`token_for` returns the token of a mail; empty where it needs none, None where there is nothing to send."""
+        """`token_for` returns the token for a mail: empty where the mail needs none, None where it must not be sent."""
         self._database, self._token_for = database, token_for
         self._from, self._public_url = settings.mail_from, settings.public_url.rstrip("/")
         url = settings.smtp_url.get_secret_value() if settings.smtp_url else ""
@@ -232,7 +235,7 @@ class Sender:
             if await self._try(mail, transport):
                 await self._end(mail)
             else:
-                # Where nothing can be sent, it is not tried all the time.
+                # Keep the place for a moment, so that a dead server is not asked all the time.
                 await asyncio.sleep(POLL_SECONDS)
         except Exception as error:
             logger.warning("cannot note when to try mail %s again: %s", mail.id, type(error).__name__)
@@ -256,7 +259,7 @@ class Sender:
             logger.warning("mail %s is not sent yet: %s %s", mail.id, type(error).__name__, getattr(error, "code", ""))
             seconds = min(FIRST_RETRY_SECONDS * 2 ** min(mail.tries - 1, 10), LAST_RETRY_SECONDS)
             wait = timedelta(seconds=max(0, begun_at + seconds - time.monotonic()))
-            await self._database.execute(_WAIT, mail_id=mail.id, taken=mail.tries, wait=wait)
+            await self._database.execute(_POSTPONE, mail_id=mail.id, taken=mail.tries, wait=wait)
             return False
         return True
 
@@ -277,7 +280,7 @@ class Sender:
         while True:
             await asyncio.sleep(HOLD_SECONDS)
             try:
-                await self._database.execute(_WAIT, mail_id=mail.id, taken=mail.tries, wait=LEASE)
+                await self._database.execute(_POSTPONE, mail_id=mail.id, taken=mail.tries, wait=LEASE)
             except Exception as error:
                 logger.warning("cannot say that mail %s is being sent: %s", mail.id, type(error).__name__)
 

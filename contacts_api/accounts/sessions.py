@@ -23,15 +23,18 @@ from contacts_api.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# An access token is taken for this much longer, since the clocks of servers differ.
 LEEWAY_SECONDS = 30
+# A refresh token may be used a second time within this time: the answer to the first may have been lost.
 GRACE_SECONDS = 10
+# A worker reads the ended sessions this often. When its copy is older than FRESH_SECONDS, it looks each session up.
 POLL_SECONDS = 0.5
 FRESH_SECONDS = 1.0
 MAX_SESSIONS = 100
-# A session's end is stamped when its transaction begins, and seen when it commits: so long afterwards at most.
+# A row has the time when its transaction began, and shows when it commits: each reading goes back this far.
 OVERLAP_SECONDS = 30.0
-# So many ended sessions are read at a time.
 BITE_ROWS = 2000
+"""How many ended sessions are read at a time."""
 
 _SESSION = table_of(AuthSession)
 _OWN = (_SESSION.c.user_id == sa.bindparam("owner_id"), _SESSION.c.id == sa.bindparam("session_id"))
@@ -117,7 +120,7 @@ class Claims:
 
 
 class Sessions:
-    """The sessions of all users. Each change is a single statement."""
+    """The sessions of all users. Each statement is committed by itself."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -127,7 +130,7 @@ class Sessions:
     async def open(self, user: User, user_agent: str | None) -> Row | None:
         """Return the row of a new session; None if the account has changed since `user` was read.
 
-        Ends the oldest session if there are more than MAX_SESSIONS.
+        Ends the oldest sessions where there are more than MAX_SESSIONS.
         """
         rows = await self._database.execute(
             _OPEN,
@@ -145,8 +148,9 @@ class Sessions:
     async def rotate(self, claims: Claims) -> Row:
         """Return the row of the session after a refresh with the token of these claims.
 
-        The newest token raises `seq`. Its parent, within GRACE_SECONDS, returns the row as it is (a retry).
-        Anything older has been stolen: the session ends, and InvalidRefreshToken is raised after that is committed.
+        The newest token raises `seq`. The one before it, within GRACE_SECONDS, is a retry: the row stays as it is.
+        Any other old token is treated as stolen: the session ends, which is committed, and then InvalidRefreshToken is
+        raised.
         """
         own = {"owner_id": claims.user_id, "session_id": claims.session_id}
         rotated = await self._database.execute(_ROTATE, presented=claims.seq, idle=self._idle, **own)
@@ -164,9 +168,9 @@ class Sessions:
     async def list(self, user_id: UUID) -> list[Row]:
         return await self._database.read(_LIST, owner_id=user_id)
 
-    async def end(self, user_id: UUID, *, only: UUID | None = None, but: UUID | None = None) -> bool:
+    async def end(self, user_id: UUID, *, only: UUID | None = None) -> bool:
         """End the user's sessions; say whether there were any."""
-        return bool(await self._database.execute(END, owner_id=user_id, only=only, but=but))
+        return bool(await self._database.execute(END, owner_id=user_id, only=only, but=None))
 
 
 class EndedSessions:
@@ -179,7 +183,7 @@ class EndedSessions:
     def __init__(self, watch: Database, database: Database, access_token_seconds: int) -> None:
         self._watch, self._database = watch, database
         self._kept = kept_seconds(access_token_seconds)
-        # Those that ended first come first, as far as they were read so.
+        # Roughly in the order in which they ended, so that `_forget` can stop at the first one that is still needed.
         self._ended_at: dict[UUID, float] = {}
         # By the database's clock.
         self._as_of = 0.0

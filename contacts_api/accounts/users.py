@@ -89,7 +89,7 @@ class NotVerified(Problem):
 
 
 class UserDatabase(BaseUserDatabase[User, UUID]):
-    """The users. Each call is a statement or a transaction of its own: no connection is held between calls."""
+    """Reads users. Each call is one statement: no connection is held between calls."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -109,10 +109,12 @@ class UserDatabase(BaseUserDatabase[User, UUID]):
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     """Accounts. Holds no connection while a password is hashed.
 
-    Of fastapi-users' manager, registering, signing in and changing are replaced: it hashes on the event loop, lets two
-    registrations race, and changes a password without asking for the old one. Of the tokens in mails, its audiences and
-    its JWTs are used: it would hash on the event loop for the fingerprint of a password, and lets a token work twice at
-    once.
+    What replaces the methods of fastapi-users' manager, and why:
+
+    - registering, signing in and changing an account: the library hashes passwords on the event loop, lets two
+      registrations race, and changes a password without asking for the old one;
+    - the tokens in mails: the library hashes on the event loop here as well, and lets two requests use one token at
+      once. Its audiences and its JWTs are used.
     """
 
     reset_password_token_lifetime_seconds = 3600
@@ -161,8 +163,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return user
 
     async def change(self, user: User, changes: UserUpdate, session_id: UUID) -> User:
-        """Change the address, the password or both, and end the sessions but `session_id`; with the password, the keys.
+        """Change the address, the password or both. End all other sessions than `session_id`.
 
+        A new password ends the keys, too.
         Raises WrongPassword, WeakPassword and EmailTaken.
         """
         if changes.password:
@@ -195,7 +198,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             account.is_active, account.erased_at = False, datetime.now(UTC)
 
     async def token_for(self, mail: Row) -> str | None:
-        """Return the token that a mail brings: empty where it brings none, None where the mail has no recipient."""
+        """Return the token for a mail: empty where the mail needs none, None where it must not be sent.
+
+        A mail with the purpose `reset` or `invite` has a token that sets the password.
+        """
         if mail.purpose == "address_changed":
             return ""
         user = await self.user_db.get_by_email(mail.address)
@@ -261,13 +267,13 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return account
 
     async def set_password(self, user: User, password: str) -> None:
-        """Set the password without asking for the old one, and end all sessions. Raises WeakPassword."""
+        """Set the password without asking for the old one. End all sessions and keys. Raises WeakPassword."""
         refuse_weak(password, user.email)
         await attempts.forget(self._database, _sign_in_key(user.email))
         await self._set(user, hashed_password=await self.hasher.hash(password))
 
     async def set_active(self, user: User, is_active: bool) -> None:
-        """Activate the account, or deactivate it and end all its sessions."""
+        """Activate the account, or deactivate it and end all its sessions and keys."""
         # A link that was mailed before does not work afterwards.
         await self._set(user, is_active=is_active, email_seq=User.email_seq + 1)
 
@@ -277,7 +283,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return await self.user_db.get_by_email(address) if address else None
 
     async def _set(self, user: User, **columns: Any) -> None:
-        """Change the account, and end all its sessions and keys unless it is activated."""
+        """Change columns of the account. End all its sessions and keys, unless `is_active` becomes true."""
         async with self._database.session() as session:
             await session.execute(sa.update(User).where(col(User.id) == user.id).values(columns))
             if not columns.get("is_active"):
@@ -306,16 +312,20 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             user = account
 
     async def _check(self, user: User, current_password: str, new_password: str | None) -> str | None:
-        """Check the current password, and return the hash of the new one, if it is new. Raises WrongPassword."""
-        keys = _confirmation_key(user), _sign_in_key(user.email)
+        """Check the current password. Return the hash of the new one; None if the password stays.
+
+        Raises WrongPassword.
+        """
+        confirmation, sign_in = _confirmation_key(user), _sign_in_key(user.email)
         async with self.hasher.places.place():
-            await attempts.refuse_while_waiting(self._database, keys[0])
+            await attempts.refuse_while_waiting(self._database, confirmation)
             is_right, _ = await self.hasher.verify(current_password, user.hashed_password)
             if not is_right:
-                # It counts against signing in, too. The reverse would let strangers lock out who is signed in.
-                await attempts.count_failure(self._database, *keys)
+                # A failure here counts as a failed sign-in, too. A failed sign-in does not count here: else a stranger
+                # could lock out a user who is signed in.
+                await attempts.count_failure(self._database, confirmation, sign_in)
                 raise WrongPassword
-            await attempts.forget(self._database, *keys)
+            await attempts.forget(self._database, confirmation, sign_in)
             if new_password in (None, current_password):
                 return None
             return await self.hasher.hash(new_password)
@@ -328,7 +338,7 @@ async def _end_all(session: AsyncSession, owner_id: UUID) -> None:
 
 
 def _fingerprint(user: User) -> str:
-    """Return what is another one after every change of the password, and does not tell its hash."""
+    """Return a text that changes with the password, and does not reveal its hash."""
     return sha256(user.hashed_password.encode()).hexdigest()[:32]
 
 
@@ -362,7 +372,7 @@ CurrentUser: TypeAlias = Annotated[User, Depends(get_current_user)]
 
 
 class TokenIssuer:
-    """Turns credentials, or a refresh token, into a pair of tokens."""
+    """Turns credentials, or a refresh token, into a pair of tokens. Forbids caches to keep the answer."""
 
     def __init__(self, request: Request, response: Response, users: Users) -> None:
         self.sessions: Sessions = request.app.state.sessions
@@ -372,7 +382,7 @@ class TokenIssuer:
         response.headers["Cache-Control"] = "no-store"
 
     async def sign_in(self, email: str, password: str) -> TokenPair:
-        """Open a session. Raises BadCredentials."""
+        """Open a session. Raises BadCredentials, NotVerified and TooManyAttempts."""
         session = None
         # None: the account has changed since its password was checked, so it is checked again.
         while session is None:

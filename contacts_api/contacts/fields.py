@@ -25,7 +25,7 @@ from contacts_api.bodies import Body
 from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line
 
 MAX_LABELS, MAX_DETAILS, DETAIL_CHARACTERS = 50, 100, 1000
-# As large as a request that creates one contact: a page of many should not take much more memory than that of others.
+# As large as a request that creates one contact may be, so that a page of contacts stays small.
 DETAILS_BYTES = 64 * 1024
 
 _DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
@@ -57,13 +57,13 @@ class About:
     search: Callable[[str], str] | None = None
     """Returns what `q` looks through: `as_typed`, or a function that adds to it. None: it is not searched."""
     kind: Kind | None = None
-    """The kind of details that are more of the same: searches of the field see those, too."""
+    """Details of this kind hold further values of the field. Searches look there as well."""
     filter_length: int = 0
-    """How long a text the query parameter of its name may have, which searches this field alone; 0: there is none."""
+    """The field gets a query parameter of its name, which takes this many characters. 0: it gets none."""
     columns: tuple[str, ...] = ()
-    """The CSV columns that mean it besides the one of its own name, in any case; those of others are in names.toml."""
+    """Further names of CSV columns, besides its own; letter case does not matter. More are in names.toml."""
     vcard: str = ""
-    """The vCard property of one text value that it is read from and written as."""
+    """The vCard property that it is read from and written as. Its value is one text."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {**handler(schema), "description": self.description, "examples": [self.example]}
@@ -88,7 +88,7 @@ def digits_of(number: str) -> str:
 
 
 def last_date_of_birth(now: datetime) -> date:
-    """Return the date of "today" where it is furthest ahead: at UTC+14."""
+    """Return the latest date that is "today" anywhere on Earth: at UTC+14."""
     return (now.astimezone(UTC) + timedelta(hours=14)).date()
 
 
@@ -123,7 +123,7 @@ def _day_of(year: str, month: str, day: str) -> date:
 
 
 def _possible_birth(born: date, info: ValidationInfo) -> date:
-    # An import gives the last date of its start; a body is checked by the computer's clock.
+    # An import passes one date for the whole file. Else the clock of the computer says what today is.
     last = info.context["last_date_of_birth"] if info.context else last_date_of_birth(datetime.now(UTC))
     if born < _FIRST_DATE:
         raise PydanticCustomError("too_small", "Must not lie before 1900-01-01.")
@@ -171,7 +171,7 @@ def distinct(labels: list[str] | None) -> list[str]:
 
 
 def label_key(label: str) -> str:
-    """Return what a label has in common with itself in another letter case."""
+    """Return the key under which two spellings of a label are the same label."""
     return unicodedata.normalize("NFKC", label.casefold())
 
 

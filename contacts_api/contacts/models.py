@@ -133,7 +133,7 @@ AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items
 
 
 class Contact(ContactFields, table=True):
-    """A row, keyed by its owner first: the rule of who sees it is the index that finds it."""
+    """A row. Its key begins with the owner: the index that finds a contact also limits it to its owner."""
 
     __table_args__ = (
         Index("ix_contact_by_name", "owner_id", "sort_name", "id"),
@@ -175,14 +175,14 @@ class ContactTally(SQLModel, table=True):
 
 
 def columns_of(fields: Any) -> dict[str, Any]:
-    """Return the columns of a contact with these fields: the fields as they are stored, and what is compared of them.
+    """Return the columns of a contact with these fields: the fields as they are stored, and what is compared.
 
-    `search_text` has a line for each field that searches see: its name in capitals, which no folded text has, and the
-    folded values. Further lines are nicknames, organizations, and names as they are written where nobody writes a space
-    between them. The last line has the labels as `label_tag` writes them, in order.
-    `sort_name` is the last name and the first. `identity` is what two contacts of one person share: the names, and the
-    e-mail address or else the digits of the phone number or else the date of birth. Of whom nothing of this is known,
-    all else but the labels is the same.
+    - `search_text` has a line for each field that searches see: the field's name in capitals, which no folded text has,
+      and the folded values. More lines have the nicknames, the organizations, the name without a space where a script
+      has none (`JOINED`), and the labels as `label_tag` writes them, in order. Example: `FIRSTNAME grace`.
+    - `sort_name` is the last name and the first name: `hopper`, a newline, `grace`.
+    - `identity` is the same for two contacts of one person: `sort_name`, and the e-mail address, or else the digits of
+      the phone number, or else the date of birth, or else a hash of all other fields but the labels.
     """
     texts = {name: about.search(value) for name, about in ABOUT.items() if about.search and (value := fields.get(name))}
     labels, details = fields.get("labels") or [], fields.get("details") or []
@@ -194,16 +194,17 @@ def columns_of(fields: Any) -> dict[str, Any]:
     if last and not first.isascii() and _WITHOUT_SPACES.search(first):
         texts["joined"] = f"{last}{first}{last}"
     folded = {name: fold(text) for name, text in texts.items()}
-    # The newline sorts before, and is found in, no name. 500 characters leave room in an index entry.
+    # A newline sorts before every other character, and no name has one. Cut, so that it fits into an index entry.
     sort_name = f"{folded.get('last_name', '')}\n{folded['first_name']}"[:500]
-    own = (
+    # `folded` may have addresses of details as well: of these, the identity has none.
+    told_apart_by = (
         (fold(fields.get("email") or "") if details else folded.get("email"))
         or digits_of(fields.get("phone_number") or "")
         or str(born or "")
     )
-    if not own:
+    if not told_apart_by:
         rest = [(name, value) for name in FIELDS if name not in _IDENTIFYING and (value := fields.get(name))]
-        own = blake2b(repr(rest).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        told_apart_by = blake2b(repr(rest).encode(errors="surrogatepass"), digest_size=16).hexdigest()
     lines = [f"\n{search_tag(name)}{text}" for name, text in folded.items()]
     if labels:
         lines.append(f"\n{search_tag('labels')}{' '.join(sorted(map(label_tag, labels)))}")
@@ -214,7 +215,7 @@ def columns_of(fields: Any) -> dict[str, Any]:
         "details": orjson.dumps(details).decode() if details else "[]",
         "search_text": "".join(lines),
         "sort_name": sort_name,
-        "identity": f"{sort_name}\n{own}",
+        "identity": f"{sort_name}\n{told_apart_by}",
         "folding": FOLDING,
     }
 
@@ -261,7 +262,7 @@ _CAPITALS = str.maketrans("0123456789abcdef", "ABCDEFGHIJKLMNOP")
 _WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-# In which line searches find a detail, and how.
+# For each kind of details that searches see: the line of `search_text`, and what is written there.
 _LINES_OF_KINDS: dict[str, tuple[str, Callable[[str], str]]] = {
     "nickname": ("nickname", as_typed),
     "organization": ("organization", as_typed),
@@ -313,7 +314,7 @@ class ContactUpdate(SentBack, create_model("OptionalFields", __base__=Body, **_O
 
 
 def changes_of(contact: Contact, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that give the contact these fields; none where it has them."""
+    """Return the columns that give the contact these fields; an empty dict if nothing changes."""
     columns = columns_of(fields)
     return columns if any(getattr(contact, name) != columns[name] for name in FIELDS) else {}
 

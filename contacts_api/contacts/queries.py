@@ -1,4 +1,4 @@
-"""Every statement on contacts. Each names its owner, and is built once."""
+"""The statements on contacts. Each is built once, and names the owner."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -52,8 +52,8 @@ _THESE = _contact.id.in_(sa.bindparam("ids", expanding=True))
 # In one order, so that two requests do not wait for each other.
 LOCK_ALL = sa.select(Contact).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
 DELETE_ALL = sa.delete(Contact).where(_OWNED, _THESE).returning(_contact.id)
-# Asked for by itself, since Citus takes no clock in an UPDATE. Not now(), the start of the transaction: of two updates
-# in turn, the second may have begun first.
+# Asked for by itself, since Citus takes no clock in an UPDATE. Not now(), which is the start of the transaction: of two
+# updates, the later one may be part of the transaction that began first.
 NOW = sa.select(sa.func.clock_timestamp())
 
 LABELS = sa.text(
@@ -118,7 +118,7 @@ CREATE_ALL = sa.insert(table_of(Contact)).returning(*(_contact[name] for name in
 
 
 def _words(q: str) -> list[str]:
-    """Return the folded words of a search; a number is one, however it is written."""
+    """Return the folded words of a search. A phone number is one word, also with spaces in it."""
     folded = fold(q)
     return [folded] if is_number(folded) else re.sub("[,\u3001\u060c]", " ", folded).split()
 
@@ -173,9 +173,10 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
     def patterns(self) -> dict[str, str]:
         """Return what to look for: LIKE patterns, by the names of the statements' parameters.
 
-        `number_0` goes with `number_0_digits`, one of which is to be found; each of the others is.
+        A contact must match every pattern; of `number_0` and `number_0_digits`, one is enough.
         """
         words = _words(self.q)
+        # Digits alone are looked for as they are: they may be a part of an address.
         plain = [word for word in words if not is_number(word) or word.isdecimal()]
         terms = {f"word_{n}": word for n, word in enumerate(plain)}
         for n, number in enumerate(word for word in words if word not in plain):
@@ -189,7 +190,7 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
 
 
 class ContactQuery(ContactFilter, PageQuery):
-    """A page of which contacts."""
+    """Which contacts, and which page of them."""
 
     with_total: bool = Field(False, description="Also count all contacts that match.", examples=[True])
 
@@ -207,7 +208,7 @@ def _matches(search_text: sa.ColumnElement[str], terms: Collection[str]) -> sa.C
         if name.endswith("_digits"):
             continue
         pattern: sa.ColumnElement[str] = sa.bindparam(name, type_=sa.Text)
-        # The trigram index serves these.
+        # The trigram index is used for this one. A filter of one field then looks at the line of that field.
         found: sa.ColumnElement[bool] = search_text.like(pattern)
         if name.startswith("number_"):
             found = sa.or_(found, search_text.like(sa.bindparam(f"{name}_digits", type_=sa.Text)))
@@ -240,7 +241,7 @@ def exported(sort: Sort, terms: frozenset[str]) -> Listing:
 def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> sa.Select[Any]:
     """Return the statement that looks for the terms in the next `limit` contacts of a list.
 
-    Its rows are those that match, each of which says whether the list goes on after those contacts.
+    It returns those that match. `goes_on` says whether the list has contacts after those that were looked through.
     """
     listing = contacts(sort)
     steps = listing.first if is_first else listing.rest
@@ -283,7 +284,7 @@ async def find(
     return await _search_by_index(sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
 
 
-def fitting(rows: Sequence[Row]) -> int | None:
+def count_fitting(rows: Sequence[Row]) -> int | None:
     """Return how many of the rows make a page of not much more than PAGE_BYTES; None if all of them do."""
     size = 0
     for n, row in enumerate(rows, 1):

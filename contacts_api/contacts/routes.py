@@ -90,7 +90,7 @@ async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Respons
     position = pages.position(query, *which)
     rows = await queries.find(pages.database, query.sort, patterns, query.limit + 1, position, owner.user_id)
     total = await queries.count(pages.database, patterns, owner.user_id) if query.with_total else None
-    listing, limit = queries.contacts(query.sort), queries.fitting(rows[: query.limit])
+    listing, limit = queries.contacts(query.sort), queries.count_fitting(rows[: query.limit])
     return pages.answer(listing, query, rows, queries.shown, *which, limit=limit, total=total)
 
 
@@ -121,7 +121,7 @@ async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, 
         turns = on.year - born.year if born else None
         return {"contact": queries.shown(row), "birthday_on": on, "days_until": (on - today).days, "turns": turns}
 
-    limit = queries.fitting(rows[: query.limit])
+    limit = queries.count_fitting(rows[: query.limit])
     return pages.answer(queries.BIRTHDAYS, query, rows, upcoming, *which, keep={"today": str(today)}, limit=limit)
 
 

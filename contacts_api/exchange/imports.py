@@ -31,14 +31,14 @@ from contacts_api.exchange.reader import BadRow, ImportedContact, NotAPerson, Re
 from contacts_api.handlers import DATABASE_ERRORS
 from contacts_api.problems import Busy, Conflict, Invalid
 
-# So many at once in a worker, on connections of their own; so many more wait, for so long.
+# How many imports run at once in a worker, each on a connection of its own; how many more wait, and how long.
 IMPORTS, IMPORTS_WAITING, IMPORT_WAIT_SECONDS = 2, 24, 30.0
 IMPORT_SECONDS = 60
 """How long one statement of an import may take, or one batch under way to PostgreSQL."""
-# An import says every so often that it goes on; one that has not for so long has ended with its worker.
+# An import says every ALIVE_SECONDS that it goes on. When it has not said so for DEAD_SECONDS, its worker has died.
 ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 
-# Of fewer, more of the time goes into asking; of more, more memory is taken.
+# How many rows are staged at a time. More would take more memory, and fewer more statements.
 BATCH_ROWS = 2000
 MAX_REMARKS = 1000
 _CHUNK = 64 * 1024
@@ -63,7 +63,7 @@ CLAIM = (
 """Begin the one import of an owner. Returns no row where one is running."""
 KEEP_ALIVE = update(_RUNNING).where(*_THIS_IMPORT).values(alive_at=_NOW)
 END = delete(_RUNNING).where(*_THIS_IMPORT)
-# One that was taken for dead may still run: two at once would not see each other's contacts.
+# A slow import may look dead and still run. Two at once would not see each other's contacts: this keeps them apart.
 LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('import ' || CAST(:owner_id AS uuid), 0))")
 
 
@@ -113,7 +113,7 @@ async def import_file(
     """Import the contacts of a file: all that are good, or none where the file itself is not.
 
     `file` can be read from its beginning twice. `columns` says what columns of a CSV file mean whose names do not.
-    Raises UnusableFile, Invalid, TooManyRows, TooManyContacts or ImportRunning. A dry run does it, and takes it back.
+    Raises UnusableFile, Invalid, TooManyContacts or ImportRunning. A dry run does all of it, and rolls back.
     """
     report, rows = await asyncio.to_thread(read_file, file, query, columns, last_date_of_birth)
     async with database.session() as session:
@@ -190,9 +190,9 @@ class _Import:
                 # The file must not be closed while a thread reads it.
                 await asyncio.gather(reading, return_exceptions=True)
             on_progress()
-        # The one about the order of dates came first.
+        # The one about the order of dates was added first, whatever its row is.
         self._report.warnings.sort(key=lambda warning: warning.row)
-        await self._session.execute(matching.KNOW_STAGED)
+        await self._session.execute(matching.ANALYZE_STAGED)
 
     async def write(self, on_duplicate: OnDuplicate) -> None:
         """Create what is new, and update what is not if that is wanted."""
@@ -218,7 +218,7 @@ class _Import:
         if not rows.rowcount + await self._run(matching.ALIKE_STORED):
             return
         await self._run(matching.KNOW_STORED)
-        for statement in (matching.KNOW_ROWS, matching.KNOW_KNOWN, matching.ALIGN):
+        for statement in (matching.KNOW_ROWS, matching.ANALYZE_KNOWN, matching.ALIGN):
             await self._session.execute(statement)
 
     async def _update(self) -> int:

@@ -11,7 +11,7 @@ The rows of a file are staged, and compared with the contacts that are stored an
    first of its rows.
 2. A person is the stored contact whose id or UID one of its rows has, else one with the identity of one of its rows.
    Where several stored contacts have one identity, as in an export, the rows that have it are these in turn.
-3. Of persons with the same identity, one that is no stored contact is the one that another of them is.
+3. If several persons have one identity, and one of them is a stored contact, all of them are that contact.
 4. What is left is new. Of new persons with the same identity, the first one is created, and the others are that one.
 
 Sameness is not followed any further: where a person has two identities, since two of its rows say different names or
@@ -34,13 +34,13 @@ BEGIN = (
     text("CREATE TEMPORARY TABLE matched (n integer PRIMARY KEY, contact_id uuid, is_stored boolean) ON COMMIT DROP"),
 )
 # PostgreSQL knows nothing yet of the staged rows, and would go through all contacts for each of them.
-KNOW_STAGED = text("ANALYZE staged")
+ANALYZE_STAGED = text("ANALYZE staged")
 
 _SHARED = """
     sort_name, email IS NOT NULL, regexp_replace(coalesce(phone_number, ''), '[^0-9]', '', 'g'),
     date_of_birth - date '1900-01-01', identity
 """
-# Only where one has no address is there more to compare: of the others, none of this is done.
+# Names of which some contact or row has no e-mail address: only for these there is more to compare.
 ALIKE_ROWS = text("INSERT INTO alike SELECT DISTINCT sort_name FROM staged WHERE email IS NULL")
 ALIKE_STORED = text(
     """
@@ -58,7 +58,7 @@ KNOW_STORED = text(
     """  # nosec B608 (of constants)
 )
 KNOW_ROWS = text(f"INSERT INTO known SELECT {_SHARED}, n FROM staged JOIN alike USING (sort_name)")  # nosec B608
-KNOW_KNOWN = text("ANALYZE known")
+ANALYZE_KNOWN = text("ANALYZE known")
 ALIGN = text(
     """
     WITH keys AS (
@@ -82,7 +82,12 @@ ALIGN = text(
     UPDATE staged SET identity = found.identity FROM found WHERE staged.identity = found.own
     """
 )
-"""Give rows the identity of whom they share a number with, or else a date of birth, where one has no more to compare.
+"""Give a row the identity of an earlier row, or of a stored contact, of the same name if
+
+- they have the same number, and at least one of them has no e-mail address; or
+- they have the same date of birth, and at least one has no address and at least one has no number.
+
+Example: `Ann Lee, ann@example.com, 555 0101` and `Ann Lee, , 555 0101` are one person.
 """
 
 MATCH = text(
@@ -96,7 +101,7 @@ MATCH = text(
         FROM (
             SELECT id::text AS uid, id FROM contact WHERE owner_id = :owner_id
             UNION ALL SELECT uid, id FROM contact WHERE owner_id = :owner_id AND uid IS NOT NULL
-        ) AS known JOIN (SELECT DISTINCT uid FROM staged) AS wanted USING (uid)
+        ) AS stored_uids JOIN (SELECT DISTINCT uid FROM staged) AS wanted USING (uid)
         -- PostgreSQL looks at this first, and spares itself the rest for a file without UIDs.
         WHERE (SELECT count(uid) FROM staged) > 0
         GROUP BY uid

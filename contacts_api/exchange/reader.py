@@ -85,7 +85,7 @@ class Reading:
     label: str | None = None
     """A label for every contact."""
     encoding: str = "UTF-8"
-    """That of bytes which are written as text, where they name none."""
+    """The encoding of values of vCards that are written as bytes, and name no charset."""
 
 
 class Said(NamedTuple):
@@ -96,7 +96,7 @@ class Said(NamedTuple):
     text: str
     name: str
     rank: int = 0
-    """How far it is from being the contact's own value, of several."""
+    """Of several values, the one with the lowest rank becomes the contact's own."""
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ _TYPES = {name: hint for name, hint in get_type_hints(ContactFields, include_ext
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(hint) for name, hint in _TYPES.items()}
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
 _VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _TYPES))  # type: ignore[operator]  # of the fields
-# Fields that a team has added for it.
+# Fields that a team has added, and that hold the organization.
 _ORGANIZATIONS = [name for name, about in ABOUT.items() if about.vcard == "ORG"]
 _NAMELESS = "A name, a nickname, an organization, an e-mail address or a phone number is needed."
 
