@@ -70,7 +70,7 @@ class Header:
         # "Name" beside a first name is the last one, and beside a last name the first.
         halves = {"first_name", "last_name"} - meanings
         names = [each.name for each in self.columns if each.meaning == "full_name" and each.name not in mapping]
-        is_half = any(key_of(name) in _NAMES for name in names)
+        is_half = any(key_of(name) in _NAME_ALONE for name in names)
         self.other_half = halves.pop() if is_half and len(halves) == 1 else ""
         births = [each.name for each in self.columns if each.meaning == "date_of_birth"]
         # Of those who write in English, most write the month first.
@@ -213,9 +213,10 @@ def _known() -> dict[str, tuple[str, str]]:
 
 
 _ANNIVERSARIES = frozenset(_keys(NAMES["labelled"]["date"]["anniversary"]))
-_NAMES = ("name", "naam")
+_NAME_ALONE = ("name", "naam")
 _TITLES = frozenset(_keys(["title", "titre", "titolo", "título", "tytuł"]))
 _WORDS = {key: label for label, words in NAMES["words"].items() for key in _keys(words)}
+_SIZES = sorted({len(word) for word in _WORDS}, reverse=True)
 _PARTS = frozenset(_keys(NAMES["address"]["parts"]))
 
 
@@ -232,11 +233,12 @@ def _look_up(key: str, depth: int = 3) -> tuple[str, str] | None:
 
 
 def _without_word(key: str) -> Iterable[tuple[str, str]]:
-    for word, label in _WORDS.items():
-        if key.startswith(word) and key != word:
-            yield key.removeprefix(word), label
-        if key.endswith(word) and key != word:
-            yield key.removesuffix(word), label
+    for size in _SIZES:
+        if size < len(key):
+            if (label := _WORDS.get(key[:size])) is not None:
+                yield key[size:], label
+            if (label := _WORDS.get(key[-size:])) is not None:
+                yield key[:-size], label
 
 
 def _part_of_address(key: str, depth: int = 3) -> str | None:

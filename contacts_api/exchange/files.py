@@ -115,7 +115,7 @@ def _head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 def is_encoding(name: str) -> bool:
     """Say whether this is a name that Python has for an encoding of text: latin1, ISO-8859-1, L1."""
-    return normalize_encoding(name.lower()) in _ENCODINGS
+    return name.isprintable() and normalize_encoding(name.lower()) in _ENCODINGS
 
 
 def in_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
