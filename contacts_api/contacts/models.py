@@ -184,7 +184,7 @@ def columns_of(fields: Any) -> dict[str, Any]:
     - `identity` is the same for two contacts of one person: `sort_name`, and the e-mail address, or else the digits of
       the phone number, or else the date of birth, or else a hash of all other fields but the labels.
     """
-    texts = {name: about.search(value) for name, about in ABOUT.items() if about.search and (value := fields.get(name))}
+    texts = {name: search(value) for name, search in _SEARCHED if (value := fields.get(name))}
     labels, details = fields.get("labels") or [], fields.get("details") or []
     first, last, born = fields["first_name"], fields.get("last_name") or "", fields.get("date_of_birth")
     for detail in details:
@@ -255,6 +255,7 @@ def label_tag(label: str) -> str:
     return digest.translate(_CAPITALS)
 
 
+_SEARCHED = [(name, about.search) for name, about in ABOUT.items() if about.search]
 # The fields that `identity` has in plain text, and the one that tells nobody apart.
 _IDENTIFYING = {"first_name", "last_name", "email", "phone_number", "date_of_birth", "labels"}
 _CAPITALS = str.maketrans("0123456789abcdef", "ABCDEFGHIJKLMNOP")

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from contacts_api.contacts.models import ABOUT
 from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, UnknownFormat, is_encoding, is_ended, lines
@@ -73,6 +73,8 @@ _KIND_OF_CARD = ("KIND", "X-ADDRESSBOOKSERVER-KIND", "X-EVOLUTION-LIST")
 _READ |= set(_KIND_OF_CARD)
 
 _PROPERTY = re.compile(rb"(?:[A-Za-z0-9_-]++\.)?+([A-Za-z0-9_-]++) ?[;:]")
+# A line that neither begins nor ends a card, is not binary, and does not go on by a soft line break.
+_WHOLE = re.compile(rb"(?!BEGIN|END|PHOTO|LOGO|SOUND|KEY)[A-Z][A-Z0-9-]{0,99}+[:;][^\r\n]{0,900}+(?<!=)\r?\n")
 _BINARY = {spelled for name in (b"PHOTO", b"LOGO", b"SOUND", b"KEY") for spelled in (name, name.lower(), name.title())}
 # The empty text as well.
 _FOLDS = b" \t"
@@ -129,6 +131,12 @@ def _content_lines(file: Iterable[bytes]) -> Iterator[_Line]:
     marker = b""
     for line in file:
         text = line.rstrip(b"\r\n")
+        if not (goes_on or is_soft) and _WHOLE.match(line):
+            # Nothing to look at more closely, as for most lines.
+            yield begun, b"".join(pieces), is_left_out, marker
+            number += 1
+            pieces, size, begun, marker, is_left_out = [text], len(line), number, b"", False
+            continue
         begins = _marker(text) if line[0] in _FIRST_OF_MARKERS and not goes_on else b""
         if not begins and (goes_on or is_soft or text[:1] in _FOLDS):
             number += not goes_on
@@ -238,7 +246,7 @@ def _read_card(
     draft: Draft, card: Sequence[bytes], readings: tuple[Reading, Reading]
 ) -> ImportedContact | BadRow | NotAPerson:
     try:
-        text = [_decode_line(line) for line in card]
+        text = _decode(card)
     except (UnicodeDecodeError, LookupError):
         detail = "It is not text in UTF-8, nor in a charset that it names. Name the file's: encoding=windows-1252, say."
         return BadRow(draft.row, draft.line, "charset", detail)
@@ -246,6 +254,14 @@ def _read_card(
     if source.is_group:
         return NotAPerson(draft.row, draft.line, "KIND:group")
     return read_contact(draft, readings[source.is_ours])
+
+
+def _decode(card: Sequence[bytes]) -> list[str]:
+    """Return the lines of a card as text. Raises UnicodeDecodeError or LookupError."""
+    try:
+        return b"\n".join(card).decode().split("\n")
+    except UnicodeDecodeError:
+        return [_decode_line(line) for line in card]
 
 
 def _decode_line(line: bytes) -> str:
@@ -274,8 +290,8 @@ class _Source:
         self._labels = {group: value for group, name, _, value in properties if group and name == "X-ABLABEL"}
         for each in properties:
             group, name, parameters, value = each
-            if parameters and (found := _ENCODING.search(parameters)):
-                value = self._decoded(name, parameters, value, found[1])
+            if parameters and (encoding := _read_parameters(parameters).encoding):
+                value = self._decoded(name, parameters, value, encoding)
                 each = (group, name, parameters, value)
             if name == "NOTE":
                 if value or self.is_ours:
@@ -287,7 +303,10 @@ class _Source:
 
     def _read(self, each: _Property) -> None:
         draft, (group, name, parameters, value) = self.draft, each
-        if name == "N":
+        if name in _OWN:
+            text = self._text(value)
+            self._say(each, _number(text) if name == "TEL" else text)
+        elif name == "N":
             self._read_name(value)
         elif name == "FN":
             if not self.is_ours:
@@ -316,7 +335,7 @@ class _Source:
         elif name == "ADR":
             self._say((group, name, _WHOLE_ADDRESS.sub("", parameters), value), self._address(parameters, value))
         elif name in _KINDS:
-            self._say(each, _number(self._text(value)) if name == "TEL" else self._text(value))
+            self._say(each, self._text(value))
         elif name:
             draft.said.append(Said("other", name, self._text(value), name))
             if label := self._labels.get(group) if group else None:
@@ -353,11 +372,7 @@ class _Source:
     def _say(self, each: _Property, text: str) -> None:
         group, name, parameters, _ = each
         kind, usual_label = _KINDS[name]
-        # Most cards have the same few parameters.
-        read = _read_parameters if len(parameters) < 100 else _read_parameters.__wrapped__
-        label, rank = read(parameters)
-        if custom := _CUSTOM.search(parameters):
-            label = binascii.a2b_qp(custom[1].encode()).decode(errors="replace")
+        label, rank, _ = _read_parameters(parameters)
         if group and (named := self._labels.get(group)):
             label = self._text(named)
             label = apples[1] if (apples := _APPLES.fullmatch(label)) else label
@@ -367,7 +382,7 @@ class _Source:
 
     def _decoded(self, name: str, parameters: str, value: str, encoding: str) -> str:
         """Return a value that is written in quoted-printable or base64 as text."""
-        is_printable = encoding.upper() == "QUOTED-PRINTABLE"
+        is_printable = encoding == "QUOTED-PRINTABLE"
         try:
             content = (binascii.a2b_qp if is_printable else binascii.a2b_base64)(value.encode())
         except binascii.Error:
@@ -421,17 +436,35 @@ def _property(line: str) -> _Property:
     return group, name.strip().upper(), parameters, value
 
 
+class _Parameters(NamedTuple):
+    """What the parameters of a property say."""
+
+    label: str | None
+    """Its types: `work fax`."""
+    rank: int
+    """How far the value is from being preferred."""
+    encoding: str
+    """QUOTED-PRINTABLE, BASE64 or B; empty where it is plain text."""
+
+
+def _read_parameters(parameters: str) -> _Parameters:
+    # Most cards have the same few parameters.
+    return (_read_few if len(parameters) < 100 else _read_few.__wrapped__)(parameters)
+
+
 @lru_cache(maxsize=1024)
-def _read_parameters(parameters: str) -> tuple[str | None, int]:
-    """Return the types as a label (`work fax`), and how far the value is from being preferred."""
-    if not parameters:
-        return None, 101
+def _read_few(parameters: str) -> _Parameters:
     words = [word for found in _TYPE.findall(parameters) for word in found.replace('"', "").split(",")]
     label = " ".join(_as_label(word) for word in words if word.upper() not in _NO_LABELS)
     upper = parameters.upper()
     preference = _PREFERENCE.search(upper) if "PREF" in upper else None
     rank = int(preference[1] or 1) if preference else 101
-    return label or None, rank + 200 if _UNSUITED.search(upper) else rank
+    if _UNSUITED.search(upper):
+        rank += 200
+    if custom := _CUSTOM.search(parameters):
+        label = binascii.a2b_qp(custom[1].encode()).decode(errors="replace")
+    encoding = _ENCODING.search(parameters)
+    return _Parameters(label or None, rank, encoding[1].upper() if encoding else "")
 
 
 def _as_label(word: str) -> str:
