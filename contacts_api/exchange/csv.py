@@ -20,7 +20,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, count
+from itertools import count
 from typing import Any
 
 from contacts_api.contacts.fields import KINDS, is_number
@@ -68,6 +68,7 @@ _GUARD = re.compile(rf"\A'(?={_SIGN})")
 _TEXT_OF_FORMULA = re.compile(r'\A="([^"]*)"\Z')
 _QUOTED = re.compile('"([^"]*)"')
 _OPEN_CELL = re.compile(r'(?:\A|[,;\t]) *+"(?:[^"]|"")*+\Z')
+_OPENING = re.compile(' *"')
 _ENTRIES = re.compile(r"\n(?!  )")
 _ENTRY = re.compile(r"([a-z]+)(?: \((.*?)\))?: (.*)", re.DOTALL)
 # In a label, what would end it gets a backslash.
@@ -91,7 +92,11 @@ class _Lines:
 
     def __init__(self, file: Iterator[bytes]) -> None:
         self._file = file
+        # Lines that are read once more, the next one last.
+        self._again: list[bytes] = []
         self._size = self._quotes = 0
+        self.record: list[str] = []
+        """The lines that were read since the record began."""
         self.last = b"\n"
         self.is_over = False
         self.number = 0
@@ -104,19 +109,29 @@ class _Lines:
         """Return the next line. Raises _RecordTooLarge and NotText."""
         line = self._take()
         self._size += len(line)
-        if self._size > RECORD_BYTES:
+        if self.is_too_large and not is_ended(line):
             raise _RecordTooLarge
         try:
-            return (line.removeprefix(BOM) if self.number == 1 else line).decode()
+            text = (line.removeprefix(BOM) if self.number == 1 else line).decode()
         except UnicodeDecodeError:
             raise NotText(f"Line {self.number:,} is not text in this encoding. {NotText.advice}") from None
+        self.record.append(text)
+        if self.is_too_large:
+            raise _RecordTooLarge
+        return text
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the record has more than RECORD_BYTES."""
+        return self._size > RECORD_BYTES
 
     def begin_record(self) -> None:
         self._size = self._quotes = 0
+        self.record = []
 
     def give_back(self, taken: Sequence[str]) -> None:
         """Let these lines, the last ones, be the next ones."""
-        self._file = chain([line.encode() for line in taken], self._file)
+        self._again += [line.encode() for line in reversed(taken)]
         self.number -= len(taken)
         self.last = b"\n"
         self.is_over = False
@@ -135,7 +150,7 @@ class _Lines:
         # A line that is too long comes in pieces.
         begins = is_ended(self.last)
         try:
-            self.last = next(self._file)
+            self.last = self._again.pop() if self._again else next(self._file)
         except StopIteration:
             self.is_over = True
             raise
@@ -148,20 +163,81 @@ def _records(file: _Lines, header: Header, delimiter: str) -> Iterator[tuple[int
     """Yield the records after the header with their rows and lines: lists of cells, or what is wrong."""
     # Others write a space after a comma; in a file of ours it belongs to the cell.
     reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=not header.is_ours)
-    for row in count(2):
+    rows = count(2)
+    for row in rows:
         line = file.number + 1
         file.begin_record()
         try:
-            yield row, line, next(reader)
+            yield row, line, _unwrapped(next(reader), delimiter, header.width)
         except StopIteration:
             return
-        except _RecordTooLarge:
-            file.skip_record()
-            yield row, line, too_large(row, line)
-        except csv.Error:
-            if file.is_over:
+        except (_RecordTooLarge, csv.Error) as error:
+            mended = _mended(file, delimiter, header.width)
+            if file.is_over and (len(mended) < 2 or not is_ended(file.last)):
                 raise CutOff from None
-            yield row, line, BadRow(row, line, "csv_syntax", "A quoted cell must end where the cell ends.")
+            if mended:
+                yield row, line, mended[0]
+                yield from ((next(rows), line + n, cells) for n, cells in enumerate(mended[1:], 1))
+            elif isinstance(error, _RecordTooLarge):
+                file.skip_record()
+                yield row, line, too_large(row, line)
+            else:
+                yield row, line, _broken(row, line, file.number)
+
+
+def _unwrapped(cells: list[str], delimiter: str, width: int) -> list[str]:
+    """Return the cells of a record; those within a cell, where a spreadsheet has taken all of a row for one."""
+    if len(cells) == 1 < width and delimiter in cells[0]:
+        within = next(csv.reader(cells, delimiter=delimiter, skipinitialspace=True), [])
+        return within if len(within) == width else cells
+    return cells
+
+
+def _mended(file: _Lines, delimiter: str, width: int) -> list[list[str]]:
+    """Return the cells of a record that has a quote in the wrong place, as they were meant; empty where nobody can say.
+
+    Where the first line makes a whole row, so must all of its lines: they are rows of their own, which a quote has
+    taken together. Else it is one row.
+    """
+    taken = file.record
+    if len(taken) < 2 or len(_cells_in(taken[0], delimiter)) != width:
+        taken = ["".join(taken)]
+    if file.is_too_large and (len(taken) < 2 or not is_ended(file.last)):
+        return []
+    if any(len(_cells_in(text, delimiter)) != width for text in taken if text.strip()):
+        return []
+    return [_cells_in(text, delimiter) for text in taken]
+
+
+def _cells_in(text: str, delimiter: str) -> list[str]:
+    """Return the cells of a record in which quotes stand as they are: one ends a cell only before a delimiter.
+
+    Empty where a line ends in a cell without quotes.
+    """
+    text = text.rstrip("\r\n") + delimiter
+    ends = [found.span() for found in re.finditer(f'" *{delimiter}', text)][::-1]
+    cells: list[str] = []
+    position = 0
+    while position < len(text):
+        opening = _OPENING.match(text, position)
+        start = opening.end() if opening else position
+        while ends and ends[-1][0] < start:
+            ends.pop()
+        if opening and ends:
+            end, position = ends.pop()
+            cells.append(text[start:end].replace('""', '"'))
+        else:
+            end = text.index(delimiter, position)
+            cells.append(text[position:end])
+            position = end + 1
+            if "\n" in cells[-1] or "\r" in cells[-1]:
+                return []
+    return cells
+
+
+def _broken(row: int, line: int, last: int) -> BadRow:
+    where = f"Line {line:,} is" if line == last else f"The lines {line:,} to {last:,} are"
+    return BadRow(row, line, "csv_syntax", f"A quoted cell must end where the cell ends. {where} passed over.")
 
 
 def parse(
@@ -235,6 +311,9 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Heade
         for delimiter in ",;\t":
             try:
                 cells = next(csv.reader([record], delimiter=delimiter, skipinitialspace=True))
+                if len(cells) == 1:
+                    # A spreadsheet has taken all of a row for one cell.
+                    cells = next(csv.reader(cells, delimiter=delimiter, skipinitialspace=True), cells)
             except csv.Error:
                 continue
             if len(cells) > _MAX_COLUMNS:
@@ -323,7 +402,7 @@ class _Rows:
         for column in header.columns if addresses else ():
             if parts := addresses.pop(column.group, None):
                 label, _ = self._label(column, cells)
-                draft.said.append(Said("address", label, _joined(parts), column.name))
+                draft.said += (Said("address", label, _joined(each), column.name) for each in _separated(parts))
         if born:
             year, month, day = (born.get(part, "") for part in _PARTS_OF_BIRTH)
             text = f"{f'{year}-' if year else '--'}{month:0>2}-{day:0>2}" if month and day else " ".join(born.values())
@@ -405,6 +484,13 @@ class _Rows:
         elif label.lower() in _LOWERED:
             label = label.lower()
         return label, written.startswith("*")
+
+
+def _separated(parts: Sequence[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
+    """Yield the cells of each address. Google puts several addresses of one label into the same cells."""
+    pieces = [(cell.split(" ::: "), is_part) for cell, is_part in parts]
+    for n in range(max(len(texts) for texts, _ in pieces)):
+        yield [(texts[n], is_part) for texts, is_part in pieces if len(texts) > n and texts[n]]
 
 
 def _joined(parts: Sequence[tuple[str, bool]]) -> str:

@@ -506,7 +506,9 @@ def test_the_last_possible_date_of_birth_is_given() -> None:
         (b"Ada,Lovelace,,,,,more\n", []),
         (b"Ada,Lovelace,,,,,,\n", []),
         (b"Ada,Lovelace\n", []),
-        (b'"Ada" x,Lovelace,,,,\n', [(2, None, "csv_syntax")]),
+        (b'"Ada" x,Lovelace,,,,\n', []),
+        (b'"Ada" x,Lovelace\n', [(2, None, "csv_syntax")]),
+        (b'Ada,"Love\nlace" x,,,,\n', [(2, None, "csv_syntax")]),
         (b'Ada "the first",Lovelace,,,,\n', []),
         (b",,,,,\n", []),
         (b"Ada,Lovelace,,,,", []),
@@ -514,6 +516,33 @@ def test_the_last_possible_date_of_birth_is_given() -> None:
 )
 def test_rows_of_another_shape(row: bytes, found: list[tuple[int, str | None, str]]) -> None:
     assert errors(HEADER + row) == found
+
+
+@pytest.mark.parametrize("end", [b'Hedy,Lamarr,"z"\n', b"Hedy,Lamarr,z\n"])
+@pytest.mark.parametrize("others", [1, 10_000])
+def test_a_quote_without_an_end_costs_no_row(others: int, end: bytes) -> None:
+    file = b'First Name,Last Name,Notes\nAda,"Lovelace,x\n' + b"Grace,Hopper,y\n" * others + end
+
+    rows = read_csv([file])
+
+    people = [(each.row, each.line, each.fields["last_name"]) for each in rows if isinstance(each, ImportedContact)]
+    assert people[:2] == [(2, 2, '"Lovelace'), (3, 3, "Hopper")]
+    assert len(people) == len(rows) == others + 2
+
+
+def test_rows_are_not_made_one_where_the_first_of_them_is_whole() -> None:
+    rows = read_csv([b'First Name,Last Name,Notes\nAda,"Lovelace,x\nGrace,Hopper\nHedy,"Lamarr",z\nAlan,Turing,\n'])
+
+    assert [row.row if isinstance(row, BadRow) else row.fields["last_name"] for row in rows] == [2, "Turing"]
+
+
+def test_a_row_that_is_passed_over_is_named_by_its_lines() -> None:
+    (bad, ada) = read_csv([HEADER + b'Ada,"Love\nlace" x,,,,\nAda,Lovelace,,,,\n'])
+
+    assert isinstance(bad, BadRow)
+    assert bad.detail.endswith("The lines 2 to 3 are passed over.")
+    assert isinstance(ada, ImportedContact)
+    assert (ada.row, ada.line) == (3, 4)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,22 @@ COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
         "Name;Privat;Mobil\nAda;030 123456;0171 123456\n",
         fields("Ada", None, None, "0171 123456", None, None, ("phone", "Privat", "030 123456")),
     ),
+    "quotes left as they are": (
+        'First Name,Last Name,Notes\nAda,Lovelace,"said "hi" to, ""me"""\n',
+        fields("Ada", "Lovelace", None, None, None, 'said "hi" to, "me"'),
+    ),
+    "a cell of which a part is in quotes": (
+        'First Name,Last Name\n"Ada" Augusta,Lovelace\n',
+        fields('"Ada" Augusta', "Lovelace"),
+    ),
+    "rows that a spreadsheet took for cells": (
+        '"First Name,Last Name,Notes"\n"Ada,Lovelace,""tea, and cake"""\n',
+        fields("Ada", "Lovelace", None, None, None, "tea, and cake"),
+    ),
+    "two addresses in the same cells": (
+        "Name,Address 1 - Street,Address 1 - City\nAda,1 Elm ::: 2 Oak,York ::: Hull\n",
+        fields("Ada", None, None, None, None, None, ("address", None, "1 Elm\nYork"), ("address", None, "2 Oak\nHull")),
+    ),
     "labels in quotes": ('Name,Tags\nAda,"""VIP"",""Big donor"""\n', fields("Ada", labels=["VIP", "Big donor"])),
     "two birthdays": (
         "Name,Date of Birth,Birthday\nAda,1985-12-10,05/13\n",
