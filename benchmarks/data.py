@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 import jwt
 import psycopg2
-from psycopg2 import extensions
+from psycopg2 import extensions, extras
 
 from benchmarks.machine import SECRET
+from contacts_api.contacts.models import STORED, columns_of
 
 FIRST_NAMES = "Ada Alan Barbara Claude Dennis Donald Edsger Frances Grace Hedy Jean Ken Margaret Niklaus Radia Sophie"
 LAST_NAMES = (
@@ -35,18 +36,14 @@ _SESSIONS = """
     INSERT INTO auth_session (user_id, id, seq, expires_at)
     SELECT id, gen_random_uuid(), 0, now() + interval '1 day' FROM unnest(%(ids)s::uuid[]) AS id RETURNING user_id, id
 """
-_CONTACTS = """
-    INSERT INTO contact (owner_id, id, first_name, last_name, email, phone_number, date_of_birth, additional_info,
-                         created_at, search_text, sort_name, identity, folding)
-    SELECT owner_id, gen_random_uuid(), first, last, email, phone, date '1940-01-01' + (n * 7919 %% 25000)::int,
-           CASE WHEN n %% 3 = 0 THEN 'Met at the conference, wrote twice.' END, now() - n * interval '1 second',
-           concat(E'\\nFIRSTNAME ', lower(first), E'\\nLASTNAME ', lower(last), E'\\nEMAIL ', email, E'\\nPHONENUMBER ',
-                  phone, ' ', regexp_replace(phone, '[^0-9]', '', 'g')),
-           lower(last || E'\\n' || first), lower(last || E'\\n' || first || E'\\n' || email), 2
-    FROM unnest(%(ids)s::uuid[]) AS owner_id, generate_series(1, %(contacts)s) AS n,
-         LATERAL (SELECT (%(first)s)[1 + n * 31 %% %(firsts)s] AS first, (%(last)s)[1 + n * 17 %% %(lasts)s] AS last,
-                         'friend' || n || '@example.com' AS email,
-                         '+1 202 ' || to_char(n %% 10000000, 'FM000"-"0000') AS phone) AS made
+_COLUMNS = ", ".join(STORED)
+# What every owner has.
+_BEGIN_MADE = f"CREATE TEMPORARY TABLE made AS SELECT 0 AS n, {_COLUMNS} FROM contact LIMIT 0"
+_MAKE = f"INSERT INTO made (n, {_COLUMNS}) VALUES %s"
+_CONTACTS = f"""
+    INSERT INTO contact (owner_id, id, created_at, {_COLUMNS})
+    SELECT owner_id, gen_random_uuid(), now() - n * interval '1 second', {_COLUMNS}
+    FROM unnest(%(ids)s::uuid[]) AS owner_id, made
 """
 
 
@@ -65,16 +62,21 @@ def cursor(url: str) -> Iterator[extensions.cursor]:
         yield connection.cursor()
 
 
-def fill(url: str, prefix: str, owners: int, contacts: int, hashed_password: str = "none") -> list[Owner]:
-    """Create users, signed in for a day, with `contacts` each; return them, with some of their contacts."""
-    first, last = FIRST_NAMES.split(), LAST_NAMES.split()
-    names: dict[str, Any] = {"first": first, "firsts": len(first), "last": last, "lasts": len(last)}
+def fill(
+    url: str, prefix: str, owners: int, contacts: int, hashed_password: str = "none", *, are_whole: bool = False
+) -> list[Owner]:
+    """Create users, signed in for a day, with `contacts` each; return them, with some of their contacts.
+
+    Contacts that are whole have a label and a detail.
+    """
     with cursor(url) as sql:
         sql.execute(_USERS, {"prefix": prefix, "hash": hashed_password, "owners": owners})
         ids = [row[0] for row in sql.fetchall()]
         sql.execute(_SESSIONS, {"ids": ids})
         sessions = dict(sql.fetchall())
-        sql.execute(_CONTACTS, {"ids": ids, "contacts": contacts, **names})
+        sql.execute(_BEGIN_MADE)
+        extras.execute_values(sql, _MAKE, _rows(contacts, are_whole), page_size=1000)
+        sql.execute(_CONTACTS, {"ids": ids})
         settle(sql)
         made = []
         for n, owner_id in enumerate(ids, 1):
@@ -82,6 +84,27 @@ def fill(url: str, prefix: str, owners: int, contacts: int, hashed_password: str
             some = [row[0] for row in sql.fetchall()]
             made.append(Owner(owner_id, f"{prefix}{n}@example.com", _token(owner_id, sessions[owner_id]), some))
         return made
+
+
+def _rows(contacts: int, are_whole: bool) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of as many contacts: a third of them has a note."""
+    labels = ["Conference"] if are_whole else []
+    details = [{"kind": "organization", "label": "work", "value": "Analytical Engines"}] if are_whole else []
+    first, last = FIRST_NAMES.split(), LAST_NAMES.split()
+    for n in range(1, contacts + 1):
+        columns = columns_of(
+            {
+                "first_name": first[n * 31 % len(first)],
+                "last_name": last[n * 17 % len(last)],
+                "email": f"friend{n}@example.com",
+                "phone_number": f"+1 202 {n // 10000:03}-{n % 10000:04}",
+                "date_of_birth": date(1940, 1, 1) + timedelta(days=n * 7919 % 25_000),
+                "additional_info": None if n % 3 else "Met at the conference, wrote twice.",
+                "labels": labels,
+                "details": details,
+            }
+        )
+        yield n, *(columns[name] for name in STORED)
 
 
 def _token(owner_id: str, session_id: str) -> str:

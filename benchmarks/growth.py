@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks import data, machine
 from contacts_api.accounts.sessions import EndedSessions
+from contacts_api.contacts.models import STORED
 from contacts_api.database import Database, create_engine
 
 OWNERS, CONTACTS = 2000, 100
@@ -26,11 +27,10 @@ _SIZES = """
     WHERE oid = 'contact'::regclass OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'contact'::regclass)
     ORDER BY relkind DESC, pg_relation_size(oid) DESC
 """
-_CREATE = """
-    INSERT INTO contact (owner_id, id, first_name, last_name, email, phone_number, date_of_birth, search_text,
-                         sort_name, identity, folding)
-    SELECT owner_id, %s, first_name, last_name, email, phone_number, date_of_birth, search_text, sort_name, identity, 2
-    FROM contact WHERE owner_id = %s LIMIT 1
+_COLUMNS = ", ".join(STORED)
+_CREATE = f"""
+    INSERT INTO contact (owner_id, id, {_COLUMNS})
+    SELECT owner_id, %s, {_COLUMNS} FROM contact WHERE owner_id = %s LIMIT 1
 """
 _UPDATE = (
     "UPDATE contact SET additional_info = 'Called.', updated_at = clock_timestamp() WHERE owner_id = %s AND id = %s"

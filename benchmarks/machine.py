@@ -141,13 +141,14 @@ class Server:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = directory / f"{name}.log"
-        self._process = psutil.Popen(
-            [sys.executable, *arguments, "--port", str(self.port)],
-            env={**os.environ, "JWT_SECRET": SECRET, **environment},
-            cwd=ROOT,
-            stdout=self._log.open("wb"),
-            stderr=subprocess.STDOUT,
-        )
+        with self._log.open("wb") as log:
+            self._process = psutil.Popen(
+                [sys.executable, *arguments, "--port", str(self.port)],
+                env={**os.environ, "JWT_SECRET": SECRET, **environment},
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         self._process.cpu_affinity([core])
 
     def __enter__(self) -> "Server":

@@ -218,7 +218,8 @@ def measure_growth(
 
 
 def measure_files(rows: Rows, url: str, directory: Path, core: int) -> None:
-    many, *importers = data.fill(url, "many", 1, MANY) + data.fill(url, "importer", 3, 1)
+    many, *importers = data.fill(url, "many", 1, MANY) + data.fill(url, "importer", 5, 1)
+    (whole,) = data.fill(url, "whole", 1, MANY, are_whole=True)
     large = directory / "large.csv"
     with large.open("w") as out:
         print("first_name,last_name,email,additional_info", file=out)
@@ -234,6 +235,10 @@ def measure_files(rows: Rows, url: str, directory: Path, core: int) -> None:
             rows.add(f"its first byte, of {file.stat().st_size / 1e6:.0f} MB", first * 1000, 100, "ms")
             seconds = Client(server, importers.pop().token).send(file, MANY)
             rows.add(f"import of 100,000 from {name}", MANY / seconds, at_least, "rows/s", at_least=True)
+            file = directory / f"whole.{kind}"
+            Client(server, whole.token).fetch(f"/contacts/export.{kind}", file)
+            seconds = Client(server, importers.pop().token).send(file, MANY)
+            rows.add("the same with a label and a detail each", MANY / seconds, None, "rows/s")
         seconds = Client(server, importers.pop().token).send(large, LARGE)
         rows.add(f"import of a CSV of {large.stat().st_size / 1e6:.0f} MB", LARGE / seconds, None, "rows/s")
         rows.add("memory that the worker took for these files", server.mebibytes() - before, 20, "MiB")

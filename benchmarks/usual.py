@@ -10,8 +10,8 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi_users import BaseUserManager, FastAPIUsers, UUIDIDMixin
 from fastapi_users.authentication import AuthenticationBackend, BearerTransport, JWTStrategy
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
-from pydantic import EmailStr
-from sqlalchemy import URL, DateTime, func, make_url
+from pydantic import EmailStr, Json, field_validator
+from sqlalchemy import URL, DateTime, make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -52,14 +52,31 @@ class Contact(ContactCreate, table=True):
     id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
     created_at: datetime = Field(default_factory=utc_now, sa_type=DateTime(timezone=True))
     updated_at: datetime = Field(default_factory=utc_now, sa_type=DateTime(timezone=True))
+    birthday: int
+    labels: str = "[]"
+    details: str = "[]"
     search_text: str = ""
     sort_name: str = ""
 
 
+class Detail(SQLModel):
+    kind: str
+    label: str | None
+    value: str
+
+
 class ContactPublic(ContactCreate):
     id: uuid.UUID
+    birthday: str
+    labels: Json[list[str]]
+    details: Json[list[Detail]]
     created_at: datetime
     updated_at: datetime
+
+    @field_validator("birthday", mode="before")
+    @classmethod
+    def month_and_day(cls, number: int) -> str:
+        return f"{number // 100:02}-{number % 100:02}"
 
 
 class ContactList(SQLModel):
@@ -116,12 +133,11 @@ async def list_contacts(user: CurrentUser, session: Session, q: str | None = Non
 @app.get("/contacts/birthdays", response_model=BirthdayList)
 async def list_birthdays(user: CurrentUser, session: Session, days: int = 7) -> dict[str, object]:
     today = datetime.now(UTC).date()
-    upcoming = {f"{day:%m-%d}": day for day in (today + timedelta(days=n) for n in range(days + 1))}
-    birthday = func.to_char(col(Contact.date_of_birth), "MM-DD")
-    found = await session.exec(select(Contact).where(Contact.owner_id == user.id, birthday.in_(upcoming)))
+    upcoming = {day.month * 100 + day.day: day for day in (today + timedelta(days=n) for n in range(days + 1))}
+    found = await session.exec(select(Contact).where(Contact.owner_id == user.id, col(Contact.birthday).in_(upcoming)))
     items: list[dict[str, Any]] = []
     for contact in found.all():
-        day = upcoming[f"{contact.date_of_birth:%m-%d}"]
+        day = upcoming[contact.birthday]
         turns = day.year - contact.date_of_birth.year
         items.append({"contact": contact, "birthday_on": day, "days_until": (day - today).days, "turns": turns})
     return {"items": sorted(items, key=lambda item: item["birthday_on"])}
@@ -138,7 +154,12 @@ async def get_contact(contact_id: uuid.UUID, user: CurrentUser, session: Session
 @app.post("/contacts", status_code=201, response_model=ContactPublic)
 async def create_contact(new: ContactCreate, user: CurrentUser, session: Session) -> Contact:
     searched = (new.first_name, new.last_name, new.email, new.phone_number)
-    derived = {"search_text": "\n".join(searched).lower(), "sort_name": f"{new.last_name}\n{new.first_name}".lower()}
+    born = new.date_of_birth
+    derived = {
+        "birthday": born.month * 100 + born.day,
+        "search_text": "\n".join(searched).lower(),
+        "sort_name": f"{new.last_name}\n{new.first_name}".lower(),
+    }
     contact = Contact.model_validate(new, update={"owner_id": user.id, **derived})
     session.add(contact)
     await session.commit()
