@@ -111,9 +111,9 @@ CREATE = (
             RAISE_TALLY.cte("room")
         ),
     )
-    .returning(*(_contact[name] for name in _SHOWN), _contact.version)
+    .returning(_contact.created_at, _contact.updated_at, _contact.version)
 )
-"""Create a contact, if there may be one more. Returns no row where there may not."""
+"""Create a contact, if there may be one more, and return what only PostgreSQL knows. No row where there may not."""
 CREATE_ALL = sa.insert(table_of(Contact)).returning(*(_contact[name] for name in _SHOWN))
 
 

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contacts_api.connecting import Row
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import Contact
 from contacts_api.contacts.own import PreconditionFailed
@@ -20,8 +19,8 @@ class TooManyContacts(TooMany):
         super().__init__(f"An account may have at most {max_contacts:,} contacts.")
 
 
-async def create(database: Database, max_contacts: int, owner_id: UUID, **columns: Any) -> Row:
-    """Create a contact, and return its row. Raises TooManyContacts."""
+async def create(database: Database, max_contacts: int, owner_id: UUID, **columns: Any) -> dict[str, Any]:
+    """Create a contact, and return its columns. Raises TooManyContacts."""
     parameters = {"owner_id": owner_id, "count": 1, "max_contacts": max_contacts, **columns}
     created = await database.execute(queries.CREATE, **parameters)
     if not created:
@@ -30,7 +29,7 @@ async def create(database: Database, max_contacts: int, owner_id: UUID, **column
         created = await database.execute(queries.CREATE, **parameters)
     if not created:
         raise TooManyContacts(max_contacts)
-    return created[0]
+    return {**columns, **created[0]}
 
 
 async def create_under(session: AsyncSession, max_contacts: int, contact: Contact) -> None:

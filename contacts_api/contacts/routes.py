@@ -76,6 +76,7 @@ class RelabellingRoute(Route):
     seconds = 300.0
 
 
+# Routes are tried in turn: those that are called the most stand first.
 contacts = APIRouter(prefix="/contacts", route_class=Route, responses=FOR_OWNERS)
 relabelling = APIRouter(prefix="/contacts", route_class=RelabellingRoute, responses=FOR_OWNERS)
 
@@ -92,60 +93,6 @@ async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Respons
     total = await queries.count(pages.database, patterns, owner.user_id) if query.with_total else None
     listing, limit = queries.contacts(query.sort), queries.count_fitting(rows[: query.limit])
     return pages.answer(listing, query, rows, queries.shown, *which, limit=limit, total=total)
-
-
-@contacts.get(
-    "/birthdays",
-    response_model=Page[models.UpcomingBirthday],
-    responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
-)
-async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, owner: Owner) -> Response:
-    """List the birthdays of today and the next days, the next one first."""
-    which = (query.days, query.tz, owner.user_id)
-    position = pages.position(query, *which)
-    # A list that was begun yesterday goes on as of yesterday.
-    today = date.fromisoformat(position["today"]) if position else today_in(query.tz, request)
-    coming = upcoming_birthdays(today, query.days)
-    rows = await queries.BIRTHDAYS.read(
-        pages.database,
-        query.limit + 1,
-        position,
-        owner_id=owner.user_id,
-        keys=",".join(map(str, coming)),
-        dates=",".join(map(str, coming.values())),
-    )
-
-    def upcoming(row: Row) -> dict[str, Any]:
-        on = row["birthday_on"]
-        born = row["date_of_birth"]
-        turns = on.year - born.year if born else None
-        return {"contact": queries.shown(row), "birthday_on": on, "days_until": (on - today).days, "turns": turns}
-
-    limit = queries.count_fitting(rows[: query.limit])
-    return pages.answer(queries.BIRTHDAYS, query, rows, upcoming, *which, keep={"today": str(today)}, limit=limit)
-
-
-@contacts.get("/labels", response_model=models.LabelList)
-async def list_labels(owner: Owner, database: Reads) -> Response:
-    """List your labels, and how many contacts have each. Of more than 10,000, the most used ones are listed."""
-    return json_answer({"items": await labels.list_labels(database, owner.user_id)}, PRIVATE)
-
-
-@relabelling.patch("/labels/{label:path}", responses=documented(LabelNotFound))
-async def rename_label(
-    label: OwnLabel, new: models.LabelChange, request: Request, owner: Owner
-) -> models.LabelledContacts:
-    """Rename a label on every contact that has it. Where a contact has the new one already, the two become one."""
-    changed = await labels.replace_label(request.app.state.database, owner.user_id, label, [new.label])
-    return models.LabelledContacts(contacts=changed)
-
-
-@relabelling.delete("/labels/{label:path}", responses=documented(LabelNotFound))
-async def delete_label(label: OwnLabel, request: Request, owner: Owner) -> models.LabelledContacts:
-    """Take a label off every contact. No contact is deleted."""
-    return models.LabelledContacts(
-        contacts=await labels.replace_label(request.app.state.database, owner.user_id, label, [])
-    )
 
 
 @contacts.post(
@@ -235,3 +182,57 @@ async def update_contact(patch: models.ContactUpdate, contact: OwnContact, sessi
 async def delete_contact(contact: OwnContact, session: Session) -> None:
     """Delete one of your contacts."""
     await session.delete(contact)
+
+
+@contacts.get(
+    "/birthdays",
+    response_model=Page[models.UpcomingBirthday],
+    responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
+)
+async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, owner: Owner) -> Response:
+    """List the birthdays of today and the next days, the next one first."""
+    which = (query.days, query.tz, owner.user_id)
+    position = pages.position(query, *which)
+    # A list that was begun yesterday goes on as of yesterday.
+    today = date.fromisoformat(position["today"]) if position else today_in(query.tz, request)
+    coming = upcoming_birthdays(today, query.days)
+    rows = await queries.BIRTHDAYS.read(
+        pages.database,
+        query.limit + 1,
+        position,
+        owner_id=owner.user_id,
+        keys=",".join(map(str, coming)),
+        dates=",".join(map(str, coming.values())),
+    )
+
+    def upcoming(row: Row) -> dict[str, Any]:
+        on = row["birthday_on"]
+        born = row["date_of_birth"]
+        turns = on.year - born.year if born else None
+        return {"contact": queries.shown(row), "birthday_on": on, "days_until": (on - today).days, "turns": turns}
+
+    limit = queries.count_fitting(rows[: query.limit])
+    return pages.answer(queries.BIRTHDAYS, query, rows, upcoming, *which, keep={"today": str(today)}, limit=limit)
+
+
+@contacts.get("/labels", response_model=models.LabelList)
+async def list_labels(owner: Owner, database: Reads) -> Response:
+    """List your labels, and how many contacts have each. Of more than 10,000, the most used ones are listed."""
+    return json_answer({"items": await labels.list_labels(database, owner.user_id)}, PRIVATE)
+
+
+@relabelling.patch("/labels/{label:path}", responses=documented(LabelNotFound))
+async def rename_label(
+    label: OwnLabel, new: models.LabelChange, request: Request, owner: Owner
+) -> models.LabelledContacts:
+    """Rename a label on every contact that has it. Where a contact has the new one already, the two become one."""
+    changed = await labels.replace_label(request.app.state.database, owner.user_id, label, [new.label])
+    return models.LabelledContacts(contacts=changed)
+
+
+@relabelling.delete("/labels/{label:path}", responses=documented(LabelNotFound))
+async def delete_label(label: OwnLabel, request: Request, owner: Owner) -> models.LabelledContacts:
+    """Take a label off every contact. No contact is deleted."""
+    return models.LabelledContacts(
+        contacts=await labels.replace_label(request.app.state.database, owner.user_id, label, [])
+    )

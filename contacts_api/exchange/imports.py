@@ -204,6 +204,8 @@ class _Import:
         await self._align()
         await self._run(matching.MATCH)
         report.created = await self._run(matching.CREATE_NEW)
+        if report.created == len(self._rows):
+            return
         if on_duplicate == "update":
             report.updated = await self._update()
         else:

@@ -74,7 +74,7 @@ _READ |= set(_KIND_OF_CARD)
 
 _PROPERTY = re.compile(rb"(?:[A-Za-z0-9_-]++\.)?+([A-Za-z0-9_-]++) ?[;:]")
 # A line that neither begins nor ends a card, is not binary, and does not go on by a soft line break.
-_WHOLE = re.compile(rb"(?!BEGIN|END|PHOTO|LOGO|SOUND|KEY)[A-Z][A-Z0-9-]{0,99}+[:;][^\r\n]{0,900}+(?<!=)\r?\n")
+_WHOLE = re.compile(rb"((?!BEGIN|END|PHOTO|LOGO|SOUND|KEY)[A-Z][A-Z0-9-]{0,99}+[:;][^\r\n]{0,900}+(?<!=))\r?\n")
 _BINARY = {spelled for name in (b"PHOTO", b"LOGO", b"SOUND", b"KEY") for spelled in (name, name.lower(), name.title())}
 # The empty text as well.
 _FOLDS = b" \t"
@@ -130,13 +130,13 @@ def _content_lines(file: Iterable[bytes]) -> Iterator[_Line]:
     goes_on = is_soft = is_left_out = False
     marker = b""
     for line in file:
-        text = line.rstrip(b"\r\n")
-        if not (goes_on or is_soft) and _WHOLE.match(line):
+        if not (goes_on or is_soft) and (whole := _WHOLE.match(line)):
             # Nothing to look at more closely, as for most lines.
             yield begun, b"".join(pieces), is_left_out, marker
             number += 1
-            pieces, size, begun, marker, is_left_out = [text], len(line), number, b"", False
+            pieces, size, begun, marker, is_left_out = [whole[1]], len(line), number, b"", False
             continue
+        text = line.rstrip(b"\r\n")
         begins = _marker(text) if line[0] in _FIRST_OF_MARKERS and not goes_on else b""
         if not begins and (goes_on or is_soft or text[:1] in _FOLDS):
             number += not goes_on
