@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, console: Console) -> list[str]:
         memory = {server.name: server.mebibytes() for server in servers}
     print_tables(console, loads, memory)
     if options.json:
-        rounds = [{"server": key[0], "job": key[1], **asdict(load)} for key, found in loads.items() for load in found]
+        rounds = [{"name": key[0], "job": key[1], **asdict(load)} for key, found in loads.items() for load in found]
         options.json.write_text(json.dumps({"mebibytes": memory, "rounds": rounds}, indent=1))
     if options.picture:
         draw(options.picture, loads)

@@ -175,7 +175,7 @@ def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
     """Return the contact that the draft describes, or why there is no person in it."""
     found = _plain(draft)
     fields = read_plainly(found, reading) if found else None
-    if fields is None or (draft.uid and not _is_uid(draft.uid)):
+    if fields is None or (draft.uid and not is_uid(draft.uid)):
         return _Reader(draft, reading).read()
     return ImportedContact(draft.row, draft.line, draft.uid, fields, draft.warnings, draft.not_kept)
 
@@ -228,7 +228,7 @@ def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | No
     return fields
 
 
-def _is_uid(text: str) -> bool:
+def is_uid(text: str) -> bool:
     return len(text) <= MAX_UID and not _CONTROLS.search(text)
 
 
@@ -280,7 +280,7 @@ class _Reader:
             if day not in (None, fields["birthday"]) and not self._reading.is_ours:
                 self._add("other", "birthday", day, "birthday")
         uid = draft.uid
-        if uid and not _is_uid(uid):
+        if uid and not is_uid(uid):
             self._add("other", "UID", uid, "UID")
             uid = None
         fields["details"] = self._details[:MAX_DETAILS]

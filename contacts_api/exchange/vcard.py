@@ -22,10 +22,11 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NamedTuple, TypeAlias
 
-from contacts_api.contacts.models import ABOUT
+from contacts_api.contacts.models import ABOUT, FIELD_OF_KIND
 from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, UnknownFormat, is_encoding, is_ended, lines
 from contacts_api.exchange.reader import (
     NEVER_OWN,
+    STANDARD_LABELS,
     BadRow,
     Draft,
     ImportedContact,
@@ -33,7 +34,9 @@ from contacts_api.exchange.reader import (
     Reading,
     Remark,
     Said,
+    is_uid,
     read_contact,
+    read_plainly,
     too_large,
 )
 from contacts_api.text import content_line, escape_text
@@ -110,6 +113,9 @@ _QP_END = re.compile(rb"(?:=[0-9A-Fa-f]{2})+\Z")
 _RAW_BREAK = b"\x0b"
 # In a card of ours, the contact's own address and number have these types.
 _OWN = {"EMAIL": "INTERNET", "TEL": "VOICE"}
+# The field of each property that has one text.
+_PLAIN = {"EMAIL": FIELD_OF_KIND["email"], "TEL": FIELD_OF_KIND["phone"]}
+_PLAIN |= {"BDAY": "date_of_birth", "NOTE": "additional_info"}
 # Of two properties of one name in a card of ours, this is the one of a detail.
 _DETAIL = ";X-DETAIL=1"
 _NAME_OF_PROPERTY = re.compile("[A-Z][A-Z0-9-]*")
@@ -250,10 +256,53 @@ def _read_card(
     except (UnicodeDecodeError, LookupError):
         detail = "It is not text in UTF-8, nor in a charset that it names. Name the file's: encoding=windows-1252, say."
         return BadRow(draft.row, draft.line, "charset", detail)
-    source = _Source(draft, text, readings[0].encoding)
+    reading = readings[f"PRODID:{PRODID}" in text]
+    if contact := _read_plainly(draft, text, reading):
+        return contact
+    source = _Source(draft, text, reading)
     if source.is_group:
         return NotAPerson(draft.row, draft.line, "KIND:group")
-    return read_contact(draft, readings[source.is_ours])
+    return read_contact(draft, reading)
+
+
+def _read_plainly(draft: Draft, card: Sequence[str], reading: Reading) -> ImportedContact | None:
+    """Return the contact of a card that says each thing once, and nothing that has to be looked at closely; else None.
+
+    Many cards are so, and are read in half of the time.
+    """
+    said: dict[str, str] = {}
+    for line in card:
+        name, _, value = line.partition(":")
+        plain = _plain_name(name, reading.is_ours) if len(name) < 100 else None
+        if plain is None or "\\" in value or plain in said:
+            return None
+        said[plain] = value.strip() if plain in ("BDAY", "UID") else value
+    names = said.get("N", "").split(";")
+    if len(names) < 2 or any(names[2:]) or "," in said["N"] or not said.get("NOTE", "-").strip():
+        return None
+    last_name, first_name, *_ = names
+    if said.get("FN") and not reading.is_ours and said["FN"] != " ".join(filter(None, (first_name, last_name))):
+        return None
+    uid = _uid(said.get("UID", "")) or None
+    if uid and not is_uid(uid):
+        return None
+    found = {_PLAIN[name]: value for name, value in said.items() if name in _PLAIN and value and not value.isspace()}
+    found |= {name: text for name, text in (("first_name", first_name), ("last_name", last_name)) if text}
+    fields = read_plainly(found, reading)
+    return ImportedContact(draft.row, draft.line, uid, fields, draft.warnings, draft.not_kept) if fields else None
+
+
+@lru_cache(maxsize=1024)
+def _plain_name(name: str, is_ours: bool) -> str | None:
+    """Return the name of a property without its parameters; None if either has to be looked at closely."""
+    name, _, parameters = name.partition(";")
+    if name not in _OWN or '"' in parameters:
+        is_plain = not parameters and (name in _PLAIN or name in ("VERSION", "PRODID", "REV", "N", "FN", "UID"))
+    else:
+        label, _, encoding = _read_few(f";{parameters}" if parameters else "")
+        is_plain = not encoding and (not label or STANDARD_LABELS.issuperset(label.lower().split()))
+        is_plain = is_plain and (not is_ours or _OWN[name] in parameters)
+    return name if is_plain else None
 
 
 def _decode(card: Sequence[bytes]) -> list[str]:
@@ -282,9 +331,9 @@ _Property: TypeAlias = tuple[str, str, str, str]
 class _Source:
     """What a card says, in `draft`."""
 
-    def __init__(self, draft: Draft, card: Sequence[str], encoding: str) -> None:
-        self.draft, self._encoding = draft, encoding
-        self.is_ours, self.is_group = f"PRODID:{PRODID}" in card, False
+    def __init__(self, draft: Draft, card: Sequence[str], reading: Reading) -> None:
+        self.draft, self._encoding = draft, reading.encoding
+        self.is_ours, self.is_group = reading.is_ours, False
         self._is_21 = "VERSION:2.1" in card
         properties = [_property(line) for line in card]
         self._labels = {group: value for group, name, _, value in properties if group and name == "X-ABLABEL"}
