@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import Request
 
 from contacts_api.problems import Busy
-from contacts_api.waiting import Places, has_come
+from contacts_api.waiting import ASKED_AFTER_SECONDS, Places, has_come
 
 
 def request(*, has_gone: bool) -> Request:
@@ -19,10 +19,10 @@ def request(*, has_gone: bool) -> Request:
     return Request({"type": "http"}, receive)
 
 
-async def work(places: Places, done: list[str], name: str, *, has_gone: bool = False) -> None:
+async def work(places: Places, done: list[str], name: str, *, has_gone: bool = False, seconds: float = 0) -> None:
     has_come(request(has_gone=has_gone))
     async with places.place():
-        await asyncio.sleep(0)
+        await asyncio.sleep(seconds)
         done.append(name)
 
 
@@ -59,11 +59,21 @@ async def test_nothing_is_done_for_who_has_gone_meanwhile() -> None:
     gone = {"b", "c"}
 
     answers = await asyncio.gather(
-        *(work(places, done, name, has_gone=name in gone) for name in "abcd"), return_exceptions=True
+        work(places, done, "a", seconds=2 * ASKED_AFTER_SECONDS),
+        *(work(places, done, name, has_gone=name in gone) for name in "bcd"),
+        return_exceptions=True,
     )
 
     assert done == ["a", "d"]
     assert [type(answer) for answer in answers] == [type(None), Busy, Busy, type(None)]
+
+
+async def test_who_has_waited_a_moment_is_not_asked() -> None:
+    places, done = Places(1, max_waiting=5, max_seconds=10), list[str]()
+
+    await asyncio.gather(work(places, done, "a"), work(places, done, "b", has_gone=True))
+
+    assert done == ["a", "b"]
 
 
 async def test_a_refusal_is_a_503_that_says_when_to_try_again() -> None:
@@ -88,7 +98,7 @@ async def test_who_is_cancelled_on_getting_a_place_gives_it_back() -> None:
     places = Places(1, max_waiting=5, max_seconds=10)
     await places.take()
     waiting = asyncio.create_task(wait())
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(2 * ASKED_AFTER_SECONDS)
     places.leave()
     await asyncio.sleep(0.01)
     waiting.cancel()
