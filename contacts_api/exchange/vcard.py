@@ -274,8 +274,12 @@ def _read_plainly(draft: Draft, card: Sequence[str], reading: Reading) -> Import
     for line in card:
         name, _, value = line.partition(":")
         plain = _plain_name(name, reading.is_ours) if len(name) < 100 else None
-        if plain is None or "\\" in value or plain in said:
+        if plain is None or plain in said:
             return None
+        if "\\" in value:
+            if plain != "NOTE" or "VERSION:2.1" in card:
+                return None
+            value = _unescaped(value)
         said[plain] = value.strip() if plain in ("BDAY", "UID") else value
     names = said.get("N", "").split(";")
     if len(names) < 2 or any(names[2:]) or "," in said["N"] or not said.get("NOTE", "-").strip():
@@ -458,7 +462,7 @@ class _Source:
         # vCard 2.1 writes a line break as =0D=0A.
         if self._is_21:
             return _ESCAPE_21.sub(r"\1", value)
-        return _ESCAPE.sub(lambda escape: "\n" if escape[1] in "nN" else escape[1], value)
+        return _unescaped(value)
 
     def _components(self, value: str) -> list[str]:
         if "\\" not in value:
@@ -468,6 +472,10 @@ class _Source:
     def _items(self, value: str) -> list[str]:
         items = value.split(",") if "\\" not in value else _ITEM.findall(value)
         return [text for item in items if (text := self._text(item)) and not text.isspace()]
+
+
+def _unescaped(value: str) -> str:
+    return _ESCAPE.sub(lambda escape: "\n" if escape[1] in "nN" else escape[1], value)
 
 
 def _property(line: str) -> _Property:
