@@ -13,7 +13,7 @@ from contacts_api.problems import Busy
 REQUEST_SECONDS = 5.0
 """How long a request may take once its body has been read. After that it is answered with a 503."""
 ASKED_AFTER_SECONDS = 0.05
-"""Who has waited for so long may have gone. To ask takes 50 µs of CPU, and the queue for connections is mostly short."""
+"""Who has waited for so long may have gone. To ask takes 50 µs of CPU, and most wait for a moment only."""
 
 _request: ContextVar[Request] = ContextVar("request")
 
