@@ -317,6 +317,56 @@ def test_notes(written: str, version: str, note: str | None) -> None:
     assert contact("FN:A", written, version=version)["additional_info"] == note
 
 
+ONCE = [
+    *("N:Doe;John;;;", "N:Doe;John", "N:Doe;;;;", "N:;John;;;", "N:Doe;John;Q;;", "N:Doe\\, Jr;John;;;", "N:  ; ;;;"),
+    *("FN:John Doe", "FN:John", "FN: John Doe", "FN:Other", "FN:", "FN:  "),
+    *(
+        "EMAIL;TYPE=INTERNET:a@example.com",
+        "EMAIL;TYPE=Boat:b@example.com",
+        "EMAIL:bad",
+        "EMAIL:",
+        "EMAIL;INTERNET:c@d.ef",
+    ),
+    *(
+        "TEL;TYPE=VOICE:+1 202",
+        "TEL;CELL:+49 170 1",
+        "TEL:tel:+1-202",
+        "TEL:12345/67890",
+        'TEL;X="a:b":123',
+        "TEL;FAX:123",
+    ),
+    *(
+        "TEL;ENCODING=QUOTED-PRINTABLE:=31=32=33",
+        "BDAY:1985-04-12",
+        "BDAY: 12.04.1985 ",
+        "BDAY:1604-04-12",
+        "BDAY:x",
+        "BDAY:",
+    ),
+    *(
+        "NOTE:a\\nb\\, c",
+        "NOTE:",
+        "NOTE:  ",
+        "NOTE;X=1:a",
+        "UID: abc ",
+        "UID:urn:uuid:ABC",
+        "UID:",
+        "UID:a\x01b",
+        f"UID:{300 * 'x'}",
+    ),
+    *("REV:2026", "ORG:Acme", "NICKNAME:J", "item1.TEL:12345", "tel:12345", "PRODID:x", "PRODID:-//Contacts API//EN"),
+]
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(ONCE), max_size=7), st.sampled_from(["2.1", "3.0", "4.0"]))
+def test_a_card_is_read_alike_whether_it_is_looked_at_closely_or_not(properties: list[str], version: str) -> None:
+    plainly = parse(card(*properties, version=version))
+
+    # This property says nothing, and is not a common one.
+    assert parse(card(*properties, "PROFILE:VCARD", version=version)) == plainly
+
+
 def test_a_character_that_was_folded_apart_is_whole_again() -> None:
     file = card("FN:Zoë").encode().replace(b"\xc3\xab", b"\xc3\r\n \xab")
 
