@@ -218,7 +218,7 @@ def measure_growth(
 
 
 def measure_files(rows: Rows, url: str, directory: Path, core: int) -> None:
-    many, *importers = data.fill(url, "many", 1, MANY) + data.fill(url, "importer", 5, 1)
+    many, *importers = data.fill(url, "many", 1, MANY) + data.fill(url, "importer", 5, 0)
     (whole,) = data.fill(url, "whole", 1, MANY, are_whole=True)
     large = directory / "large.csv"
     with large.open("w") as out:
@@ -247,7 +247,7 @@ def measure_files(rows: Rows, url: str, directory: Path, core: int) -> None:
 
 
 def import_beside_a_million(rows: Rows, server: Server, url: str, directory: Path) -> None:
-    (importer,) = data.fill(url, "importer", 1, 1)
+    (importer,) = data.fill(url, "importer", 1, 0)
     seconds = Client(server, importer.token).send(directory / "contacts.csv", MANY)
     rows.add("import of 100,000 from CSV, beside a million", MANY / seconds, None, "rows/s")
 

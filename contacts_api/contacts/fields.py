@@ -104,7 +104,10 @@ def _read_date(value: object) -> date:
         raise PydanticCustomError("wrong_type", "Must be a date as text: YYYY-MM-DD.")
     if not (found := _DATE.fullmatch(value)):
         raise PydanticCustomError("malformed", "Must be a date as text: YYYY-MM-DD.")
-    return _day_of(*found.groups())
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        return _day_of(*found.groups())  # says what is wrong
 
 
 def _day_of(year: str, month: str, day: str) -> date:
