@@ -97,6 +97,8 @@ class _Lines:
         self._size = self._quotes = 0
         self.record: list[str] = []
         """The lines that were read since the record began."""
+        self.is_mended = False
+        """Whether the row that is being read had a quote in the wrong place."""
         self.last = b"\n"
         self.is_over = False
         self.number = 0
@@ -176,7 +178,9 @@ def _records(file: _Lines, header: Header, delimiter: str) -> Iterator[tuple[int
             if file.is_over and (len(mended) < 2 or not is_ended(file.last)):
                 raise CutOff from None
             if mended:
+                file.is_mended = True
                 yield row, line, mended[0]
+                file.is_mended = False
                 yield from ((next(rows), line + n, cells) for n, cells in enumerate(mended[1:], 1))
             elif isinstance(error, _RecordTooLarge):
                 file.skip_record()
@@ -263,10 +267,14 @@ def parse(
                 raise CutOff
             are_full = False
             cells += [""] * (header.width - len(cells))
-        found = read.plain(cells)
+        found = None if text.is_mended else read.plain(cells)
         fields = read_plainly(found, reading) if found else None
         if fields is None:
-            yield read_contact(read.draft(row, line, cells), reading)
+            draft = read.draft(row, line, cells)
+            if text.is_mended:
+                detail = "A quote stands in the wrong place. The row is kept as it seems to be meant."
+                draft.warnings.append(Remark(None, "csv_syntax", detail))
+            yield read_contact(draft, reading)
         else:
             yield ImportedContact(row, line, None, fields, (), ())
 

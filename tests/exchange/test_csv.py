@@ -526,8 +526,10 @@ def test_a_quote_without_an_end_costs_no_row(others: int, end: bytes) -> None:
     rows = read_csv([file])
 
     people = [(each.row, each.line, each.fields["last_name"]) for each in rows if isinstance(each, ImportedContact)]
+    warned = [(row.row, warning.code) for row in rows if isinstance(row, ImportedContact) for warning in row.warnings]
     assert people[:2] == [(2, 2, '"Lovelace'), (3, 3, "Hopper")]
     assert len(people) == len(rows) == others + 2
+    assert warned == [(2, "csv_syntax")]
 
 
 def test_rows_are_not_made_one_where_the_first_of_them_is_whole() -> None:
