@@ -23,7 +23,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from contacts_api.contacts.fields import KINDS, is_number
+from contacts_api.contacts.fields import KINDS, MAX_DETAILS, is_number
 from contacts_api.contacts.models import FIELDS
 from contacts_api.exchange.columns import NOT_KEPT, UNKNOWN, Column, Header
 from contacts_api.exchange.files import (
@@ -496,7 +496,8 @@ class _Rows:
 
 def _separated(parts: Sequence[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
     """Yield the cells of each address. Google puts several addresses of one label into the same cells."""
-    pieces = [(cell.split(" ::: "), is_part) for cell, is_part in parts]
+    # A contact has no room for more, and many cells of many addresses would take quadratic time.
+    pieces = [(cell.split(" ::: ", MAX_DETAILS), is_part) for cell, is_part in parts]
     for n in range(max(len(texts) for texts, _ in pieces)):
         yield [(texts[n], is_part) for texts, is_part in pieces if len(texts) > n and texts[n]]
 
