@@ -87,9 +87,9 @@ class Header:
         keys = [key_of(short), key_of(_BRACKETS.sub("", short))]
         key = keys[0] if _look_up(keys[0]) or _part_of_address(keys[0]) is not None else keys[1]
         stem, is_label = key, False
-        for ending in NAMES["label_endings"]:
-            if key.endswith(ending) and _look_up(key.removesuffix(ending)):
-                stem, is_label = key.removesuffix(ending), True
+        for rest in _without_label_word(key):
+            if _look_up(rest):
+                stem, is_label = rest, True
         meaning, label = _look_up(stem) or (UNKNOWN, "")
         part = None if is_label else _part_of_address(key)
         if part is not None:
@@ -114,13 +114,13 @@ def _told_apart(columns: list[Column], mapping: Mapping[str, str | None]) -> lis
     """Return the columns, with the meaning of those whose names mean something else beside others."""
     meanings = Counter(column.meaning for column in columns if not column.is_label)
     values = {column.group for column in columns if not column.is_label and column.meaning in _KINDS}
-    return [
-        column if column.name in mapping else _beside(column, key_of(column.name), meanings, values)
-        for column in columns
-    ]
+    # Outlook's "Title" is Dr. or Ms., where a "Job Title" is as well; in French, both are "Titre".
+    titles = [column for column in columns if column.meaning == "title" and key_of(column.name) in _TITLES]
+    honorific = titles[0] if titles and meanings["title"] > 1 else None
+    return [column if column.name in mapping else _beside(column, meanings, values, honorific) for column in columns]
 
 
-def _beside(column: Column, key: str, meanings: Mapping[str, int], values: Collection[str]) -> Column:
+def _beside(column: Column, meanings: Mapping[str, int], values: Collection[str], honorific: Column | None) -> Column:
     """Return a column with what it means beside others, which have these meanings, and values in these groups."""
     meaning, label = column.meaning, column.label
     if column.is_label and column.group not in values:
@@ -129,11 +129,10 @@ def _beside(column: Column, key: str, meanings: Mapping[str, int], values: Colle
     if meaning == "date_of_birth" and meanings["birth_month"]:
         # "Birth Day" is spelled like a birthday.
         meaning = "birth_day"
-    elif meaning == "date_of_birth" and meanings[meaning] > 1 and key in _ANNIVERSARIES:
+    elif meaning == "date_of_birth" and meanings[meaning] > 1 and key_of(column.name) in _ANNIVERSARIES:
         # A birthday in Portuguese, and an anniversary in Spanish.
         meaning, label = "date", "anniversary"
-    elif meaning == "title" and meanings[meaning] > 1 and key in _TITLES:
-        # Outlook's "Title" is Dr. or Ms., where a "Job Title" is as well.
+    elif column is honorific:
         meaning = "prefix"
     return replace(column, meaning=meaning, label=label)
 
@@ -225,7 +224,8 @@ def _look_up(key: str, depth: int = 3) -> tuple[str, str] | None:
     """Return the meaning and the label of a name that is known, perhaps with a few words before or after it."""
     if key in _known():
         return _known()[key]
-    for rest, label in _without_word(key) if depth else ():
+    # "Home" of "home address" is no number, as it is by itself: so words that say where come first, fillers last.
+    for rest, label in sorted(_without_word(key), key=_is_filler) if depth else ():
         found = _look_up(rest, depth - 1)
         if found and found[0] in (_KINDS if label else _KINDS_WITH_FILLERS):
             return found[0], _joined(label, found[1])
@@ -239,6 +239,20 @@ def _without_word(key: str) -> Iterable[tuple[str, str]]:
                 yield key[size:], label
             if (label := _WORDS.get(key[-size:])) is not None:
                 yield key[:-size], label
+
+
+def _is_filler(without: tuple[str, str]) -> bool:
+    return not without[1]
+
+
+def _without_label_word(key: str) -> Iterable[str]:
+    """Yield what is left of a name that may be that of a column of labels: "email" of "emailtype"."""
+    for ending in NAMES["label_endings"]:
+        if key.endswith(ending):
+            yield key.removesuffix(ending)
+    for beginning in NAMES["label_beginnings"]:
+        if key.startswith(beginning):
+            yield key.removeprefix(beginning)
 
 
 def _part_of_address(key: str, depth: int = 3) -> str | None:

@@ -378,6 +378,7 @@ class _Rows:
             if column.field and not column.is_label:
                 self._plain.setdefault(column.field, column.index)
         self._others = [column.index for column in header.columns if self._plain.get(column.field) != column.index]
+        self._ordered = _beside_companies(header.columns)
 
     def plain(self, cells: Sequence[str]) -> dict[str, str] | None:
         """Return the cells by field, if there is nothing in other columns and nothing that needs a closer look."""
@@ -390,7 +391,8 @@ class _Rows:
         draft, header = Draft(row, line), self._header
         addresses: dict[str, list[tuple[str, bool]]] = {}
         born: dict[str, str] = {}
-        for column, cell in zip(header.columns, cells, strict=False):  # There may be more cells.
+        for column in self._ordered:
+            cell = cells[column.index]
             # A note of ours may be nothing but white space.
             if not cell or (cell.isspace() and not header.is_ours):
                 continue
@@ -492,6 +494,21 @@ class _Rows:
         elif label.lower() in _LOWERED:
             label = label.lower()
         return label, written.startswith("*")
+
+
+def _beside_companies(columns: Iterable[Column]) -> list[Column]:
+    """Return the columns in their order, but each department next to the company that is named before it."""
+    ordered: list[Column] = []
+    place: int | None = None
+    for column in columns:
+        if column.meaning == "department" and place is not None:
+            place += 1
+            ordered.insert(place, column)
+            continue
+        if column.meaning == "organization" and not column.is_label:
+            place = len(ordered)
+        ordered.append(column)
+    return ordered
 
 
 def _separated(parts: Sequence[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:

@@ -512,7 +512,7 @@ def _read_parameters(parameters: str) -> _Parameters:
 @lru_cache(maxsize=1024)
 def _read_few(parameters: str) -> _Parameters:
     words = [word for found in _TYPE.findall(parameters) for word in found.replace('"', "").split(",")]
-    label = " ".join(_as_label(word) for word in words if word.upper() not in _NO_LABELS)
+    label = " ".join(_as_label(word) for word in words if word.upper().removeprefix("X-") not in _NO_LABELS)
     upper = parameters.upper()
     preference = _PREFERENCE.search(upper) if "PREF" in upper else None
     rank = int(preference[1] or 1) if preference else 101

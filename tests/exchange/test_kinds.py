@@ -55,6 +55,50 @@ COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
         "Title,First Name,Job Title\nDr.,Ada,CTO\n",
         fields("Ada", None, None, None, None, None, ("title", None, "CTO"), ("other", "name prefix", "Dr.")),
     ),
+    "two titles in French": (
+        "Titre;Prénom;Titre\nMme;Ada;Mathématicienne\n",
+        fields(
+            "Ada",
+            None,
+            None,
+            None,
+            None,
+            None,
+            ("title", None, "Mathématicienne"),
+            ("other", "name prefix", "Mme"),
+        ),
+    ),
+    "addresses by abbreviations": (
+        "Nome;Via (uff.);Città (uff.);Via (ab.);Città (ab.)\nAda;Via Po 1;Roma;Via Adige 2;Torino\n",
+        fields(
+            "Ada",
+            None,
+            None,
+            None,
+            None,
+            None,
+            ("address", "work", "Via Po 1\nRoma"),
+            ("address", "home", "Via Adige 2\nTorino"),
+        ),
+    ),
+    "a type that stands before what it is of": (
+        "Nombre;Correo electrónico;Tipo de correo electrónico\nAda;ada@example.com;SMTP\n",
+        fields("Ada", None, "ada@example.com"),
+    ),
+    "a department away from its company": (
+        "Name,Organization Name,Organization Title,Organization Department\nAda,Acme,CTO,R&D\n",
+        fields(
+            "Ada",
+            None,
+            None,
+            None,
+            None,
+            None,
+            ("organization", None, "Acme"),
+            ("organization", "department", "R&D"),
+            ("title", None, "CTO"),
+        ),
+    ),
     "a display name with its address": (
         "First Name,E-mail Address,E-mail Display Name\nAda,ada@example.com,Ada (ada@example.com)\n",
         fields("Ada", None, "ada@example.com"),
@@ -179,6 +223,10 @@ CARDS: dict[str, tuple[str, dict[str, Any]]] = {
             version="2.1",
         ),
         fields("Ada", "L", None, "123456", None, None, ("phone", "Дача", "234567"), ("phone", "Ferien haus", "345678")),
+    ),
+    "a type that says nothing, made up": (
+        card("N:L;Ada", "EMAIL;X-INTERNET:ada@example.com", version="2.1"),
+        fields("Ada", "L", "ada@example.com"),
     ),
     "services of Apple": (
         card("N:L;Ada", "IMPP;X-SERVICE-TYPE=QQ:x-apple:12345"),

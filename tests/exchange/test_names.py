@@ -15,15 +15,19 @@ KNOWN = {
         Телефони | Контактний телефон | Контактный телефон | Телефоны | Telefoonnr.
     """,
     ("phone", "mobile"): """
-        Cellular | Mobile No. | Mobilnummer | Mobiltelefonnummer | Handy-Nr. | Tel. mobil | GSM | Tél. portable |
-        Tel. móvil | Teléfono celular | Número de móvil | Numero di cellulare | Tel. kom. | Tel. komórkowy |
-        Мобільний номер | Моб. | Моб. тел. | Сотовый
+        Cellular | Mobile No. | Mobilnummer | Mobiltelefonnummer | Handy-Nr. | Tel. mobil | GSM | Tél. portable
+        | Tel. móvil | Teléfono celular | Número de móvil | Numero di cellulare | Tel. kom. | Tel. komórkowy |
+        Мобільний номер | Моб. | Моб. тел. | Сотовый | Телефон мобільний | Телефон переносной | Mobil-Tel.-Nr.
     """,
     ("phone", "home"): """
         Landline | Festnetz | Fixe | Tél. fixe | Fijo | Teléfono fijo | Fisso | Telefono fisso | Telefone fixo |
-        Telefone residencial | Telefone fixo/residencial | Городской телефон | Vaste telefoon
+        Telefone residencial | Telefone fixo/residencial | Городской телефон | Vaste telefoon | Particular |
+        Abitazione 2 | Telefone da residência | Телефон дом. 2 | Teléfono domicilio
     """,
-    ("phone", "work"): "Festnetz geschäftlich | Telefono aziendale | Службовий телефон | Служебный телефон",
+    ("phone", "work"): """
+        Festnetz geschäftlich | Telefono aziendale | Службовий телефон | Служебный телефон | Ufficio | Telefone
+        da empresa | Телефон (раб.)
+    """,
     ("phone", "work mobile"): "GSM Arbeit",
     ("phone", "callback"): "Callback",
     ("phone", "isdn"): "ISDN",
@@ -37,16 +41,18 @@ KNOWN = {
     ("phone", "main"): "Primäre Rufnummer | Основний телефон | Telefon główny | Teléfono principal",
     ("full_name", ""): """
         Contact person | Last name, First name | Ansprechpartner | Kontaktperson | Kontakt | Vor- und Nachname |
-        Name, Vorname | Nachname, Vorname | Nom prénom | Nom et prénom | Prénom nom | Prénom et nom |
-        Nombre y apellidos | Persona de contacto | Nome e cognome | Cognome e nome | Referente | Contatto |
-        Nome e sobrenome | Contato | Nazwisko i imię | Imię, nazwisko | Osoba kontaktowa | Прізвище та ім'я |
-        Прізвище ім’я по батькові | Відображуване ім'я | Контактна особа | Имя и фамилия | Фамилия Имя Отчество |
-        Отображаемое имя | Контактное лицо | Contactpersoon | Voor- en achternaam
+        Name, Vorname | Nachname, Vorname | Nom prénom | Nom et prénom | Prénom nom | Prénom et nom | Nombre y
+        apellidos | Persona de contacto | Nome e cognome | Cognome e nome | Referente | Contatto | Nome e
+        sobrenome | Contato | Nazwisko i imię | Imię, nazwisko | Osoba kontaktowa | Прізвище та ім'я | Прізвище
+        ім’я по батькові | Відображуване ім'я | Контактна особа | Имя и фамилия | Фамилия Имя Отчество |
+        Отображаемое имя | Контактное лицо | Contactpersoon | Voor- en achternaam | Nom complet de l'adresse de
+        messagerie 2 | Nombre de pantalla de correo electrónico | Коротке ім'я ел. пошти
     """,
     ("last_name", ""): "Segundo apellido | Apellido materno | Apellido paterno | Apellido 1 | Apellido 2",
     ("email", ""): """
-        Emails | Email ID | Contact Email | Mél | Messagerie | Dirección de correo | Імейл | Е-мейл | Ел. адреса |
-        Имейл | Е-mail | Электронный адрес | Адрес эл. почты
+        Emails | Email ID | Contact Email | Mél | Messagerie | Dirección de correo | Імейл | Е-мейл | Ел. адреса
+        | Имейл | Е-mail | Электронный адрес | Адрес эл. почты | Adresse de courrier | Endereço do correio
+        electrónico 2 | Адреса ел. пошти | Адреса 2 ел. пошти
     """,
     ("email", "home"): "E-mail perso | Личная почта | Poczta prywatna",
     ("email", "work"): "E-mail pro | Mail aziendale | Робоча пошта | Рабочая почта | Poczta służbowa",
@@ -73,16 +79,25 @@ KNOWN = {
         Postanschrift | CP | Localidad | Población | Comune | Nazione | CEP | Bairro | Miejscowość | Регіон |
         Населений пункт | Адреса проживання | Регион | Населённый пункт | Адрес проживания | Huisnummer | Straatnaam
     """,
-    ("address", "home"): "Adresse personnelle | Adresse privée | Домашня адреса | Домашний адрес",
-    ("address", "work"): "Adresse professionnelle | Zakelijke straat",
+    ("address", "home"): """
+        Adresse personnelle | Adresse privée | Домашня адреса | Домашний адрес | Pays/Région (domicile) | País o
+        región del domicilio | Indirizzo (ab.) - Casella postale | Indirizzo abitazione | Rua da residência (2)
+        | Adres domowy - kraj/region | Поштова скринька (дом. адреса) | Huisadres, straat
+    """,
+    ("address", "work"): """
+        Adresse professionnelle | Zakelijke straat | Dép/Région (bureau) | Apartado postal de la dirección del
+        trabajo | Via (uff.) 2 | Caixa postal do endereço comercial | Індекс (роб. адреса) | Страна или регион
+        (раб. адрес) | Werkadres, postbusnummer
+    """,
     ("labels", ""): """
         Stichwörter | Schlagwörter | Étiquettes | Mots-clés | Etiqueta | Marcadores | Теги | Categorieën
     """,
     ("url", ""): "Web | WWW | Page web | Sito | Página da Web | Webpagina",
     ("additional_info", ""): "Memo | Info | Hinweis | Hinweise | Commento | Observação | Опис | Описание",
     ("organization", ""): """
-        Firmenname | Arbeitgeber | Raison sociale | Ragione sociale | Nazwa firmy | Місце роботи | Место работы |
-        Bedrijfsnaam | Werkgever
+        Firmenname | Arbeitgeber | Raison sociale | Ragione sociale | Nazwa firmy | Місце роботи | Место работы
+        | Bedrijfsnaam | Werkgever | Nom de l'entreprise | Nombre de la empresa | Nome azienda | Nome da empresa
+        | Назва компанії | Naam bedrijf
     """,
     ("title", ""): "Métier | Ruolo | Função",
     ("relation", "spouse"): "Wife | Husband",
@@ -93,8 +108,27 @@ KNOWN = {
     ("account", "instagram"): "Instagram",
     ("account", "signal"): "Signal",
     ("not_kept", ""): """
-        Picture | Foto | Bild | Priorité | Prioridad | Priorità | Initiales | Iniciales | Iniziali | Inicjały
+        Picture | Foto | Bild | Priorité | Prioridad | Priorità | Initiales | Iniciales | Iniziali | Inicjały |
+        Riservatezza | Prioridade | Priorytet | Ініціали | Важность | Gevoeligheid
     """,
+    ("phone", "assistant"): """
+        Téléphone de l'assistant(e) | Telefono assistente | Telefone do assistente | Телефон помічника
+    """,
+    ("phone", "car"): """
+        Téléphone (voiture) | Telefono auto | Telefone do carro | Telefon w samochodzie | Телефон в машине
+    """,
+    ("phone", "radio"): "Radio téléphone | Radioteléfono | Radiotelefoon",
+    ("phone", "pager"): "Récepteur de radiomessagerie | Cercapersone",
+    ("phone", "company"): "Téléphone société | Telefon Firma | Główny telefon do firmy | Hoofdtelefoon bedrijf",
+    ("phone", "other"): "Autre téléphone | Otro teléfono | Altro telefono | Andere telefoon",
+    ("phone", "other fax"): "Télécopie (autre) | Altro fax | Andere fax",
+    ("address", "other"): """
+        Other Address | Otra calle | Otro país o región | Altra via | Rua do outro endereço | Inny adres -
+        kraj/region | Вулиця (інша адреса) | Улица (другой адрес) | Ander adres, straat | Land/regio (anders)
+    """,
+    ("relation", "manager"): "Responsable | Nome manager | Керівник | Руководитель | Naam manager",
+    ("relation", "assistant"): "Nom de l'assistant(e) | Nome do assistente | Имя помощника | Naam assistent",
+    ("date", "anniversary"): "Anniversaire de mariage ou fête | Datas especiais | Speciale datum",
 }
 # Some of them begin or end as a name that is known, or have a word of one.
 NOT_KNOWN = """
