@@ -85,7 +85,7 @@ def _one_line(text: object) -> object:
 
 
 def check_one_line(text: str) -> str:
-    if _FORBIDDEN.search(text):
+    if not text.isprintable() and _FORBIDDEN.search(text):
         raise PydanticCustomError("control_character", "Must not contain control characters or lone surrogates.")
     return text
 

@@ -3,6 +3,7 @@
 No more of a file is held than a few chunks.
 """
 
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, iterdecode, lookup
 from collections.abc import Iterable, Iterator
 from encodings import normalize_encoding
@@ -145,22 +146,29 @@ def _encoding_of(head: bytes) -> str:
     return "UTF-8"
 
 
-def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def lines(chunks: Iterable[bytes], together: re.Pattern[bytes] | None = None) -> Iterator[bytes]:
     """Yield the lines of a file with their ends (LF, CRLF or CR); pieces, of one longer than RECORD_BYTES.
 
-    Raises TooManyLines.
+    Lines that `together` matches, as its one group, come as one, where they are read at once. Raises TooManyLines.
     """
     tail, count = b"", 0
+    is_cut = False
     for chunk in chunks:
         for start in range(0, len(chunk), _CHUNK):
-            pieces = (tail + chunk[start : start + _CHUNK]).splitlines(keepends=True)
+            text = tail + chunk[start : start + _CHUNK]
+            *parts, last = together.split(text) if together and not is_cut else (text,)
+            for others, matched in zip(parts[::2], parts[1::2], strict=True):
+                yield from others.splitlines(keepends=True)
+                yield matched
+            pieces = last.splitlines(keepends=True)
             # A CR at the end may have its LF in the next chunk.
-            tail = b"" if pieces[-1].endswith(b"\n") else pieces.pop()
+            tail = b"" if not last or last.endswith(b"\n") else pieces.pop()
             yield from pieces
-            count += len(pieces)
+            count += len(pieces) + sum(part.count(b"\n") for part in parts)
             if count > MAX_LINES:
                 raise TooManyLines
-            if len(tail) > RECORD_BYTES:
+            is_cut = len(tail) > RECORD_BYTES
+            if is_cut:
                 yield tail
                 tail = b""
     if tail:

@@ -63,7 +63,7 @@ class NotAPerson:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ImportedContact:
     """A contact as it was read: `fields` has all fields of a contact, valid or null."""
 
@@ -123,7 +123,9 @@ MAX_LABEL, MAX_UID = 64, 255
 _TYPES = {name: hint for name, hint in get_type_hints(ContactFields, include_extras=True).items() if name in FIELDS}
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(hint) for name, hint in _TYPES.items()}
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
-_VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _TYPES))  # type: ignore[operator]  # of the fields
+# All fields that have one value, which are checked in one call.
+_SINGLE = {name: hint for name, hint in _TYPES.items() if name not in ("labels", "details")}
+_VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _SINGLE))  # type: ignore[operator]  # of the fields
 # Fields that a team has added, and that hold the organization.
 _ORGANIZATIONS = [name for name, about in ABOUT.items() if about.vcard == "ORG"]
 _NAMELESS = "A name, a nickname, an organization, an e-mail address or a phone number is needed."
@@ -164,7 +166,7 @@ _TURNS_AROUND = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _WORD = re.compile(r"[^\s,.;:()\[\]<>\"'-]+")
 _ISO_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KEPT = "It is kept in details."
-_NOTHING = dict.fromkeys(FIELDS)
+_NOTHING = dict.fromkeys(_SINGLE)
 
 
 def too_large(row: int, line: int) -> BadRow:
@@ -222,8 +224,8 @@ def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | No
         )
     except ValidationError:
         return None
-    if born := fields["date_of_birth"]:
-        fields["birthday"] = f"{born.month:02}-{born.day:02}"
+    if fields["date_of_birth"]:
+        fields["birthday"] = found["date_of_birth"][5:]
     fields["labels"], fields["details"] = [], []
     return fields
 

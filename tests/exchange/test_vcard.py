@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contacts_api.exchange import vcard
-from contacts_api.exchange.files import CutOff, UnknownFormat, UnusableFile, sniff
-from contacts_api.exchange.reader import BadRow, ImportedContact, NotAPerson
+from contacts_api.exchange.files import RECORD_BYTES, CutOff, UnknownFormat, UnusableFile, sniff
+from contacts_api.exchange.reader import BadRow, ImportedContact, NotAPerson, Reading
 from tests.exchange.contacts import (
     CONTACTS,
     NAMES,
     SAMPLES,
+    TODAY,
     fields,
     imported,
     peak_memory,
@@ -45,7 +46,7 @@ def errors(data: bytes | str) -> list[tuple[int, str | None, str]]:
     return [(row.row, row.field, row.code) for row in parse(data) if isinstance(row, BadRow)]
 
 
-@given(st.lists(st.tuples(UIDS, CONTACTS), min_size=1, max_size=3), st.integers(1, 200))
+@given(st.lists(st.tuples(UIDS, CONTACTS), min_size=1, max_size=3), st.integers(1, 200) | st.just(65536))
 def test_what_is_exported_imports_as_it_was(rows: list[tuple[str, dict[str, Any]]], size: int) -> None:
     file = vcard.HEAD + vcard.unparse([{"vcard_uid": uid, **contact} for uid, contact in rows])
 
@@ -365,6 +366,38 @@ def test_a_card_is_read_alike_whether_it_is_looked_at_closely_or_not(properties:
 
     # This property says nothing, and is not a common one.
     assert parse(card(*properties, "PROFILE:VCARD", version=version)) == plainly
+
+
+PIECES = [
+    *("BEGIN:VCARD", "END:VCARD", "BEGIN:VCARD\r\nN:Doe;John\r\nEND:VCARD", "AGENT:", "N:Doe;John", "TEL:12345"),
+    *("NOTE;ENCODING=QUOTED-PRINTABLE:a=", " folded", "", "broken", "PHOTO:0", "begin:vcard", f"NOTE:{'n' * 70_000}"),
+]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+def test_a_card_is_read_alike_whether_it_comes_at_once_or_line_by_line(lines: list[str]) -> None:
+    file = "".join(f"{line}\r\n" for line in lines).encode()
+
+    assert outcome([file]) == outcome(file.splitlines(keepends=True))
+
+
+def test_no_card_begins_in_the_middle_of_a_line() -> None:
+    begun = b"BEGIN:VCARD\r\nN:Doe;John\r\nNOTE:"
+    # Where a line that is too large is read on.
+    file = begun.ljust(2 * RECORD_BYTES, b"n") + card("N:Doe;Jane").encode()
+
+    assert len(read_vcards([file])) == 1
+
+
+def outcome(chunks: list[bytes]) -> list[ImportedContact | BadRow | NotAPerson | str]:
+    """Return what is read, and how it ends."""
+    rows: list[ImportedContact | BadRow | NotAPerson | str] = []
+    try:
+        rows.extend(vcard.parse(chunks, Reading(TODAY)))
+    except UnusableFile as error:
+        rows.append(error.code)
+    return rows
 
 
 def test_a_character_that_was_folded_apart_is_whole_again() -> None:
