@@ -2,9 +2,10 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, ValidatedEmail, validate_email
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
@@ -114,23 +115,22 @@ OneLine = BeforeValidator(_one_line)
 NOTE_CHARACTERS = 2000
 Trimmed = StringConstraints(strip_whitespace=True)
 
-Name = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
-    OneLine,
-    AfterValidator(_visible),
-    Field(json_schema_extra={"pattern": _VISIBLE_NAME}),
-]
-"""A name: one line, trimmed, 1 to 100 characters, one of them visible."""
 
-Label = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=64),
-    OneLine,
-    AfterValidator(_visible),
-    Field(json_schema_extra={"pattern": _VISIBLE_NAME}),
-]
-"""What something is called: one line, trimmed, 1 to 64 characters, one of them visible."""
+class Line(StringConstraints):
+    """Makes a text one line: trimmed, of 1 to so many characters, of which one can be seen."""
+
+    def __init__(self, characters: int) -> None:
+        super().__init__(strip_whitespace=True, min_length=1, max_length=characters)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+        yield OneLine
+        yield AfterValidator(_visible)
+        yield Field(json_schema_extra={"pattern": _VISIBLE_NAME})
+
+
+Name = Annotated[str, Line(100)]
+Label = Annotated[str, Line(64)]
 
 Note = Annotated[
     str,

@@ -368,11 +368,12 @@ class _Reader:
     def _read_field(self, said: Said) -> None:
         """Set a field to the first of its values that it takes."""
         name = said.kind
-        try:
-            if self._fields.get(name) is None:
-                self._fields[name] = self._valid(name, said.text)
-            else:
+        if (before := self._fields.get(name)) is not None:
+            if said.text.strip() != str(before):
                 self._add("other", name, said.text, said.name)
+            return
+        try:
+            self._fields[name] = self._valid(name, said.text)
         except ValidationError as error:
             try:
                 self._fields[name] = self._valid(name, _one_line(said.text))

@@ -164,7 +164,7 @@ def test_a_field_is_added_in_one_file_and_works_everywhere(project: Path) -> Non
         assert client.patch(f"/contacts/{made['id']}", json={"company": "Navy"}).json()["company"] == "Navy"
         assert client.patch(f"/contacts/{made['id']}", json={"company": "x" * 101}).status_code == 422
         assert client.patch(f"/contacts/{made['id']}", json={"company": None}).json()["company"] is None
-        csv = b"First Name,E-mail Address,Company\r\nJohn,john@example.com,Penn\r\n"
+        csv = b"First Name,E-mail Address,Company,Organization\r\nJohn,john@example.com,Penn,Penn\r\n"
         card = b"BEGIN:VCARD\r\nVERSION:3.0\r\nN:Holberton;Betty\r\nORG:Univac;Sales\r\nEND:VCARD\r\n"
         for file in (csv, card):
             report = client.post("/contacts/import", files={"file": ("contacts", file)}).json()
