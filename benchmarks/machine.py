@@ -186,6 +186,11 @@ class Server:
     def cpu_seconds(self) -> float:
         return cpu_seconds(self._process)
 
+    def cpu_of_threads(self) -> float:
+        """Return the CPU time, in seconds, of all threads but that of the event loop: of those that hash."""
+        threads = self._process.threads()
+        return sum(each.user_time + each.system_time for each in threads if each.id != self._process.pid)
+
     def mebibytes(self) -> float:
         processes = [self._process, *self._process.children(recursive=True)]
         return sum(process.memory_info().rss for process in processes) / 2**20

@@ -33,6 +33,7 @@ LARGE = 175_000
 LIBRARIES = "asyncpg, fastapi_users, sqlmodel"
 BOUNDARY = "a-boundary-of-the-benchmarks"
 STARTS = 4
+SIGN_IN_ROUNDS = 4
 # Of as many imports of a file, the quickest counts.
 IMPORTS = 3
 SAMPLES = 200
@@ -283,18 +284,17 @@ def measure_sign_ins(rows: Rows, url: str, directory: Path, core: int, options: 
     with Server("project", machine.PROJECT, core, directory, DATABASE_URL=url) as server:
         # The first sign-in of all makes the statements: 20 ms.
         server.load(sign_ins, 1, 4)
-        for _ in range(options.rounds + 2):
-            hashes.append(hash_alone(core))
-            alone = server.load(reads, options.seconds, options.connections)
-            logins = server.load(sign_ins, options.seconds, 4)
-            with (
-                server.wrk(sign_ins, options.seconds + 1, 4) as signing,
-                server.wrk(reads, options.seconds, options.connections) as reading,
-            ):
-                meanwhile, signed = read_wrk(reading, "reads"), read_wrk(signing, "sign-ins")
-            rates.append(logins.rate)
-            share = signed["requests"] / signed["seconds"] * logins.cpu / 1e6
-            # Of one round: the machine is faster in some rounds than in others.
+        # Short rounds, and many: the machine is faster in some seconds than in others.
+        for n in range(SIGN_IN_ROUNDS * options.rounds):
+            if n % SIGN_IN_ROUNDS == 0:
+                hashes.append(hash_alone(core))
+            alone = server.load(reads, 2, options.connections)
+            rates.append(server.load(sign_ins, 2, 4).rate)
+            used, started_at = server.cpu_of_threads(), time.perf_counter()
+            with server.wrk(sign_ins, 2, 4) as signing, server.wrk(reads, 2, options.connections) as reading:
+                meanwhile = read_wrk(reading, "reads")
+                read_wrk(signing, "sign-ins")
+            share = (server.cpu_of_threads() - used) / (time.perf_counter() - started_at)
             left.append(meanwhile["requests"] / meanwhile["seconds"] / alone.rate / (1 - share))
     # Apart, since to watch the event loop takes CPU, too.
     with Server("watched", WATCHED, core, directory, DATABASE_URL=url) as server:

@@ -149,7 +149,7 @@ def _encoding_of(head: bytes) -> str:
 def lines(chunks: Iterable[bytes], together: re.Pattern[bytes] | None = None) -> Iterator[bytes]:
     """Yield the lines of a file with their ends (LF, CRLF or CR); pieces, of one longer than RECORD_BYTES.
 
-    Lines that `together` matches, as its one group, come as one, where they are read at once. Raises TooManyLines.
+    Lines that `together` matches come as one, unless a chunk ends in them; all of it is one group. Raises TooManyLines.
     """
     tail, count = b"", 0
     is_cut = False
@@ -158,13 +158,15 @@ def lines(chunks: Iterable[bytes], together: re.Pattern[bytes] | None = None) ->
             text = tail + chunk[start : start + _CHUNK]
             *parts, last = together.split(text) if together and not is_cut else (text,)
             for others, matched in zip(parts[::2], parts[1::2], strict=True):
-                yield from others.splitlines(keepends=True)
+                pieces = others.splitlines(keepends=True)
+                count += len(pieces) + matched.count(b"\n")
+                yield from pieces
                 yield matched
             pieces = last.splitlines(keepends=True)
             # A CR at the end may have its LF in the next chunk.
             tail = b"" if not last or last.endswith(b"\n") else pieces.pop()
             yield from pieces
-            count += len(pieces) + sum(part.count(b"\n") for part in parts)
+            count += len(pieces)
             if count > MAX_LINES:
                 raise TooManyLines
             is_cut = len(tail) > RECORD_BYTES

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contacts_api.exchange import vcard
-from contacts_api.exchange.files import RECORD_BYTES, CutOff, UnknownFormat, UnusableFile, sniff
+from contacts_api.exchange import files, vcard
+from contacts_api.exchange.files import RECORD_BYTES, CutOff, TooManyLines, UnknownFormat, UnusableFile, sniff
 from contacts_api.exchange.reader import BadRow, ImportedContact, NotAPerson, Reading
 from tests.exchange.contacts import (
     CONTACTS,
@@ -380,6 +380,13 @@ def test_a_card_is_read_alike_whether_it_comes_at_once_or_line_by_line(lines: li
     file = "".join(f"{line}\r\n" for line in lines).encode()
 
     assert outcome([file]) == outcome(file.splitlines(keepends=True))
+
+
+def test_lines_between_cards_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_LINES", 1000)
+
+    with pytest.raises(TooManyLines):
+        read_vcards([(b"\r" * 600 + b"\n" + card("N:Doe;John").encode()) * 2])
 
 
 def test_no_card_begins_in_the_middle_of_a_line() -> None:
