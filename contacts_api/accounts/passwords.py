@@ -41,9 +41,9 @@ def refuse_weak(password: str, email: str) -> None:
 
 
 def _give_way() -> None:
-    """Let the thread have what is left of a core by the event loop, on Linux: each hash empties the caches of both.
+    """Give this thread what the event loop leaves of a core (on Linux).
 
-    Reads by 16 connections got a third of their rate beside sign-ins, where these took half of the core.
+    A hash empties the caches: beside sign-ins that take half of a core, reads would get less than the other half.
     """
     if hasattr(os, "sched_setscheduler"):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
