@@ -3,6 +3,7 @@
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -45,8 +46,10 @@ def _give_way() -> None:
 
     A hash empties the caches: beside sign-ins that take half of a core, reads would get less than the other half.
     """
-    if hasattr(os, "sched_setscheduler"):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if hasattr(os, "SCHED_BATCH"):
+        # A sandbox may forbid it. Sign-ins work without, too.
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class PasswordHasher:

@@ -125,7 +125,7 @@ _NAME_OF_PROPERTY = re.compile("[A-Z][A-Z0-9-]*")
 
 
 # The number of a line, the line, whether all but its name is left out, and what it is of a card: _BEGIN, _END or b"".
-# A card of whole lines comes as one, as _CARD: most are such, and are read so in half of the time.
+# A card of whole lines comes as one, as _CARD: most are such, and are read so in two thirds of the time.
 _Line: TypeAlias = tuple[int, bytes, bool, bytes]
 
 

@@ -1,15 +1,18 @@
 """Hashing passwords keeps nothing else waiting: neither the event loop, nor a connection of the database."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 from fastapi import FastAPI
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from contacts_api.accounts.passwords import HASHES_WAITING
+from contacts_api.accounts.passwords import HASHES_WAITING, PasswordHasher
 from contacts_api.app import create_app
 from contacts_api.settings import Settings
 from tests.client import A_PASSWORD, Client
@@ -118,3 +121,26 @@ async def test_beyond_a_short_queue_a_flood_is_refused_and_leaves_no_trace(
     assert {answer.json()["code"] for answer in refused} == {"busy"}
     assert all("retry-after" in answer.headers for answer in refused)
     assert afterwards.status_code == 200
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Only Linux has it.")
+async def test_the_threads_that_hash_give_way_to_requests() -> None:
+    await PasswordHasher(threads=1).hash(A_PASSWORD)
+
+    assert os.SCHED_BATCH in policies_of_threads()
+
+
+def policies_of_threads() -> Iterator[int]:
+    for thread in psutil.Process().threads():
+        # One of an earlier test may end meanwhile.
+        with suppress(ProcessLookupError):
+            yield os.sched_getscheduler(thread.id)
+
+
+async def test_a_sandbox_that_forbids_to_give_way_costs_no_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbidden, raising=False)
+
+    assert await PasswordHasher(threads=1).hash(A_PASSWORD)
