@@ -109,7 +109,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.reader = Standby(app.state.database, Database(engines[-1]))
     app.state.sessions = Sessions(app.state.database, settings)
     app.state.ended_sessions = EndedSessions(watch, app.state.database, settings.access_token_seconds)
-    app.state.cleanup = Cleanup(app.state.database, settings.access_token_seconds)
+    app.state.cleanup = Cleanup(app.state.database, app.state.imports, settings.access_token_seconds)
     app.state.keys = Keys(app.state.database)
     app.state.tokens = Tokens(settings, app.state.clock)
     hasher = PasswordHasher(settings.hashing_threads)

@@ -19,10 +19,10 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.contacts import queries
 from contacts_api.contacts.fields import DETAILS_BYTES, MAX_DETAILS, MAX_LABELS, distinct, size_of
-from contacts_api.contacts.models import FIELDS, STORED, columns_of, fields_of
+from contacts_api.contacts.models import FIELDS, STORED, Contact, columns_of, fields_of
 from contacts_api.contacts.quota import keep_within
 from contacts_api.contacts.reindexing import reindex_owner
-from contacts_api.database import Database, copy_into, table_of
+from contacts_api.database import Database, copy_into, renew_statistics, table_of
 from contacts_api.exchange import csv, matching, vcard
 from contacts_api.exchange.dates import order_of
 from contacts_api.exchange.files import TooManyRows, in_utf8, sniff
@@ -119,6 +119,7 @@ async def import_file(
     async with database.session() as session:
         if not (await session.execute(LOCK, {"owner_id": owner_id})).scalar_one():
             raise ImportRunning
+        await renew_statistics(session, table_of(Contact))
         await reindex_owner(session, owner_id)
         work = _Import(session, owner_id, report)
         await work.stage(rows, max_rows, on_progress)

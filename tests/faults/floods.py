@@ -15,6 +15,7 @@ import httpx
 from contacts_api.app import create_app
 from contacts_api.contacts.models import FOLDING
 from contacts_api.settings import Settings
+from tests.faults.load import contact
 from tests.faults.rig import CREDENTIALS, Rig
 from tests.servers import HOST
 
@@ -23,7 +24,7 @@ KIB, MIB = 1024, 1024 * 1024
 CONTACT = {"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com", "phone_number": "123"}
 A_CONTACT = {**CONTACT, "date_of_birth": "1990-12-10"}
 # What filling takes on the machine that the limits are for.
-FILL_MILLION_SECONDS, FILL_BACKLOG_SECONDS = 50.0, 60.0
+FILL_MILLION_SECONDS, FILL_BACKLOG_SECONDS = 30.0, 60.0
 MILLION = 1_000_000
 
 
@@ -274,12 +275,17 @@ async def delete_a_million(rig: Rig) -> None:
         owner_id = (await http.get("/users/me")).json()["id"]
         fill = f"""
             INSERT INTO contact (owner_id, id, first_name, last_name, email, search_text, sort_name, identity, folding)
-            SELECT '{owner_id}', gen_random_uuid(), 'First' || n, 'Last' || n, n || '@example.com',
+            SELECT '{owner_id}', lpad(to_hex(n), 32, '0')::uuid, 'First' || n, 'Last' || n, n || '@example.com',
                 concat(E'\\nFIRSTNAME first', n, E'\\nLASTNAME last', n, E'\\nEMAIL ', n, '@example.com'),
                 concat_ws(E'\\n', 'last' || n, 'first' || n),
                 concat_ws(E'\\n', 'last' || n, 'first' || n, n || '@example.com'), {FOLDING}
             FROM generate_series(1, {MILLION - 10}) AS n
         """
+        # As in a database that has been in use: PostgreSQL's statistics know of others, and nothing of what comes now.
+        few = {"items": [contact(f"few.{n}@example.com") for n in range(100)]}
+        async with rig.client(await rig.sign_up("few@example.com")) as other:
+            (await other.post("/contacts/batch", json=few)).raise_for_status()
+        await asyncio.to_thread(rig.postgres.execute, "ANALYZE contact", "contacts")
         await fill_with(rig, fill, FILL_MILLION_SECONDS)
         file = {"file": ("contacts.csv", b"first_name\r\n" + b"".join(b"New%d\r\n" % n for n in range(5)))}
         begun_at = time.monotonic()
