@@ -191,7 +191,6 @@ def refused_where_taken(problem: type[Problem]) -> Iterator[None]:
         raise
 
 
-# PostgreSQL does so by itself when a tenth of a table has changed, up to a minute later.
 _IS_ANALYSIS_DUE = text(
     """
     SELECT pg_stat_get_mod_since_analyze(oid) > 1000 + greatest(reltuples, 0) / 50
@@ -204,6 +203,7 @@ async def renew_statistics(session: AsyncSession, table: Table) -> None:
     """Have PostgreSQL analyze a table of which many rows are new, before statements on all rows of an owner.
 
     They are planned by its statistics: by those of before, an owner whose million contacts are new has hardly any.
+    PostgreSQL renews them by itself where a tenth of the rows has changed, but up to a minute later.
     """
     name = f'"{table.name}"'
     if await session.scalar(_IS_ANALYSIS_DUE, {"table": name}):
