@@ -193,20 +193,20 @@ def refused_where_taken(problem: type[Problem]) -> Iterator[None]:
 
 _IS_ANALYSIS_DUE = text(
     """
-    SELECT pg_stat_get_mod_since_analyze(oid) > 1000 + greatest(reltuples, 0) / 50
+    SELECT coalesce(CAST(:new AS bigint), pg_stat_get_mod_since_analyze(oid)) > 1000 + greatest(reltuples, 0) / 50
     FROM pg_class WHERE oid = to_regclass(:table)
     """
 )
 
 
-async def renew_statistics(session: AsyncSession, table: Table) -> None:
-    """Have PostgreSQL analyze a table of which many rows are new, before statements on all rows of an owner.
+async def renew_statistics(session: AsyncSession, table: Table, new: int | None = None) -> None:
+    """Have PostgreSQL analyze a table if many rows have come: `new` in this transaction, or else since it last did.
 
-    They are planned by its statistics: by those of before, an owner whose million contacts are new has hardly any.
-    PostgreSQL renews them by itself where a tenth of the rows has changed, but up to a minute later.
+    Statements are planned by its statistics: by those of before, an owner whose million contacts are new has hardly
+    any. PostgreSQL renews them by itself where a tenth of the rows has changed, but up to a minute later.
     """
     name = f'"{table.name}"'
-    if await session.scalar(_IS_ANALYSIS_DUE, {"table": name}):
+    if await session.scalar(_IS_ANALYSIS_DUE, {"table": name, "new": new}):
         # Not where another analysis is under way.
         await session.execute(text(f"ANALYZE (SKIP_LOCKED) {name}"))
 

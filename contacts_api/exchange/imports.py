@@ -119,6 +119,7 @@ async def import_file(
     async with database.session() as session:
         if not (await session.execute(LOCK, {"owner_id": owner_id})).scalar_one():
             raise ImportRunning
+        # What follows goes through all contacts of the owner.
         await renew_statistics(session, table_of(Contact))
         await reindex_owner(session, owner_id)
         work = _Import(session, owner_id, report)
@@ -127,6 +128,8 @@ async def import_file(
         await keep_within(session, owner_id, report.created, max_contacts)
         if query.dry_run:
             await session.rollback()
+        else:
+            await renew_statistics(session, table_of(Contact), report.created)
     return report
 
 
