@@ -36,7 +36,7 @@ _VALUES_OF_SESSION = "SQLVALUEFUNCTION"
 
 def statements() -> dict[str, str]:
     """Return the SQL of every statement that the modules hold, and of the ORM's on tables of owners, by their names."""
-    found: dict[str, Any] = {f"bite of an owner {n}": bite for n, bite in enumerate(_bites_of_owner().values())}
+    found: dict[str, Any] = {f"bite of an owner {n}": bite for n, bite in enumerate(_bites_of_owner())}
     for module in pkgutil.walk_packages(contacts_api.__path__, "contacts_api."):
         if not module.name.endswith("__main__"):
             members = vars(importlib.import_module(module.name)).items()

@@ -57,11 +57,10 @@ def _bite(
 
 
 @cache
-def _bites_of_owner() -> dict[sa.Table, sa.Select[Any]]:
+def _bites_of_owner() -> list[sa.Select[Any]]:
     """Return such a statement for each table of rows that belong to the user `owner_id`."""
     owner_id = sa.bindparam("owner_id", type_=sa.Uuid)
-    turn_of = sa.cast(owner_id, sa.Text)
-    return {owner.table: _bite(owner.table, owner == owner_id, turn_of) for owner in reversed(owner_columns())}
+    return [_bite(owner.table, owner == owner_id, sa.cast(owner_id, sa.Text)) for owner in reversed(owner_columns())]
 
 
 def _bite_before(time: Any, moment: sa.ColumnElement[datetime], *key: sa.ColumnElement[Any]) -> sa.Select[Any]:
@@ -150,9 +149,9 @@ class Cleanup:
         # Without, it may take a minute more.
         with suppress(*DATABASE_ERRORS, Busy):
             async with self._patient.session() as session:
-                for table in _bites_of_owner():
-                    await renew_statistics(session, table)
-        for bite in _bites_of_owner().values():
+                for owner in owner_columns():
+                    await renew_statistics(session, owner)
+        for bite in _bites_of_owner():
             if not await self._delete(bite, owner_id=owner_id):
                 return False
         await self._database.execute(_FORGET_USER, owner_id=owner_id)

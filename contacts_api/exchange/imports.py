@@ -46,6 +46,7 @@ _stored = itemgetter(*STORED)
 
 Rows: TypeAlias = Iterator[ImportedContact | BadRow | NotAPerson]
 
+_OWNER = table_of(Contact).c.owner_id
 _RUNNING = table_of(RunningImport)
 _running = _RUNNING.c
 _THIS_IMPORT = (_running.owner_id == bindparam("owner_id"), _running.id == bindparam("import_id"))
@@ -120,7 +121,7 @@ async def import_file(
         if not (await session.execute(LOCK, {"owner_id": owner_id})).scalar_one():
             raise ImportRunning
         # What follows goes through all contacts of the owner.
-        await renew_statistics(session, table_of(Contact))
+        await renew_statistics(session, _OWNER)
         await reindex_owner(session, owner_id)
         work = _Import(session, owner_id, report)
         await work.stage(rows, max_rows, on_progress)
@@ -129,7 +130,7 @@ async def import_file(
         if query.dry_run:
             await session.rollback()
         else:
-            await renew_statistics(session, table_of(Contact), report.created)
+            await renew_statistics(session, _OWNER, report.created)
     return report
 
 

@@ -521,6 +521,8 @@ async def test_one_import_of_an_owner_runs_at_a_time(ada: Client, grace: Client,
             "SELECT pg_advisory_xact_lock(hashtextextended('import ' || %s::uuid, 0))", [user_id]
         )
         refused, other = await post(ada, CSV + GRACE), await post(grace, CSV + GRACE)
+        # Closing alone would release the lock only when the server has noticed.
+        importing.rollback()
     after = await post(ada, CSV + GRACE)
 
     assert (refused.status_code, refused.json()["code"]) == (409, "import_running")
