@@ -205,7 +205,7 @@ async def renew_statistics(session: AsyncSession, owner: Column[UUID], new: int 
 
     Statements are planned by its statistics: by those of before, an owner whose million contacts are new has hardly
     any. PostgreSQL renews them by itself where a tenth of the rows has changed, but up to a minute later.
-    `owner` is the column that names the owner. The others are left to PostgreSQL: they take a second.
+    `owner` is the column that names the owner. The others are left to PostgreSQL: all take three times as long.
     """
     table = f'"{owner.table.name}"'
     if await session.scalar(_IS_ANALYSIS_DUE, {"table": table, "new": new}):

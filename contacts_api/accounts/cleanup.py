@@ -146,7 +146,7 @@ class Cleanup:
 
     async def _erase(self, owner_id: UUID) -> bool:
         """Delete the rows of an erased account, and then the account; return False if another worker is at it."""
-        # Without, it may take a minute more.
+        # Should this fail, deleting may take a minute more.
         with suppress(*DATABASE_ERRORS, Busy):
             async with self._patient.session() as session:
                 for owner in owner_columns():
