@@ -1,36 +1,78 @@
-"""uvicorn's HTTP protocol, with bounds on the memory and the time that one client can take."""
+"""uvicorn's HTTP protocol, with limits on the memory and the time that one connection can take."""
 
 import asyncio
+import sys
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 HEAD_BYTES = 64 * 1024
-"""What the URL, the headers and the trailers of one request may have together."""
-PATIENCE_SECONDS = 10.0
+"""The most bytes that the URL, the headers and the trailers of one request may have together."""
+MAX_PIPELINED = 16
+"""The most requests that may wait on a connection behind the one that is being answered."""
+PIPELINED_BYTES = 2 * HEAD_BYTES
+"""The most bytes that these requests may have together, bodies included."""
+SILENCE_SECONDS = 10.0
 """How long a client may take to send a whole head, and then to send the next bytes of a body."""
+UNREAD_SECONDS = 30.0
+"""How long a client may take to receive the next byte of an answer."""
 
 
-class HeadTooLargeError(Exception):
-    """The URL, headers and trailers have more than HEAD_BYTES. Raised in the parser, which makes uvicorn send a 400."""
+class ConnectionLimitError(Exception):
+    """A client exceeds a limit of its connection. Raised in a callback of the parser, which makes uvicorn close it."""
+
+
+class Parser(httptools.HttpRequestParser):  # type: ignore[misc]  # httptools has no types
+    """Reads a request with `Upgrade` as if it had none (RFC 9110, 7.8).
+
+    httptools drops the body of such a request. So the request is read again, by a new parser, without the header.
+    """
+
+    def __init__(self, protocol: "Protocol") -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: bytes) -> None:
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.get_method() == b"CONNECT":
+                raise
+            (end_of_head,) = upgrade.args
+            head = self._protocol.head_without_upgrade()
+            self._protocol.parser = Parser(self._protocol)
+            self._protocol.parser.feed_data(head + data[end_of_head:])
+
+    def is_upgrade(self) -> bool:
+        return bool(self.should_upgrade() and self.get_method() != b"CONNECT")
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 that closes the connection of a client that sends too large a head, or stops sending.
+    """HTTP/1.1 that closes the connection of a client that exceeds a limit, stops sending or stops receiving.
 
-    httptools itself collects heads without limit, and uvicorn waits for the rest of a request for ever.
+    httptools itself collects heads without limit. uvicorn queues pipelined requests without limit, waits for the rest
+    of a request forever, and forever for a client to receive an answer.
     """
+
+    parser: Parser
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.parser = Parser(self)
         self._expects_head = self._expects_body = True
-        self._head_bytes = 0
+        self._head_bytes = self._pipelined_bytes = 0
         # What has come since the parser last called one of the methods below, and whether it has for this piece.
         self._unreported_bytes, self._has_reported = 0, False
-        self._heard_at = self.loop.time()
-        self._patience = self.loop.call_later(PATIENCE_SECONDS, self._check_patience)
+        self._heard_at = self._received_at = self.loop.time()
+        self._unread_bytes = 0
+        self._timer = self.loop.call_later(min(SILENCE_SECONDS, UNREAD_SECONDS), self._check_progress)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._patience.cancel()
+        self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -42,55 +84,106 @@ class Protocol(HttpToolsProtocol):
         self._unreported_bytes = 0 if self._has_reported else self._unreported_bytes + len(data)
         if self._unreported_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The URL, headers and trailers may have at most {HEAD_BYTES:,} bytes.")
-        # A line break between two requests cancels uvicorn's own time-out.
+        # A line break between two requests cancels uvicorn's keep-alive time-out.
         if not self._has_reported and self._is_between_requests():
             self._expects_head, self._heard_at = True, self.loop.time()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse the request, and close the connection.
+
+        Without an answer if others are due first: the client would take this one for theirs.
+        """
+        if self.pipeline:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         self._expects_head = self._expects_body = self._has_reported = True
         self._head_bytes = 0
+        if not self.pipeline:
+            self._pipelined_bytes = 0
         self._heard_at = self.loop.time()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        self._count(len(url))
+        self._count_head(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + len(": \r\n"))
+        self._count_head(len(name) + len(value) + len(": \r\n"))
         # Trailers come after the application was called, and must not become headers.
         if self._expects_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.is_upgrade():
+            return
         self._expects_head = False
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ConnectionLimitError
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._has_reported = True
+        self._count_pipelined(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.is_upgrade():
+            return
         self._expects_body = False
         super().on_message_complete()
 
-    def _count(self, size: int) -> None:
+    def head_without_upgrade(self) -> bytes:
+        """Return the head of the request that was just read, without what asks for another protocol."""
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip() for option in value.split(b",")]
+                value = b", ".join(each for each in options if each.lower() not in (b"upgrade", b"http2-settings"))
+            if name not in (b"upgrade", b"http2-settings") and (value or name != b"connection"):
+                lines.append(b"%b: %b" % (name, value))
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _count_head(self, size: int) -> None:
         self._has_reported = True
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES:
-            raise HeadTooLargeError
+            raise ConnectionLimitError
+        self._count_pipelined(size)
+
+    def _count_pipelined(self, size: int) -> None:
+        if self.pipeline:
+            self._pipelined_bytes += size
+            if self._pipelined_bytes > PIPELINED_BYTES:
+                raise ConnectionLimitError
 
     def _is_between_requests(self) -> bool:
         return not self._expects_head and not self._expects_body and self.cycle.response_complete
 
-    def _check_patience(self) -> None:
-        """Close the connection of a client that has stopped in the middle of a request."""
+    def _check_progress(self) -> None:
+        """Close the connection of a client that has stopped sending a request or receiving an answer."""
         now = self.loop.time()
         # While reading is paused, the client cannot send.
         if self.flow.read_paused or not (self._expects_head or self._expects_body):
             self._heard_at = now
-        left = self._heard_at + PATIENCE_SECONDS - now
-        if left <= 0:
+        unread_bytes = _count_unread(self.transport)
+        if not unread_bytes or unread_bytes != self._unread_bytes:
+            self._unread_bytes, self._received_at = unread_bytes, now
+        if now - self._received_at >= UNREAD_SECONDS:
+            self.transport.abort()
+            return
+        if now - self._heard_at >= SILENCE_SECONDS and not self.transport.is_closing():
             self.transport.close()
-        else:
-            self._patience = self.loop.call_later(left, self._check_patience)
+        due_at = min(self._heard_at + SILENCE_SECONDS, self._received_at + UNREAD_SECONDS)
+        self._timer = self.loop.call_later(max(due_at - now, SILENCE_SECONDS / 10), self._check_progress)
+
+
+def _count_unread(transport: asyncio.Transport) -> int:
+    """Return how many bytes the client has yet to receive: those of this process and, on Linux, of the kernel."""
+    unread = transport.get_write_buffer_size()
+    if sys.platform == "linux" and (connection := transport.get_extra_info("socket")):
+        in_kernel = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+        unread += int.from_bytes(in_kernel, sys.byteorder)
+    return unread

@@ -1,9 +1,12 @@
 """What one connection can take of the server: a real one, on a port of its own."""
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import psutil
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -11,6 +14,7 @@ from fastapi import FastAPI
 from contacts_api import protocol
 
 KIB = 1024
+MIB = 1024 * KIB
 WAIT_SECONDS = 30
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = (
@@ -139,7 +143,7 @@ async def test_trailers_are_not_taken_for_headers(port: int) -> None:
     ids=["nothing", "half a head", "half a body", "half a second head", "a blank line"],
 )
 async def test_who_sends_nothing_more_is_let_go(port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.1)
     async with connection(port) as (reader, writer):
         await send(writer, sent)
 
@@ -147,7 +151,7 @@ async def test_who_sends_nothing_more_is_let_go(port: int, sent: bytes, monkeypa
 
 
 async def test_who_sends_a_byte_now_and_then_is_not(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.5)
     async with connection(port) as (reader, writer):
         await send(writer, CHUNKED)
         for _ in range(10):
@@ -156,3 +160,123 @@ async def test_who_sends_a_byte_now_and_then_is_not(port: int, monkeypatch: pyte
         await send(writer, b"2\r\n{}\r\n0\r\n\r\n")
 
         assert await status_of(reader) == 422
+
+
+async def test_pipelined_requests_beyond_16_end_the_connection(port: int) -> None:
+    request = HEAD + b"\r\n"
+    async with connection(port) as (reader, writer):
+        await send(writer, request * 100)
+
+        with suppress(ConnectionError):
+            while await reader.read(64 * KIB):
+                pass
+
+
+async def test_16_pipelined_requests_are_answered_in_order(port: int) -> None:
+    requests = [b"GET /nothing/%d HTTP/1.1\r\nHost: x\r\nX-Request-ID: id-%d\r\n\r\n" % (n, n) for n in range(16)]
+    async with connection(port) as (reader, writer):
+        await send(writer, b"".join(requests))
+
+        for n in range(16):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+            assert b"x-request-id: id-%d" % n in head
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        HEAD + headers(4 * KIB) + b"\r\n",
+        b"POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b" " * 60_000,
+    ],
+    ids=["smallest", "headers", "bodies"],
+)
+async def test_a_flood_of_pipelined_requests_takes_no_memory(port: int, piece: bytes) -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+
+    async with connection(port) as (reader, writer):
+        await send(writer, *[piece * (64 * KIB // len(piece) + 1)] * 384)
+        with suppress(ConnectionError):
+            await reader.read()
+
+    assert process.memory_info().rss - before < 20 * MIB
+
+
+def upgrade_to(protocol_name: bytes, body_head: bytes) -> bytes:
+    return (
+        b"POST /auth/login HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: "
+        + protocol_name
+        + b"\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nContent-Type: application/json\r\n"
+        + body_head
+    )
+
+
+CREDENTIALS = json.dumps({"email": "nobody@example.com", "password": "wrong horse battery"}).encode()
+WITH_LENGTH = b"Content-Length: %d\r\n\r\n%b" % (len(CREDENTIALS), CREDENTIALS)
+IN_CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(CREDENTIALS), CREDENTIALS)
+
+
+@pytest.mark.parametrize("name", [b"h2c", b"websocket", b"TLS/1.0"])
+@pytest.mark.parametrize("rest", [WITH_LENGTH, IN_CHUNKS], ids=["length", "chunks"])
+@pytest.mark.parametrize("size", [1, 50, 10_000], ids=["bytes", "pieces", "whole"])
+async def test_a_request_that_asks_for_another_protocol_is_read_with_its_body(
+    port: int, name: bytes, rest: bytes, size: int
+) -> None:
+    request = upgrade_to(name, rest)
+    async with connection(port) as (reader, writer):
+        for _ in range(2):
+            for start in range(0, len(request), size):
+                await send(writer, request[start : start + size])
+                await asyncio.sleep(0)
+            # The body was read: the answer is to what it says.
+            assert await status_of(reader) == 401
+
+        await send(writer, HEAD + b"\r\n")
+        assert await status_of(reader) == 200
+
+
+async def test_pipelined_upgrades_are_answered_each(port: int) -> None:
+    async with connection(port) as (reader, writer):
+        await send(writer, upgrade_to(b"h2c", WITH_LENGTH) * 3 + HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+
+        assert [await status_of(reader) for _ in range(4)] == [401, 401, 401, 200]
+
+
+async def test_a_client_that_receives_nothing_of_its_answer_is_let_go(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 1.0)
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 16
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+        await asyncio.get_running_loop().sock_sendall(client, requests)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not connections_of_server(port):  # noqa: ASYNC110 (the kernel signals nothing)
+                await asyncio.sleep(0.01)
+            while connections_of_server(port):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+def connections_of_server(port: int) -> int:
+    return sum(each.laddr.port == port and bool(each.raddr) for each in psutil.Process().net_connections("tcp"))
+
+
+async def test_a_client_that_receives_slowly_gets_its_whole_answer(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 1.0)
+    async with connection(port) as (reader, writer):
+        await send(writer, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        received = 0
+        for _ in range(20):
+            received += len(await reader.read(2 * KIB))
+            await asyncio.sleep(0.1)
+        received += len(await reader.read())
+
+    assert received == length
