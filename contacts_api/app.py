@@ -25,7 +25,7 @@ from contacts_api.contacts.routes import contacts, relabelling
 from contacts_api.cors import CORS
 from contacts_api.database import Database, create_engine
 from contacts_api.exchange.imports import IMPORT_SECONDS, IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
-from contacts_api.exchange.routes import exchange, uploads
+from contacts_api.exchange.routes import batches, exchange, uploads
 from contacts_api.handlers import add_error_handlers
 from contacts_api.openapi import completed
 from contacts_api.pages import STATIC, Assets, health, pages
@@ -34,7 +34,7 @@ from contacts_api.settings import Settings
 from contacts_api.standby import Standby
 from contacts_api.waiting import REQUEST_SECONDS, Places
 
-# They are read one at a time, each in a fraction of a second.
+# Batches are validated one at a time.
 LARGE_BODIES_WAITING = 24
 # The end of a worker waits so long for what runs in its background, and as long for its connections.
 END_SECONDS = 5
@@ -77,7 +77,20 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.clock = clock
     # Those of contacts are called the most, and stand first. Not by include_router(), which matches each
     # router once more: 25 to 40 µs of CPU for a call of contacts, which takes 200, and 50 for a sign-in.
-    for router in (contacts, relabelling, exchange, uploads, feeds, calendar, auth, token, users, health, pages):
+    for router in (
+        contacts,
+        relabelling,
+        batches,
+        exchange,
+        uploads,
+        feeds,
+        calendar,
+        auth,
+        token,
+        users,
+        health,
+        pages,
+    ):
         app.router.routes += router.routes
     app.mount("/assets", Assets(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)

@@ -1,34 +1,32 @@
-"""Request bodies: size limits, JSON parsing, and a bound on the work that an invalid one causes."""
+"""Request bodies: size limits, JSON parsing, and validation in short steps."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
+import orjson
 from fastapi import Request as FastAPIRequest
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, ValidatorFunctionWrapHandler, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, WrapValidator, model_validator
 from sqlmodel import SQLModel
 
-from contacts_api.field_errors import code_and_detail
 from contacts_api.problems import MAX_ERRORS, BodyTooLarge, InvalidJSON
 from contacts_api.settings import Settings
-from contacts_api.waiting import Places
 
 BODY_BYTES = 64 * 1024
-# Members and elements of one body. Parsing this many blocks the worker for some 20 ms; 500 contacts have 3,500.
-MAX_VALUES = 50_000
 # An upload is handed to its parser in pieces of this size, so that one step of it is short.
 _PIECE_BYTES = 16 * 1024
-# How many items of a list are validated at a time.
-_BITE_ITEMS = 10
 MAX_ITEMS = 500
-"""How many contacts one call may create, change or delete."""
+"""The most contacts that one call may create, change or delete."""
+STEP_SECONDS = 0.01
+"""How long work on many items may hold the event loop."""
 
-# Up to the next value, with strings as a whole; or past 999 pieces, so that other threads have their turn.
-_VALUE = re.compile(rb"""(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)){0,999}+(?:[\[{,]|\Z|)""", re.DOTALL)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -73,52 +71,60 @@ def limit_unknown(model: type[BaseModel], data: Any) -> Any:
     return {name: data[name] for name in (*(name for name in fields if name in data), *unknown)}
 
 
-def a_few_at_a_time(items: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Validate a list of at most MAX_ITEMS a few items at a time, and stop after MAX_ERRORS errors.
+UNCHECKED = WrapValidator(lambda item, _: item)
+"""Marks the item of a list that FastAPI must not validate: the route calls `validate_items`."""
 
-    Pydantic validates a whole list in one call, during which no other thread runs, the event loop's included.
-    """
-    if not isinstance(items, list) or not _BITE_ITEMS < len(items) <= MAX_ITEMS:
-        return validate(items)
-    validated: list[Any] = []
-    errors: list[InitErrorDetails] = []
-    for start in range(0, len(items), _BITE_ITEMS):
+
+async def validate_items(model: type[Model], items: Iterable[Any]) -> list[Model]:
+    """Return the items of a body as models. Raises RequestValidationError, with at most MAX_ERRORS errors."""
+    errors: list[Any] = []
+
+    def validate(numbered: tuple[int, Any]) -> Any:
+        index, item = numbered
+        if len(errors) >= MAX_ERRORS:
+            return None
         try:
-            validated += validate(items[start : start + _BITE_ITEMS])
+            return model.model_validate(item)
         except ValidationError as error:
-            errors += (_moved(details, start) for details in error.errors(include_url=False))
-            if len(errors) >= MAX_ERRORS:
-                break
+            found = error.errors(include_url=False, include_input=False)
+            errors.extend({**each, "loc": ("body", "items", index, *each["loc"])} for each in found)
+
+    validated = await in_steps(validate, enumerate(items))
     if errors:
-        raise ValidationError.from_exception_data("list", errors)
+        raise RequestValidationError(errors)
     return validated
 
 
-def _moved(details: Any, start: int) -> InitErrorDetails:
-    """Return an error of a few items as one of the whole list."""
-    index, *rest = details["loc"]
-    code, detail = code_and_detail(details)
-    error = PydanticCustomError(code, "{message}", {"message": detail})
-    return InitErrorDetails(type=error, loc=(start + index, *rest), input=details["input"])
+async def in_steps(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Apply the function to each item. Let other tasks run after each STEP_SECONDS."""
+    results = []
+    resumed_at = time.perf_counter()
+    for item in items:
+        results.append(function(item))
+        if time.perf_counter() - resumed_at > STEP_SECONDS:
+            await asyncio.sleep(0)
+            resumed_at = time.perf_counter()
+    return results
 
 
 class Request(FastAPIRequest):
     """A request whose body has a limit, and whose JSON is JSON (RFC 8259): no NaN, no lone surrogate."""
 
     max_bytes = BODY_BYTES
-    body_field: Any = None
-    errors_of_large_body: tuple[Any, ...] | list[Any] = ()
-    """A large body is validated in a thread, before FastAPI sees it. If it is invalid, `json()` returns None, and Route
-    raises these errors instead of FastAPI's own."""
+    check_sender: Callable[[FastAPIRequest], Awaitable[object]] | None = None
+    """Is awaited before more than BODY_BYTES are read."""
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         size = 0
         async for chunk in super().stream():
             size += len(chunk)
+            if size > BODY_BYTES and self.check_sender:
+                await self.check_sender(self)
+                self.check_sender = None
             self.refuse_more(size)
             for start in range(0, len(chunk), _PIECE_BYTES):
                 if start:
-                    # Other requests go on between the pieces.
+                    # Let other requests run between the pieces.
                     await asyncio.sleep(0)
                 yield chunk[start : start + _PIECE_BYTES]
 
@@ -133,7 +139,7 @@ class Request(FastAPIRequest):
             self.refuse_more(int(announced) if len(announced) < 20 else self.max_bytes + 1)
 
     async def has_body(self) -> bool:
-        """Say whether there is a body, reading no more than its first piece."""
+        """Return True if there is a body. Reads no more than its first piece."""
         async for chunk in self.stream():
             if chunk:
                 return True
@@ -142,32 +148,13 @@ class Request(FastAPIRequest):
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            body = await self.body()
-            self._json = parse_json(body) if len(body) <= BODY_BYTES else await self._read_large(body)
+            self._json = parse_json(await self.body())
         return self._json
-
-    async def _read_large(self, body: bytes) -> Any:
-        """Return the validated body, or None where it has errors.
-
-        In a thread, so that nothing else waits for it; one at a time, since such threads slow each other down.
-        """
-        places: Places = self.app.state.large_bodies
-        async with places.place():
-            return await asyncio.to_thread(self._validate_large, body)
-
-    def _validate_large(self, body: bytes) -> Any:
-        if sum(1 for _ in islice(_VALUE.finditer(body), MAX_VALUES + 1)) > MAX_VALUES:
-            raise InvalidJSON(f"The body may have at most {MAX_VALUES:,} values.")
-        value = parse_json(body)
-        if self.body_field is None:
-            return value
-        validated, self.errors_of_large_body = self.body_field.validate(value, loc=("body",))
-        return None if self.errors_of_large_body else validated
 
 
 def parse_json(body: bytes) -> Any:
     """Return the value of a JSON text. Raises InvalidJSON."""
     try:
-        return from_json(body, allow_inf_nan=False)
+        return orjson.loads(body)
     except ValueError:
         raise InvalidJSON("The body must be one JSON value, in UTF-8.") from None

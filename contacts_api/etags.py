@@ -30,7 +30,15 @@ async def get_if_match(request: Request, if_match: Annotated[str | None, _IF_MAT
     return list_header(request, "if-match")
 
 
+async def get_if_none_match(
+    request: Request,
+    if_none_match: Annotated[str | None, Header(description="`*` to create the contact.", examples=["*"])] = None,
+) -> str | None:
+    return list_header(request, "if-none-match")
+
+
 IfMatch: TypeAlias = Annotated[str | None, Depends(get_if_match)]
+IfNoneMatch: TypeAlias = Annotated[str | None, Depends(get_if_none_match)]
 
 
 def etag_of(version: object) -> str:

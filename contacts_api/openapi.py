@@ -36,6 +36,7 @@ HEADERS = {
     ),
     "Content-Disposition": ("The name of the file (RFC 6266).", 'attachment; filename="contacts.csv"'),
     "Accept": ("The types that the call takes (RFC 9110, 15.5.16).", "application/json"),
+    "Accept-Encoding": ("That the body must not be compressed (RFC 9110, 15.5.16).", "identity"),
     "Accept-Patch": ("The same, for PATCH (RFC 5789, 3.1).", "application/json, application/merge-patch+json"),
     "Retry-After": ("In how many seconds to try again (RFC 9110, 10.2.3).", "1"),
     "WWW-Authenticate": (

@@ -169,11 +169,11 @@ class BodyTooLarge(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    """The Content-Type header is missing, or names another type than the call takes."""
+    """The Content-Type header is missing or names another type than the call takes; or the body is compressed."""
 
     advice = "Send the type that the detail names."
     status, code, title = 415, "unsupported_media_type", "The body has a type that is not accepted here"
-    further_headers = ("Accept", "Accept-Patch")
+    further_headers = ("Accept", "Accept-Encoding", "Accept-Patch")
 
 
 class Invalid(Problem):

@@ -26,7 +26,7 @@ class ConnectionLimitError(Exception):
     """A client exceeds a limit of its connection. Raised in a callback of the parser, which makes uvicorn close it."""
 
 
-class Parser(httptools.HttpRequestParser):  # type: ignore[misc]  # httptools has no types
+class Parser(httptools.HttpRequestParser):
     """Reads a request with `Upgrade` as if it had none (RFC 9110, 7.8).
 
     httptools drops the body of such a request. So the request is read again, by a new parser, without the header.
@@ -36,7 +36,7 @@ class Parser(httptools.HttpRequestParser):  # type: ignore[misc]  # httptools ha
         super().__init__(protocol)
         self._protocol = protocol
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # uvicorn passes bytes
         try:
             super().feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:

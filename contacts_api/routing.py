@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from contacts_api.problems import BodyTooLarge, Busy, Invalid, InvalidJSON, Unsu
 from contacts_api.query_parameters import NO_PARAMETERS, QueryParameters
 from contacts_api.waiting import REQUEST_SECONDS, has_come
 
+NO_ENCODING = {"Accept-Encoding": "identity"}
 Handler: TypeAlias = Callable[[FastAPIRequest], Coroutine[Any, Any, Response]]
 
 
@@ -28,6 +29,8 @@ class Route(APIRoute):
     """A route that refuses other media types than its own, and query parameters that it does not declare."""
 
     seconds = REQUEST_SECONDS
+    check_sender: Callable[[FastAPIRequest], Awaitable[object]] | None = None
+    """Is awaited before a body of more than 64 KiB is read."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         signature = inspect.signature(endpoint)
@@ -63,10 +66,13 @@ class Route(APIRoute):
 
         async def read_and_handle(request: FastAPIRequest) -> Response:
             request = Request(request.scope, request.receive)
-            request.body_field = self.body_field
+            request.check_sender = self.check_sender
             if self.body_limit:
                 request.max_bytes = self.body_limit.of(request.app.state.settings)
             if self.body_field:
+                if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+                    # RFC 9110, 15.5.16
+                    raise UnsupportedMediaType("Send it without Content-Encoding.", headers=NO_ENCODING)
                 request.refuse_announced()
                 media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if media_type not in accepted and await request.has_body():
@@ -78,29 +84,32 @@ class Route(APIRoute):
                 return await self.run(with_query if request.scope["query_string"] else without_query, request)
             except ClientDisconnect:
                 raise Invalid.field("body", code="malformed", detail="The body did not come whole.") from None
-            except RequestValidationError:
-                if request.errors_of_large_body:
-                    raise RequestValidationError(request.errors_of_large_body) from None
-                raise
-            except (*DATABASE_ERRORS, Busy):
+            except DATABASE_ERRORS:
                 await self._refuse_invalid(request)
                 raise
 
         return read_and_handle
 
     async def run(self, handle: Handler, request: FastAPIRequest) -> Response:
-        """Read the body, however long it takes, and then answer within `seconds`."""
+        """Read the body, however long it takes, and then answer within `seconds`. Raises Busy."""
         if self.body_field:
             await request.body()
         has_come(request)
-        async with asyncio.timeout(self.seconds):
-            return await handle(request)
+        try:
+            async with asyncio.timeout(self.seconds) as deadline:
+                return await handle(request)
+        except TimeoutError:
+            if deadline.expired():
+                raise Busy from None
+            raise
 
     async def _refuse_invalid(self, request: Request) -> None:
-        """Raise the errors of an invalid JSON body: it is a 422 whether or not the database answers."""
+        """Raise the errors of an invalid JSON body: it is a 422 whether or not the database answers.
+
+        FastAPI validates a body only after the dependencies, of which the sign-in may need the database.
+        """
         if self.body_field and not isinstance(self.body_field.field_info, params.Form):
-            body = await request.json()
-            errors = request.errors_of_large_body or self.body_field.validate(body, loc=("body",))[1]
+            errors = self.body_field.validate(await request.json(), loc=("body",))[1]
             if errors:
                 raise RequestValidationError(errors)
 

@@ -13,6 +13,7 @@ UNREADABLE = {
     "UTF-16": '{"first_name": "x"}'.encode("utf-16"),
     "depth": b"[" * 60_000,
     "digits": b'{"first_name": ' + b"9" * 5_000 + b"}",
+    "a number past all bounds": b'{"first_name": 1e400}',
     "NaN": b'{"first_name": NaN}',
     "Infinity": b'{"first_name": -Infinity}',
     "lone surrogate": b'{"first_name": "\\ud800"}',
@@ -30,13 +31,6 @@ async def test_json_that_cannot_be_read_is_a_422_and_comes_before_the_401(
 
         assert (response.status_code, response.json()["code"]) == (422, "invalid_json")
         assert response.json()["errors"][0]["loc"] == ["body"]
-
-
-async def test_a_number_past_all_bounds_is_no_text(ada: Client) -> None:
-    response = await ada.post("/contacts", content=b'{"first_name": 1e400}', headers=JSON)
-
-    assert response.status_code == 422
-    assert response.json()["errors"][0]["loc"] == ["body", "first_name"]
 
 
 async def test_of_thousands_of_errors_the_first_hundred_are_named(ada: Client) -> None:

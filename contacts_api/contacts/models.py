@@ -314,11 +314,14 @@ class ContactUpdate(SentBack, create_model("OptionalFields", __base__=Body, **_O
 
     model_config = with_example({"additional_info": AN_EXAMPLE["additional_info"]})
 
+    def apply_to(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields with those that were sent."""
+        return fields | self.sent()
 
-def changes_of(contact: Contact, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that give the contact these fields; an empty dict if nothing changes."""
-    columns = columns_of(fields)
-    return columns if any(getattr(contact, name) != columns[name] for name in FIELDS) else {}
+
+def is_same(columns: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Return True if the columns give the row no other fields than it has."""
+    return all(columns[name] == row[name] for name in FIELDS)
 
 
 class Identified(SQLModel):

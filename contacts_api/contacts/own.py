@@ -3,13 +3,12 @@
 from typing import Annotated, TypeAlias
 from uuid import UUID
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends
 
 from contacts_api.accounts.tokens import Owner
 from contacts_api.contacts import queries
-from contacts_api.contacts.models import Contact, ContactId
-from contacts_api.database import Autocommit, Session
-from contacts_api.etags import IfMatch, list_header, matches_etag
+from contacts_api.contacts.models import ContactId
+from contacts_api.database import Autocommit
 from contacts_api.problems import NotFound, Problem
 
 
@@ -31,39 +30,11 @@ class PreconditionFailed(Problem):
     status, code, title = 412, "precondition_failed", "The contact has changed since you read it"
 
 
-async def get_own_contact(contact_id: ContactId, owner: Owner, session: Session, if_match: IfMatch) -> Contact:
-    """Return the contact, locked until the request is through."""
-    contact = await session.scalar(queries.LOCK, {"owner_id": owner.user_id, "contact_id": contact_id})
-    if contact is None:
-        raise ContactNotFound
-    if if_match is not None and not matches_etag(if_match, contact.version):
-        raise PreconditionFailed
-    return contact
-
-
-async def get_contact_to_replace(
-    contact_id: ContactId,
-    request: Request,
-    owner: Owner,
-    session: Session,
-    if_match: IfMatch,
-    if_none_match: Annotated[str | None, Header(description="`*` to create the contact.", examples=["*"])] = None,
-) -> Contact | None:
-    """Return the contact, locked; None where `If-None-Match: *` says that there must be none."""
-    if list_header(request, "if-none-match") == "*":
-        return None
-    return await get_own_contact(contact_id, owner, session, if_match)
-
-
 async def get_own_contact_id(contact_id: ContactId, owner: Owner, database: Autocommit) -> UUID:
     if not await database.read(queries.EXISTS, owner_id=owner.user_id, contact_id=contact_id):
         raise ContactNotFound
     return contact_id
 
 
-OwnContact: TypeAlias = Annotated[Contact, Depends(get_own_contact)]
-"""The contact in the path, locked: the caller's own and, with If-Match, as the caller saw it last."""
-ContactToReplace: TypeAlias = Annotated[Contact | None, Depends(get_contact_to_replace)]
-"""The same, or None with `If-None-Match: *`: then it is to be created."""
 OwnContactId: TypeAlias = Annotated[UUID, Depends(get_own_contact_id)]
 """The id of the contact in the path, which is the caller's own."""

@@ -47,7 +47,19 @@ def shown(row: Any) -> dict[str, Any]:
 
 GET = sa.select(*(_contact[name] for name in _SHOWN), _contact.version).where(_OWNED, _THIS)
 EXISTS = sa.select(_contact.id).where(_OWNED, _THIS)
-LOCK = sa.select(Contact).where(_OWNED, _THIS).with_for_update()
+_AS_READ = _contact.version == sa.bindparam("version")
+UPDATE = (
+    sa.update(table_of(Contact))
+    .where(_OWNED, _THIS, _AS_READ)
+    # The start of this statement, since it is a transaction of its own. (Citus takes no clock in an UPDATE.)
+    .values(
+        {name: sa.bindparam(name) for name in STORED} | {"version": _contact.version + 1, "updated_at": sa.func.now()}
+    )
+    .returning(_contact.version, _contact.updated_at)
+)
+"""Change a contact if it still has the version that was read. Returns no row where it has not."""
+DELETE = sa.delete(table_of(Contact)).where(_OWNED, _THIS).returning(_contact.id)
+DELETE_AS_READ = DELETE.where(_AS_READ)
 _THESE = _contact.id.in_(sa.bindparam("ids", expanding=True))
 # In one order, so that two requests do not wait for each other.
 LOCK_ALL = sa.select(Contact).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
@@ -102,7 +114,7 @@ COUNT_TALLY = sa.text(
     """
 )
 
-_STORED = ("owner_id", "id", *STORED)
+_STORED = ("owner_id", "id", "version", *STORED)
 CREATE = (
     sa.insert(Contact)
     .from_select(

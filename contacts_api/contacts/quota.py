@@ -6,9 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contacts_api.contacts import queries
-from contacts_api.contacts.models import Contact
-from contacts_api.contacts.own import PreconditionFailed
-from contacts_api.database import Database, refused_where_taken
+from contacts_api.database import Database
 from contacts_api.problems import TooMany
 
 
@@ -19,25 +17,17 @@ class TooManyContacts(TooMany):
         super().__init__(f"An account may have at most {max_contacts:,} contacts.")
 
 
-async def create(database: Database, max_contacts: int, owner_id: UUID, **columns: Any) -> dict[str, Any]:
+async def create(database: Database, max_contacts: int, **columns: Any) -> dict[str, Any]:
     """Create a contact, and return its columns. Raises TooManyContacts."""
-    parameters = {"owner_id": owner_id, "count": 1, "max_contacts": max_contacts, **columns}
+    parameters = {"count": 1, "max_contacts": max_contacts, **columns}
     created = await database.execute(queries.CREATE, **parameters)
     if not created:
         async with database.session() as session:
-            await recount(session, owner_id)
+            await recount(session, columns["owner_id"])
         created = await database.execute(queries.CREATE, **parameters)
     if not created:
         raise TooManyContacts(max_contacts)
     return {**columns, **created[0]}
-
-
-async def create_under(session: AsyncSession, max_contacts: int, contact: Contact) -> None:
-    """Create a contact under an id that its owner chose. Raises PreconditionFailed where there is one."""
-    session.add(contact)
-    with refused_where_taken(PreconditionFailed):
-        await session.flush()
-    await keep_within(session, contact.owner_id, 1, max_contacts)
 
 
 async def keep_within(session: AsyncSession, owner_id: UUID, count: int, max_contacts: int) -> None:

@@ -1,6 +1,5 @@
 """Contacts: always those of whoever signed in."""
 
-import secrets
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, TypeAlias
@@ -13,14 +12,14 @@ from uuid_utils.compat import uuid7
 from contacts_api.accounts.tokens import FOR_OWNERS, Owner
 from contacts_api.answers import PRIVATE, json_answer, with_headers
 from contacts_api.connecting import Row
-from contacts_api.contacts import labels, models, queries, quota
+from contacts_api.contacts import labels, models, queries, quota, store
 from contacts_api.contacts.birthdays import upcoming_birthdays
 from contacts_api.contacts.labels import LabelNotFound, OwnLabel
-from contacts_api.contacts.models import Contact, ContactId, ContactPublic, columns_of, fields_of
-from contacts_api.contacts.own import ContactNotFound, ContactToReplace, OwnContact, PreconditionFailed
+from contacts_api.contacts.models import ContactId, ContactPublic, columns_of
+from contacts_api.contacts.own import ContactNotFound, PreconditionFailed
 from contacts_api.contacts.quota import TooManyContacts
-from contacts_api.database import Autocommit, Reads, Session
-from contacts_api.etags import TAKES_IF_NONE_MATCH, etag_of, is_known
+from contacts_api.database import Autocommit, Reads
+from contacts_api.etags import TAKES_IF_NONE_MATCH, IfMatch, IfNoneMatch, etag_of, is_known
 from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages
 from contacts_api.problems import documented
 from contacts_api.query_parameters import QueryParameters
@@ -63,13 +62,6 @@ def location_of(contact_id: ContactId, request: Request) -> str:
     return f"{request.scope['root_path']}/contacts/{contact_id}"
 
 
-async def save(contact: Contact, fields: Mapping[str, Any], session: Session) -> Response:
-    if changes := models.changes_of(contact, fields):
-        contact.sqlmodel_update({**changes, "updated_at": await session.scalar(queries.NOW)})
-        await session.flush()
-    return answer(contact.model_dump())
-
-
 class RelabellingRoute(Route):
     """A route that goes through up to a million contacts, a few at a time."""
 
@@ -106,10 +98,10 @@ async def create_contact(new: models.ContactCreate, request: Request, owner: Own
 
     The fields from `first_name` to `date_of_birth` must be there; a null says that there is none.
     """
-    contact_id = uuid7()
+    key = {"owner_id": owner.user_id, "id": uuid7(), "version": 1}
     max_contacts = request.app.state.settings.max_contacts
-    row = await quota.create(database, max_contacts, owner.user_id, id=contact_id, **columns_of(new.model_dump()))
-    return answer(row, 201, Location=location_of(contact_id, request))
+    row = await quota.create(database, max_contacts, **key, **columns_of(new.model_dump()))
+    return answer(row, 201, Location=location_of(row["id"], request))
 
 
 @contacts.get(
@@ -120,12 +112,9 @@ async def create_contact(new: models.ContactCreate, request: Request, owner: Own
 )
 async def get_contact(contact_id: ContactId, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Return one of your contacts."""
-    found = await database.read(queries.GET, owner_id=owner.user_id, contact_id=contact_id)
-    if not found:
-        raise ContactNotFound
-    (row,) = found
-    if is_known(request, row.version):
-        return Response(status_code=304, headers={"ETag": etag_of(row.version), **PRIVATE})
+    row = await store.find(database, owner.user_id, contact_id)
+    if is_known(request, row["version"]):
+        return Response(status_code=304, headers={"ETag": etag_of(row["version"]), **PRIVATE})
     return answer(row)
 
 
@@ -149,22 +138,22 @@ async def get_contact(contact_id: ContactId, request: Request, owner: Owner, dat
 async def replace_contact(
     contact_id: ContactId,
     new: models.ContactReplace,
-    contact: ContactToReplace,
     request: Request,
     owner: Owner,
-    session: Session,
+    database: Autocommit,
+    if_none_match: IfNoneMatch,
+    if_match: IfMatch,
 ) -> Response:
     """Replace one of your contacts. Optional fields that the body leaves out become null or empty.
 
     With `If-None-Match: *`, create it under an id of your choice instead: so a create can be repeated safely.
     """
-    if contact is not None:
-        return await save(contact, new.model_dump(), session)
-    # Not 1: an ETag must not come back where a contact was deleted, and created again under its id.
-    version = secrets.randbelow(2**30)
-    contact = Contact(owner_id=owner.user_id, id=contact_id, version=version, **columns_of(new.model_dump()))
-    await quota.create_under(session, request.app.state.settings.max_contacts, contact)
-    return answer(contact.model_dump(), 201, Location=location_of(contact_id, request))
+    fields = new.model_dump()
+    if if_none_match == "*":
+        max_contacts = request.app.state.settings.max_contacts
+        row = await store.create_under(database, owner.user_id, contact_id, fields, max_contacts)
+        return answer(row, 201, Location=location_of(contact_id, request))
+    return answer(await store.change(database, owner.user_id, contact_id, lambda _: fields, if_match))
 
 
 @contacts.patch(
@@ -173,15 +162,17 @@ async def replace_contact(
     responses=documented(ContactNotFound, PreconditionFailed, onto={200: with_headers("ETag")}),
     openapi_extra={"requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": _CONTACT_UPDATE}}}}},
 )
-async def update_contact(patch: models.ContactUpdate, contact: OwnContact, session: Session) -> Response:
+async def update_contact(
+    contact_id: ContactId, patch: models.ContactUpdate, owner: Owner, database: Autocommit, if_match: IfMatch
+) -> Response:
     """Change some fields of one of your contacts. The body is a JSON merge patch (RFC 7396)."""
-    return await save(contact, fields_of(contact.model_dump()) | patch.sent(), session)
+    return answer(await store.change(database, owner.user_id, contact_id, patch.apply_to, if_match))
 
 
 @contacts.delete("/{contact_id:uuid}", status_code=204, responses=documented(ContactNotFound, PreconditionFailed))
-async def delete_contact(contact: OwnContact, session: Session) -> None:
+async def delete_contact(contact_id: ContactId, owner: Owner, database: Autocommit, if_match: IfMatch) -> None:
     """Delete one of your contacts."""
-    await session.delete(contact)
+    await store.delete(database, owner.user_id, contact_id, if_match)
 
 
 @contacts.get(

@@ -4,13 +4,13 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, WrapValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic import Field as Rule
 from pydantic_core import PydanticCustomError
 from sqlalchemy import DateTime
 from sqlmodel import Field, SQLModel
 
-from contacts_api.bodies import MAX_ITEMS, Body, a_few_at_a_time, with_example
+from contacts_api.bodies import MAX_ITEMS, UNCHECKED, Body, with_example
 from contacts_api.contacts.models import AN_EXAMPLE, AN_ID, ContactCreate, ContactId, ContactPublic, ContactUpdate
 from contacts_api.exchange.dates import DateOrder
 from contacts_api.exchange.files import Format, is_encoding
@@ -22,11 +22,9 @@ OnDuplicate = Literal["skip", "update", "create"]
 class ContactBatch(Body):
     """New contacts."""
 
-    items: Annotated[
-        list[ContactCreate],
-        Rule(description="1 to 500 contacts.", min_length=1, max_length=MAX_ITEMS),
-        WrapValidator(a_few_at_a_time),
-    ]
+    items: list[Annotated[ContactCreate, UNCHECKED]] = Rule(
+        description="1 to 500 contacts.", min_length=1, max_length=MAX_ITEMS
+    )
 
 
 class ContactChange(ContactUpdate):
@@ -40,11 +38,9 @@ class ContactChange(ContactUpdate):
 class ContactChanges(Body):
     """Changes of contacts."""
 
-    items: Annotated[
-        list[ContactChange],
-        Rule(description="1 to 500 changes, each of another contact.", min_length=1, max_length=MAX_ITEMS),
-        WrapValidator(a_few_at_a_time),
-    ]
+    items: list[Annotated[ContactChange, UNCHECKED]] = Rule(
+        description="1 to 500 changes, each of another contact.", min_length=1, max_length=MAX_ITEMS
+    )
 
 
 class ContactIds(Body):

@@ -1,6 +1,5 @@
 """In and out: batches and files."""
 
-import asyncio
 from operator import itemgetter
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
@@ -11,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.tokens import FOR_OWNERS, Owner, identify
 from contacts_api.answers import PRIVATE, file_of, json_answer, streamed
-from contacts_api.bodies import BodyLimit
+from contacts_api.bodies import BodyLimit, in_steps, validate_items
 from contacts_api.contacts import queries
 from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import (
@@ -20,14 +19,14 @@ from contacts_api.contacts.models import (
     Contact,
     ContactCreate,
     ContactUpdate,
-    changes_of,
     columns_of,
     fields_of,
+    is_same,
 )
 from contacts_api.contacts.own import ContactNotFound
 from contacts_api.contacts.queries import ContactFilter
 from contacts_api.contacts.quota import TooManyContacts, keep_within
-from contacts_api.database import Reads, Session
+from contacts_api.database import Autocommit, Reads
 from contacts_api.exchange import csv, vcard
 from contacts_api.exchange.columns import read_columns, table_of_columns
 from contacts_api.exchange.exports import export_contacts
@@ -35,6 +34,7 @@ from contacts_api.exchange.files import UNUSABLE_FILES
 from contacts_api.exchange.imports import ImportRunning, claim_import, import_file
 from contacts_api.exchange.models import (
     ContactBatch,
+    ContactChange,
     ContactChanges,
     ContactIds,
     ContactList,
@@ -105,9 +105,16 @@ class UploadRoute(Route):
             return await handle(request)
 
 
+class BatchRoute(Route):
+    """A route for a body of up to BATCH_BYTES, of which a sender who is not signed in can send 64 KiB."""
+
+    check_sender = staticmethod(identify)
+
+
 _AN_EXAMPLE = {"vcard_uid": AN_ID, **ContactCreate(**AN_EXAMPLE).model_dump()}
 
 exchange = APIRouter(prefix="/contacts", route_class=Route, responses=FOR_OWNERS)
+batches = APIRouter(prefix="/contacts", route_class=BatchRoute, responses=FOR_OWNERS)
 uploads = APIRouter(prefix="/contacts", route_class=UploadRoute, responses=FOR_OWNERS)
 
 
@@ -115,45 +122,52 @@ def download(name: str) -> dict[str, str]:
     return {**PRIVATE, "Content-Disposition": f'attachment; filename="{name}"'}
 
 
-@exchange.post("/batch", status_code=201, response_model=ContactList, responses=documented(TooManyContacts))
-async def create_contacts(batch: Batch, request: Request, owner: Owner, session: Session) -> Response:
+@batches.post("/batch", status_code=201, response_model=ContactList, responses=documented(TooManyContacts))
+async def create_contacts(batch: Batch, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create up to 500 contacts: all of them, or none."""
-    # In a thread, since folding 500 names of some scripts takes a while.
-    columns = await asyncio.to_thread(lambda: [columns_of(new.model_dump()) for new in batch.items])
+    state = request.app.state
+    async with state.large_bodies.place():
+        contacts = await validate_items(ContactCreate, batch.items)
+        columns = await in_steps(lambda new: columns_of(new.model_dump()), contacts)
     # PostgreSQL returns the rows in any order. Sorted ids bring them back into that of the items.
     ids = sorted(uuid7() for _ in columns)
     rows = [{"owner_id": owner.user_id, "id": id_, **each} for id_, each in zip(ids, columns, strict=True)]
-    created = (await session.execute(queries.CREATE_ALL, rows)).mappings().all()
-    await keep_within(session, owner.user_id, len(rows), request.app.state.settings.max_contacts)
+    async with database.session() as session:
+        created = (await session.execute(queries.CREATE_ALL, rows)).mappings().all()
+        await keep_within(session, owner.user_id, len(rows), state.settings.max_contacts)
     items = [queries.shown(row) for row in sorted(created, key=itemgetter("id"))]
     return json_answer({"items": items}, PRIVATE, 201)
 
 
-@exchange.post("/batch/update", response_model=ContactList, responses=documented(ContactNotFound))
-async def update_contacts(batch: Changes, owner: Owner, session: Session) -> Response:
+@batches.post("/batch/update", response_model=ContactList, responses=documented(ContactNotFound))
+async def update_contacts(batch: Changes, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Change up to 500 contacts: all of them, or none. Each is a JSON merge patch (RFC 7396) with the contact's id."""
+    async with request.app.state.large_bodies.place():
+        patches = await validate_items(ContactChange, batch.items)
     positions: dict[UUID, int] = {}
-    for index, patch in enumerate(batch.items):
+    for index, patch in enumerate(patches):
         if positions.setdefault(patch.id, index) != index:
             raise Invalid(errors=[_error_of(index, "repeated", "The same contact is in the list twice.")])
-    locked = await session.scalars(queries.LOCK_ALL, {"owner_id": owner.user_id, "ids": list(positions)})
-    contacts = {contact.id: contact for contact in locked}
-    unknown = [index for contact_id, index in positions.items() if contact_id not in contacts]
-    if unknown:
-        errors = [_error_of(index, ContactNotFound.code, "You have no contact with this id.") for index in unknown]
-        raise ContactNotFound(errors=errors[:MAX_ERRORS])
-    now = await session.scalar(queries.NOW)
-    # In a thread, as above.
-    changed = await asyncio.to_thread(lambda: [_changes(contacts[patch.id], patch) for patch in batch.items])
-    for patch, columns in zip(batch.items, changed, strict=True):
-        if columns:
-            contacts[patch.id].sqlmodel_update({**columns, "updated_at": now})
-    await session.flush()
-    return json_answer({"items": [queries.shown(contacts[patch.id].model_dump()) for patch in batch.items]}, PRIVATE)
+    async with database.session() as session:
+        locked = await session.scalars(queries.LOCK_ALL, {"owner_id": owner.user_id, "ids": list(positions)})
+        contacts = {contact.id: contact for contact in locked}
+        unknown = [index for contact_id, index in positions.items() if contact_id not in contacts]
+        if unknown:
+            errors = [_error_of(index, ContactNotFound.code, "You have no contact with this id.") for index in unknown]
+            raise ContactNotFound(errors=errors[:MAX_ERRORS])
+        now = await session.scalar(queries.NOW)
+        changed = await in_steps(lambda patch: _changes(contacts[patch.id], patch), patches)
+        for patch, columns in zip(patches, changed, strict=True):
+            if columns:
+                contacts[patch.id].sqlmodel_update({**columns, "updated_at": now})
+        await session.flush()
+    return json_answer({"items": [queries.shown(contacts[patch.id].model_dump()) for patch in patches]}, PRIVATE)
 
 
 def _changes(contact: Contact, patch: ContactUpdate) -> dict[str, Any]:
-    return changes_of(contact, fields_of(contact.model_dump()) | patch.sent())
+    row = contact.model_dump()
+    columns = columns_of(fields_of(row) | patch.sent())
+    return {} if is_same(columns, row) else columns
 
 
 def _error_of(index: int, code: str, detail: str) -> FieldError:
@@ -161,9 +175,10 @@ def _error_of(index: int, code: str, detail: str) -> FieldError:
 
 
 @exchange.post("/batch/delete")
-async def delete_contacts(batch: ContactIds, owner: Owner, session: Session) -> Deleted:
+async def delete_contacts(batch: ContactIds, owner: Owner, database: Autocommit) -> Deleted:
     """Delete up to 500 contacts. Ids that are not those of your contacts are ignored."""
-    deleted = await session.execute(queries.DELETE_ALL, {"owner_id": owner.user_id, "ids": batch.ids})
+    async with database.session() as session:
+        deleted = await session.execute(queries.DELETE_ALL, {"owner_id": owner.user_id, "ids": batch.ids})
     return Deleted(deleted=len(deleted.all()))
 
 

@@ -30,11 +30,11 @@ TOO_MANY = {"create_contacts": 33, "update_contacts": 33}
 )
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_every_operation_refuses_a_body_that_is_too_large(
-    client: Client, operation: Operation, is_chunked: bool
+    ada: Client, operation: Operation, is_chunked: bool
 ) -> None:
     count = TOO_MANY.get(operation.name, 2)
     for media_type in operation.media_types:
-        response = await client.request(
+        response = await ada.request(
             operation.method,
             operation.url(),
             content=chunks(count) if is_chunked else count * CHUNK,
@@ -42,6 +42,21 @@ async def test_every_operation_refuses_a_body_that_is_too_large(
         )
 
         assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("path", ["/contacts/batch", "/contacts/batch/update"])
+async def test_of_a_large_body_64_kib_are_read_before_the_sign_in_is_checked(client: Client, path: str) -> None:
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            read.append(1)
+            yield CHUNK
+
+    response = await client.post(path, content=body(), headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 401
+    assert len(read) <= 2
 
 
 async def test_a_body_that_is_said_to_be_too_large_is_not_read(client: Client) -> None:
