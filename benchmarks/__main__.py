@@ -12,7 +12,7 @@ from benchmarks import compare, growth, layers, machine, scale
 from benchmarks.machine import BenchmarkError, newest_postgres
 
 COMPARE = """
-Measure what a request costs the server, in CPU, beside the same five jobs written by hand (Starlette, asyncpg,
+Measure what a request costs the server, in CPU, beside the same seven jobs written by hand (Starlette, asyncpg,
 orjson: the floor) and in the usual way (FastAPI, SQLModel sessions, fastapi-users, response_model).
 
 It starts a PostgreSQL of its own, and the three servers with one worker each, all on one core; PostgreSQL and wrk

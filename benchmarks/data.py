@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import jwt
 import psycopg2
@@ -44,6 +46,14 @@ _CONTACTS = f"""
     INSERT INTO contact (owner_id, id, created_at, {_COLUMNS})
     SELECT owner_id, gen_random_uuid(), now() - n * interval '1 second', {_COLUMNS}
     FROM unnest(%(ids)s::uuid[]) AS owner_id, made
+"""
+DELETED_EACH = 300
+_COPIED = ", ".join(name for name in STORED if name != "first_name")
+_DELETABLE = f"""
+    INSERT INTO contact (owner_id, id, first_name, {_COPIED})
+    SELECT owner_id, md5(owner_id || ' ' || n)::uuid, %(first_name)s, {_COPIED}
+    FROM (SELECT DISTINCT ON (owner_id) * FROM contact ORDER BY owner_id, id) AS one, generate_series(1, %(each)s) AS n
+    ON CONFLICT DO NOTHING
 """
 
 
@@ -126,6 +136,13 @@ def forget_created(url: str) -> None:
         settle(sql)
 
 
+def create_deletable(url: str) -> None:
+    """Create the contacts that the job "delete" deletes, each a copy of the first contact of its owner."""
+    with cursor(url) as sql:
+        sql.execute(_DELETABLE, {"each": DELETED_EACH, "first_name": CREATED})
+        settle(sql)
+
+
 Request = tuple[str, str, str]
 """Method, path and body."""
 
@@ -159,13 +176,29 @@ def _create(owner: Owner, n: int) -> Request:
     return "POST", "/contacts", json.dumps(contact)
 
 
+def _change(owner: Owner, n: int) -> Request:
+    # The ten contacts in turn, each time with another text: every request changes something.
+    body = json.dumps({"additional_info": f"Called {'once' if n // 10 % 2 else 'twice'}."})
+    return "PATCH", f"/contacts/{owner.contact_ids[n % 10]}", body
+
+
+def _delete(owner: Owner, n: int) -> Request:
+    # As create_deletable() makes the ids.
+    digest = md5(f"{owner.id} {n + 1}".encode(), usedforsecurity=False).hexdigest()
+    return "DELETE", f"/contacts/{UUID(digest)}", ""
+
+
 JOBS: dict[str, Callable[[Owner, int], Request]] = {
     "one contact": _one_contact,
     "list of 50": _list_of_50,
     "search": _search,
     "birthdays": _birthdays,
     "create": _create,
+    "change": _change,
+    "delete": _delete,
 }
+EACH = {"change": 20, "delete": DELETED_EACH}
+"""How many requests of an owner a job has, if not ten."""
 
 
 def write_requests(path: Path, owners: Iterable[Owner], job: Callable[[Owner, int], Request], each: int = 10) -> Path:

@@ -47,6 +47,15 @@ class ContactCreate(SQLModel):
     additional_info: str | None = Field(default=None, max_length=2000)
 
 
+class ContactUpdate(SQLModel):
+    first_name: str | None = Field(default=None, min_length=1, max_length=100)
+    last_name: str | None = Field(default=None, min_length=1, max_length=100)
+    email: EmailStr | None = None
+    phone_number: str | None = Field(default=None, min_length=3, max_length=32)
+    date_of_birth: date | None = None
+    additional_info: str | None = Field(default=None, max_length=2000)
+
+
 class Contact(ContactCreate, table=True):
     owner_id: uuid.UUID = Field(foreign_key="user.id", primary_key=True)
     id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
@@ -143,12 +152,34 @@ async def list_birthdays(user: CurrentUser, session: Session, days: int = 7) -> 
     return {"items": sorted(items, key=lambda item: item["birthday_on"])}
 
 
-@app.get("/contacts/{contact_id}", response_model=ContactPublic)
-async def get_contact(contact_id: uuid.UUID, user: CurrentUser, session: Session) -> Contact:
+async def get_own_contact(contact_id: uuid.UUID, user: CurrentUser, session: Session) -> Contact:
     contact = (await session.exec(select(Contact).where(Contact.owner_id == user.id, Contact.id == contact_id))).first()
     if contact is None:
         raise HTTPException(404)
     return contact
+
+
+OwnContact = Annotated[Contact, Depends(get_own_contact)]
+
+
+@app.get("/contacts/{contact_id}", response_model=ContactPublic)
+async def get_contact(contact: OwnContact) -> Contact:
+    return contact
+
+
+@app.patch("/contacts/{contact_id}", response_model=ContactPublic)
+async def update_contact(patch: ContactUpdate, contact: OwnContact, session: Session) -> Contact:
+    contact.sqlmodel_update(patch.model_dump(exclude_unset=True), update={"updated_at": utc_now()})
+    session.add(contact)
+    await session.commit()
+    await session.refresh(contact)
+    return contact
+
+
+@app.delete("/contacts/{contact_id}", status_code=204)
+async def delete_contact(contact: OwnContact, session: Session) -> None:
+    await session.delete(contact)
+    await session.commit()
 
 
 @app.post("/contacts", status_code=201, response_model=ContactPublic)

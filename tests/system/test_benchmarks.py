@@ -17,4 +17,4 @@ def test_the_servers_that_are_compared_answer_alike(database_url: str, tmp_path:
             stack.enter_context(Server(name, arguments, core, tmp_path, DATABASE_URL=database_url))
             for name, arguments in SERVERS.items()
         ]
-        compare_answers(servers, owner)
+        compare_answers(servers, owner, database_url)
