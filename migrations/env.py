@@ -13,7 +13,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlmodel import AutoString, SQLModel
 
 import contacts_api
-from contacts_api.connecting import connect_synchronously
+from contacts_api.connecting import LOCK_SECONDS, connect_synchronously
 from contacts_api.settings import Settings
 
 # Any number will do, as long as nothing else in the database locks it.
@@ -75,8 +75,12 @@ creator = partial(connect_synchronously, url_to_migrate())
 with create_engine("postgresql+psycopg2://", creator=creator, poolclass=NullPool).connect() as connection:
     context.configure(connection, **options)
     with context.begin_transaction():
-        # A migration may take long, whatever the role is given for other statements.
+        # A migration may take long, and so may waiting for another process that migrates. SET LOCAL, because a pooler
+        # may give the next transaction another connection.
         connection.execute(text("SET LOCAL statement_timeout = 0"))
-        # Of several that migrate at once, the first does, and the others find it done.
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        # If several processes migrate at once, the others wait here, then find the migration done.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        # Requests queue behind a migration that waits for a table. It gives up before they do (LOCK_SECONDS).
+        connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000 // 2}"))
         context.run_migrations()

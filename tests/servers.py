@@ -3,6 +3,7 @@
 import os
 import pwd
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 import httpx
 import psutil
 import psycopg2
+
+from contacts_api.migrating import newest_revision
 
 ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
@@ -35,6 +38,27 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {seconds} s")
         time.sleep(0.02)
+
+
+A_MIGRATION = """
+from alembic import op
+
+revision = "2099_alter"
+down_revision = {newest!r}
+
+
+def upgrade() -> None:
+    op.execute({statement!r})
+"""
+
+
+def copy_with_migration(directory: Path, statement: str) -> None:
+    """Copy the project, and add a migration that executes a statement."""
+    for name in ("contacts_api", "migrations"):
+        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "alembic.ini", directory)
+    migration = A_MIGRATION.format(newest=newest_revision(), statement=statement)
+    (directory / "migrations" / "versions" / "2099-01-01_alter.py").write_text(migration)
 
 
 def user_of_postgres() -> int:
@@ -207,7 +231,7 @@ class Api:
         ours = {"DATABASE_URL": database_url, "JWT_SECRET": secrets.token_hex(32), "POOL_SIZE": str(POOL_SIZE)}
         ours |= {"SMTP_URL": f"file://{home}/outbox", "LOG_LEVEL": "WARNING"}
         self._environment = {**os.environ, **ours, **settings}
-        self._run("migrate").wait(60)
+        self.start_command("migrate").wait(60)
         self.start()
 
     def command(self, *arguments: str, input: str = "", **environment: str) -> str:  # noqa: A002 (as in subprocess)
@@ -225,19 +249,20 @@ class Api:
             check=True,
         ).stdout
 
-    def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start_command(self, *arguments: str, directory: Path = ROOT) -> subprocess.Popen[bytes]:
+        """Start a command with the code in a directory. It writes to the log."""
         # Under the limit on open files that a shell often has: the API raises it.
         limited = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"]
         command = [*limited, sys.executable, "-m", "contacts_api", *arguments]
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, env=self._environment, cwd=ROOT, stdout=log, stderr=log)
+            return subprocess.Popen(command, env=self._environment, cwd=directory, stdout=log, stderr=log)
 
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(30)
 
     def start(self) -> None:
-        self.process = self._run("serve", "--port", str(self.port), "--workers", str(WORKERS))
+        self.process = self.start_command("serve", "--port", str(self.port), "--workers", str(WORKERS))
         wait_until(self._is_live, "the API starts", 60)
 
     def _is_live(self) -> bool:

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +17,12 @@ from sqlalchemy.engine import make_url
 from sqlmodel import SQLModel
 
 import contacts_api.app  # noqa: F401  (it defines all tables)
+from contacts_api.connecting import LOCK_SECONDS
 from contacts_api.contacts.models import columns_of
 from contacts_api.migrating import migrate, newest_revision
 from contacts_api.runtime import CommandError
 from tests.conftest import SECRET
+from tests.servers import copy_with_migration, wait_until
 
 A_NEW_TABLE = """
 
@@ -54,6 +57,12 @@ def tables(url: str) -> set[str]:
         cursor = connection.cursor()
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         return {name for (name,) in cursor.fetchall()}
+
+
+def current_revision(url: str) -> str:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT version_num FROM alembic_version")
+        return str(cursor.fetchone()[0])
 
 
 def test_the_models_and_the_migrated_schema_do_not_differ(database_url: str) -> None:
@@ -123,6 +132,75 @@ def test_three_that_migrate_at_once_all_succeed(empty_database: str) -> None:
     assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [(b"", 0)] * 3
     assert "contact" in tables(empty_database)
     migrate(empty_database)
+
+
+def waits_for(url: str, kind: str) -> bool:
+    """Return True if a statement waits for a lock of this kind in the database."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+            WHERE datname = current_database() AND NOT granted AND %s IN (locktype, mode)""",
+            [kind],
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def start_migrate(url: str, directory: Path, code: str = "migrate(url)") -> subprocess.Popen[str]:
+    """Start `migrate` with the code of a directory."""
+    program = f"import sys; from contacts_api.migrating import migrate; url = sys.argv[1]; {code}"
+    return subprocess.Popen([sys.executable, "-c", program, url], cwd=directory, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_migration_that_waits_for_a_lock_lets_readers_pass(empty_database: str, tmp_path: Path) -> None:
+    migrate(empty_database)
+    copy_with_migration(tmp_path, "ALTER TABLE contact ADD COLUMN nickname text")
+    with closing(psycopg2.connect(empty_database)) as long, closing(psycopg2.connect(empty_database)) as reading:
+        long.cursor().execute("SELECT 1 FROM contact")
+        reading.autocommit = True
+        reader = reading.cursor()
+        # As the API does.
+        reader.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        migrating = start_migrate(empty_database, tmp_path)
+
+        for _ in range(3):
+            wait_until(lambda: waits_for(empty_database, "AccessExclusiveLock"), "the migration waits")
+            reader.execute("SELECT 1 FROM contact")
+            wait_until(lambda: not waits_for(empty_database, "AccessExclusiveLock"), "the migration gives way")
+
+    said = migrating.communicate(timeout=60)[1]
+    assert migrating.returncode == 0
+    assert said == "The migration 2099_alter waits for a lock, and is tried again for some minutes.\n"
+    assert current_revision(empty_database) == "2099_alter"
+
+
+def test_a_migration_that_gets_no_lock_is_named_and_those_before_it_stay(empty_database: str, tmp_path: Path) -> None:
+    copy_with_migration(tmp_path, "ALTER TABLE held ADD COLUMN name text")
+    with closing(psycopg2.connect(empty_database)) as connection, connection:
+        connection.cursor().execute("CREATE TABLE held (id int)")
+    with closing(psycopg2.connect(empty_database)) as long:
+        long.cursor().execute("SELECT 1 FROM held")
+        migrating = start_migrate(empty_database, tmp_path, "migrate(url, wait_seconds=0)")
+        said = migrating.communicate(timeout=60)[1]
+
+    assert "CommandError: The migration 2099_alter got no lock, because another transaction" in said
+    assert current_revision(empty_database) == newest_revision()
+
+
+def test_waiting_for_another_migrate_is_not_limited(empty_database: str) -> None:
+    with closing(psycopg2.connect(empty_database)) as other:
+        cursor = other.cursor()
+        # As docs/operating.md says for PgBouncer.
+        cursor.execute("SELECT format('ALTER DATABASE %I SET lock_timeout = 200', current_database())")
+        cursor.execute(cursor.fetchone()[0])
+        other.commit()
+        cursor.execute("SELECT pg_advisory_xact_lock(7265420318)")
+        migrating = start_migrate(empty_database, Path.cwd())
+        wait_until(lambda: waits_for(empty_database, "advisory"), "it waits")
+        time.sleep(1)
+        assert migrating.poll() is None
+
+    assert migrating.communicate(timeout=60)[1] == ""
+    assert "contact" in tables(empty_database)
 
 
 def test_a_change_of_the_models_makes_a_migration(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -22,7 +22,7 @@ from tests.faults.floods import FLOODS
 from tests.faults.load import contact
 from tests.faults.reference import slowness
 from tests.faults.rig import CREDENTIALS, Rig
-from tests.servers import OURS, POOL_SIZE, WORKERS, Api, Postgres
+from tests.servers import OURS, POOL_SIZE, WORKERS, Api, Postgres, copy_with_migration, wait_until
 
 with warnings.catch_warnings():
     # On import it looks for a directory for sockets, and says so when it falls back on another.
@@ -240,6 +240,28 @@ async def fail_to_sign_in(rig: Rig) -> None:
     rig.measure("longest by shortest", max(shares) / min(shares), EQUAL, "x")
 
 
+BLOCKED = "SELECT pid FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+
+
+@contextmanager
+def migration_behind_a_long_transaction(rig: Rig) -> Iterator[None]:
+    """Run a migration that alters `contact` while another transaction has read it and stays open."""
+    with tempfile.TemporaryDirectory() as directory, closing(rig.postgres.connect()) as connection:
+        copy_with_migration(Path(directory), "ALTER TABLE contact ADD COLUMN nickname text")
+        cursor = connection.cursor()
+        cursor.execute("SELECT version_num FROM alembic_version")
+        before = cursor.fetchone()
+        cursor.execute("BEGIN; SELECT 1 FROM contact LIMIT 1")
+        migrating = rig.api.start_command("migrate", directory=Path(directory))
+        wait_until(lambda: rig.postgres.execute(BLOCKED), "the migration waits for its lock", 60)
+        yield
+        rig.expect(migrating.poll() is None, "the migration does not wait")
+        cursor.execute("COMMIT")
+        rig.expect(migrating.wait(30) == 0, "the migration fails")
+        cursor.execute("ALTER TABLE contact DROP COLUMN nickname")
+        cursor.execute("UPDATE alembic_version SET version_num = %s", before)
+
+
 GONE = (
     "probe 401",
     "probe 422",
@@ -262,6 +284,9 @@ FAULTS: dict[str, Fault] = {
     ),
     "Table locked": outage(
         lambda rig: rig.postgres.table_locked(), 8, "write 503", "not write 201", "me 200", clients=40
+    ),
+    "Migration": outage(
+        migration_behind_a_long_transaction, 10, "read 200", "not read 503", "write 201", "not write 503", "me 200"
     ),
     "Disk full": outage(lambda rig: rig.postgres.disk_full(), 10, "write 503", "read 200", "not read 503", "me 200"),
     "Fast restart": restart_between_requests,
