@@ -1,4 +1,4 @@
-"""What is set for a whole process: open files, garbage collection, logging. Importing this module sets nothing."""
+"""Settings of a process: open files, garbage collection, logging; and files that survive a power cut."""
 
 import gc
 import json
@@ -6,6 +6,7 @@ import logging
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 if os.name == "posix":
@@ -39,6 +40,27 @@ def allow_many_files() -> None:
         # macOS names a limit that it does not grant.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def write_whole_file(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read. After a power cut it is complete, or it is not there."""
+    unfinished = path.with_name(f"{path.name}.part")
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Write the names in a directory through to the disk."""
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 class JsonFormatter(logging.Formatter):

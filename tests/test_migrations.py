@@ -62,7 +62,8 @@ def tables(url: str) -> set[str]:
 def current_revision(url: str) -> str:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT version_num FROM alembic_version")
-        return str(cursor.fetchone()[0])
+        ((revision,),) = cursor.fetchall()
+        return str(revision)
 
 
 def test_the_models_and_the_migrated_schema_do_not_differ(database_url: str) -> None:
@@ -142,7 +143,7 @@ def waits_for(url: str, kind: str) -> bool:
             WHERE datname = current_database() AND NOT granted AND %s IN (locktype, mode)""",
             [kind],
         )
-        return bool(cursor.fetchone()[0])
+        return cursor.fetchall() != [(0,)]
 
 
 def start_migrate(url: str, directory: Path, code: str = "migrate(url)") -> subprocess.Popen[str]:
@@ -191,7 +192,8 @@ def test_waiting_for_another_migrate_is_not_limited(empty_database: str) -> None
         cursor = other.cursor()
         # As docs/operating.md says for PgBouncer.
         cursor.execute("SELECT format('ALTER DATABASE %I SET lock_timeout = 200', current_database())")
-        cursor.execute(cursor.fetchone()[0])
+        ((statement,),) = cursor.fetchall()
+        cursor.execute(statement)
         other.commit()
         cursor.execute("SELECT pg_advisory_xact_lock(7265420318)")
         migrating = start_migrate(empty_database, Path.cwd())

@@ -20,6 +20,7 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.connecting import Row
 from contacts_api.database import Database, from_state
+from contacts_api.runtime import write_whole_file
 from contacts_api.settings import Settings
 from contacts_api.text import read_address
 
@@ -159,10 +160,7 @@ class Outbox:
 
     def _write(self, path: Path, content: bytes) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        unfinished.touch(mode=0o600, exist_ok=False)
-        unfinished.write_bytes(content)
-        unfinished.rename(path)
+        write_whole_file(path, content)
 
 
 class Mails:
