@@ -94,6 +94,9 @@ class _Server:
         self.pgdata = pgdata
         self._library = PostgresServer(pgdata)
         data_dir = pgdata.parent
+        for name in ("lock", "in_use"):
+            # Other users, who could open it for reading, could lock it.
+            (data_dir / name).touch(mode=0o600)
         self._lock = fasteners.InterProcessLock(data_dir / "lock")
         self._in_use = fasteners.InterProcessReaderWriterLock(data_dir / "in_use")
         self._server_lock = data_dir / "postgres.lock"
