@@ -24,7 +24,7 @@ _OLD = (
     .limit(BATCH_ROWS)
 )
 _COMPARED = [name for name in STORED if name not in FIELDS]
-# Only where nobody has changed the contact meanwhile, which folds it, too. To clients nothing changes.
+# Only if the contact still has the version that was read: an edit has folded it already. Clients see no change.
 _FOLD = text(
     f"""
     UPDATE contact SET {", ".join(f"{name} = :{name}" for name in _COMPARED)}
@@ -46,10 +46,11 @@ async def reindex(database: Database, on_progress: Callable[[int, int], None]) -
 
 
 async def reindex_owner(session: AsyncSession, owner_id: UUID) -> None:
-    """Fold the contacts of one account, in the session's transaction."""
+    """Fold the contacts of one account. Commits a few at a time: a transaction keeps what it writes locked."""
     last: UUID | None = UUID(int=0)
     while last is not None:
         last = await _fold_some(session, owner_id, last)
+        await session.commit()
 
 
 def _folded(owner_id: UUID, row: Any) -> dict[str, Any]:

@@ -92,7 +92,14 @@ class TooManyRows(UnusableFile):
     code, title = "too_many_rows", "The file has more rows than an import may have"
 
 
-UNUSABLE_FILES = (EmptyFile, NotText, UnknownFormat, UnknownColumns, CutOff, TooManyLines, TooManyRows)
+class TooSlow(UnusableFile):
+    """The uploaded file takes more time to read than files of its size do."""
+
+    advice = "Split the file, and import its parts. Nothing was imported."
+    code, title = "too_slow", "The file takes too long to read"
+
+
+UNUSABLE_FILES = (EmptyFile, NotText, UnknownFormat, UnknownColumns, CutOff, TooManyLines, TooManyRows, TooSlow)
 
 
 def sniff(chunks: Iterable[bytes]) -> tuple[Format, Iterator[bytes]]:

@@ -2,11 +2,12 @@
 
 import asyncio
 from array import array
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from io import SEEK_END
 from itertools import islice
 from operator import itemgetter
 from typing import Any, BinaryIO, TypeAlias
@@ -15,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.base import Executable
 from uuid_utils.compat import uuid7
 
 from contacts_api.contacts import queries
@@ -24,6 +26,7 @@ from contacts_api.contacts.quota import keep_within
 from contacts_api.contacts.reindexing import reindex_owner
 from contacts_api.database import Database, copy_into, renew_statistics, table_of
 from contacts_api.exchange import csv, matching, vcard
+from contacts_api.exchange.budget import Budget
 from contacts_api.exchange.dates import order_of
 from contacts_api.exchange.files import TooManyRows, in_utf8, sniff
 from contacts_api.exchange.models import ImportQuery, ImportReport, OnDuplicate, RowRemark, RunningImport, SkippedRow
@@ -40,6 +43,8 @@ ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 
 # How many rows are staged at a time. More would take more memory, and fewer more statements.
 BATCH_ROWS = 2000
+# How many rows are merged at a time, each with a contact of up to 64 KiB.
+MERGED_ROWS = 200
 MAX_REMARKS = 1000
 _CHUNK = 64 * 1024
 _stored = itemgetter(*STORED)
@@ -114,16 +119,19 @@ async def import_file(
     """Import the contacts of a file: all that are good, or none where the file itself is not.
 
     `file` can be read from its beginning twice. `columns` says what columns of a CSV file mean whose names do not.
-    Raises UnusableFile, Invalid, TooManyContacts or ImportRunning. A dry run does all of it, and rolls back.
+    Raises UnusableFile, Invalid, TooManyContacts or ImportRunning. A dry run does the same work, and rolls back.
     """
-    report, rows = await asyncio.to_thread(read_file, file, query, columns, last_date_of_birth)
+    budget = Budget(file.seek(0, SEEK_END))
+    # The session takes one of the few places of imports now, and a connection only with its first statement.
     async with database.session() as session:
-        if not (await session.execute(LOCK, {"owner_id": owner_id})).scalar_one():
-            raise ImportRunning
+        report, rows = await budget.run(lambda: read_file(file, query, columns, last_date_of_birth, budget.check))
         # What follows goes through all contacts of the owner.
         await renew_statistics(session, _OWNER)
+        await session.commit()
         await reindex_owner(session, owner_id)
-        work = _Import(session, owner_id, report)
+        if not (await session.execute(LOCK, {"owner_id": owner_id})).scalar_one():
+            raise ImportRunning
+        work = _Import(session, owner_id, report, budget)
         await work.stage(rows, max_rows, on_progress)
         await work.write(query.on_duplicate)
         await keep_within(session, owner_id, report.created, max_contacts)
@@ -135,13 +143,25 @@ async def import_file(
 
 
 def read_file(
-    file: BinaryIO, query: ImportQuery, columns: Mapping[str, str | None], last_date_of_birth: date
+    file: BinaryIO,
+    query: ImportQuery,
+    columns: Mapping[str, str | None],
+    last_date_of_birth: date,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[ImportReport, Rows]:
-    """Return the report as it begins, and the rows. The file is read once more if that tells how it writes dates."""
+    """Return the report as it begins, and the rows. The file is read once more if that tells how it writes dates.
+
+    `check` is called before each piece of the file is read.
+    """
+
+    def pieces() -> Iterator[bytes]:
+        while piece := file.read(_CHUNK):
+            check()
+            yield piece
 
     def chunks() -> Iterator[bytes]:
         file.seek(0)
-        return in_utf8(iter(partial(file.read, _CHUNK), b""), query.encoding)
+        return in_utf8(pieces(), query.encoding)
 
     format_, _ = sniff(chunks())
     order = None if query.date_order == "auto" else query.date_order
@@ -169,16 +189,48 @@ def read_file(
     return report, vcard.parse(chunks(), reading)
 
 
+@dataclass
+class _Merge:
+    """A contact, and what the rows of the file make of it."""
+
+    contact_id: UUID
+    is_stored: bool
+    version: int | None
+    """As it was read; None if the contact has been deleted since it was matched."""
+    before: dict[str, Any]
+    after: dict[str, Any]
+    rows: list[int] = field(default_factory=list)
+    not_kept: list[str] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, row: Mapping[Any, Any]) -> "_Merge":
+        before = {} if row["version"] is None else {"uid": row["uid"], **fields_of(row)}
+        return cls(row["contact_id"], row["is_stored"], row["version"], before, before)
+
+    def add(self, row: Mapping[Any, Any]) -> None:
+        self.rows.append(row["n"])
+        if self.version is not None:
+            self.after, not_kept = _merged(self.after, row)
+            self.not_kept += not_kept
+
+    @property
+    def changes(self) -> bool:
+        return self.after != self.before
+
+
 class _Import:
     """An import under way, in its transaction."""
 
-    def __init__(self, session: AsyncSession, owner_id: UUID, report: ImportReport) -> None:
+    def __init__(self, session: AsyncSession, owner_id: UUID, report: ImportReport, budget: Budget) -> None:
         self._session = session
         self._owner_id = owner_id
         self._report = report
+        self._budget = budget
         self._count = 0
         # Where each staged row stands in the file.
         self._rows, self._lines = array("L"), array("L")
+        # What the contacts that change have no room for.
+        self._no_room: dict[UUID, list[str]] = {}
 
     async def stage(self, rows: Rows, max_rows: int, on_progress: Callable[[], None]) -> None:
         """Bring the good rows into the database, a batch while the next one is read, and report the bad ones."""
@@ -191,9 +243,11 @@ class _Import:
             reading = self._read(rows)
             try:
                 await self._copy("staged", matching.STAGED, records)
-            finally:
+            except BaseException:
                 # The file must not be closed while a thread reads it.
+                reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
+                raise
             on_progress()
         # The one about the order of dates was added first, whatever its row is.
         self._report.warnings.sort(key=lambda warning: warning.row)
@@ -203,74 +257,94 @@ class _Import:
         """Create what is new, and update what is not if that is wanted."""
         report = self._report
         if on_duplicate == "create":
-            await self._run(matching.SEPARATE)
+            for statement in matching.SEPARATE:
+                await self._run(statement)
             report.created = await self._run(matching.CREATE_ALL)
             return
-        await self._align()
         await self._run(matching.MATCH)
         report.created = await self._run(matching.CREATE_NEW)
         if report.created == len(self._rows):
             return
         if on_duplicate == "update":
-            report.updated = await self._update()
+            await self._update()
         else:
-            said = await self._session.execute(matching.FIRST_SAID, {"owner_id": self._owner_id, "limit": MAX_REMARKS})
-            await asyncio.to_thread(self._skip_all, said.mappings().all())
+            parameters = {"owner_id": self._owner_id, "limit": MAX_REMARKS}
+            duplicates = (await self._session.execute(matching.FIRST_DUPLICATES, parameters)).mappings().all()
+            await self._budget.run(lambda: self._skip_all(duplicates))
         report.skipped = len(self._rows) - report.created - report.updated
         report.skips.sort(key=lambda skip: skip.row)
 
-    async def _align(self) -> None:
-        """Compare numbers and dates of birth where an address is missing."""
-        rows: Any = await self._session.execute(matching.ALIKE_ROWS)
-        if not rows.rowcount + await self._run(matching.ALIKE_STORED):
-            return
-        await self._run(matching.KNOW_STORED)
-        for statement in (matching.KNOW_ROWS, matching.ANALYZE_KNOWN, matching.ALIGN):
-            await self._session.execute(statement)
+    async def _update(self) -> None:
+        """Give the contacts what the file says of them.
 
-    async def _update(self) -> int:
-        """Give the contacts what the file says of them, and return how many of them were stored before and change."""
-        updated = 0
+        Merging takes long and locks nothing. So a contact may be edited or deleted after it was read: those are merged
+        once more, when all that change are locked.
+        """
+        report, owner = self._report, {"owner_id": self._owner_id}
         await self._session.execute(matching.BEGIN_CHANGES)
-        said = await self._session.stream(matching.SAID, {"owner_id": self._owner_id})
-        changes: list[tuple[Any, ...]] = []
-        async for rows in _by_contact(said.mappings()):
-            # A contact may be large, and many rows come at once.
-            await asyncio.sleep(0)
-            first = rows[0]
-            before = after = _as_stored(first)
-            not_kept: list[str] = []
-            for row in rows:
-                after, too_much = _merged(after, row)
-                not_kept += too_much
-            self._count_not_kept(not_kept)
-            if after != before and first["is_stored"]:
-                # The first row counts as the update, and the others as skipped.
-                rows = rows[1:]
-                updated += 1
-            for row in rows:
-                self._skip(row, is_same=after == before and not not_kept)
-            if after != before:
-                columns = {**after, **columns_of(after), "owner_id": self._owner_id, "id": first["contact_id"]}
-                changes.append(tuple(columns[name] for name in matching.CHANGED))
-            if len(changes) == BATCH_ROWS:
-                await self._copy("changed", matching.CHANGED, changes)
-                changes = []
-        await self._copy("changed", matching.CHANGED, changes)
-        await self._run(matching.CHANGE, now=await self._session.scalar(queries.NOW))
-        return updated
+        await self._merge(matching.DUPLICATES)
+        if not report.dry_run:
+            await self._session.execute(matching.LOCK_CHANGED, owner)
+            if stale := set(await self._session.scalars(matching.STALE, owner)):
+                report.updated -= len(stale)
+                report.skips = [skip for skip in report.skips if skip.contact_id not in stale]
+                self._no_room = {id_: names for id_, names in self._no_room.items() if id_ not in stale}
+                await self._merge(matching.STALE_DUPLICATES)
+            await self._run(matching.CHANGE, now=await self._session.scalar(queries.NOW))
+        for names in self._no_room.values():
+            self._count_not_kept(names)
+
+    async def _merge(self, statement: Executable) -> None:
+        """Merge the rows that the statement returns into their contacts, and keep those that change in `changed`."""
+        merge: _Merge | None = None
+        options = {"yield_per": MERGED_ROWS}
+        result = await self._session.stream(statement, {"owner_id": self._owner_id}, execution_options=options)
+        async for rows in result.mappings().partitions():
+            merge, changed = await self._budget.run(partial(self._merge_rows, merge, rows))
+            await self._copy("changed", matching.CHANGED, changed)
+        if merge:
+            await self._copy("changed", matching.CHANGED, self._finish(merge))
+
+    def _merge_rows(
+        self, merge: _Merge | None, rows: Iterable[Mapping[Any, Any]]
+    ) -> tuple[_Merge | None, list[tuple[Any, ...]]]:
+        """Return the contact that more rows may follow for, and those that are finished and change."""
+        changed: list[tuple[Any, ...]] = []
+        for row in rows:
+            self._budget.check()
+            if row["is_first"]:
+                changed += self._finish(merge) if merge else ()
+                merge = _Merge.begin(row)
+            if merge:
+                merge.add(row)
+        return merge, changed
+
+    def _finish(self, merge: _Merge) -> list[tuple[Any, ...]]:
+        """Report on the rows of a contact, and return the contact as it is written, if it changes."""
+        is_updated = merge.changes and merge.is_stored
+        self._report.updated += is_updated
+        # The first row counts as the update, and the others as skipped.
+        for n in merge.rows[is_updated:]:
+            self._skip(n, merge)
+        if merge.not_kept:
+            self._no_room[merge.contact_id] = merge.not_kept
+        if not merge.changes:
+            return []
+        columns = {**merge.after, **columns_of(merge.after), "version": merge.version}
+        columns |= {"owner_id": self._owner_id, "id": merge.contact_id}
+        return [tuple(columns[name] for name in matching.CHANGED)]
 
     def _read(self, rows: Rows) -> asyncio.Task[list[tuple[Any, ...]] | None]:
-        return asyncio.create_task(asyncio.to_thread(self._take, rows))
+        return asyncio.create_task(self._budget.run(lambda: self._take(rows)))
 
     def _take(self, rows: Rows) -> list[tuple[Any, ...]] | None:
         """Return the next good rows as they are staged, and report on all; None where the file ends."""
-        taken = list(islice(rows, BATCH_ROWS))
-        if not taken:
-            return None
-        self._count += len(taken)
+        count = self._count
         records = []
-        for row in taken:
+        for row in islice(rows, BATCH_ROWS):
+            self._count += 1
+            self._budget.add_row()
+            self._budget.check(row.line)
             if isinstance(row, NotAPerson):
                 self._count_not_kept([row.name])
             elif isinstance(row, BadRow):
@@ -283,7 +357,7 @@ class _Import:
                 self._lines.append(row.line)
                 self._count_not_kept(row.not_kept)
                 self._note(self._report.warnings, row, row.warnings)
-        return records
+        return records if self._count > count else None
 
     def _note(self, listed: list[RowRemark], row: ImportedContact | BadRow, remarks: Sequence[Remark]) -> None:
         remarks = remarks[: MAX_REMARKS - len(listed)]
@@ -297,18 +371,23 @@ class _Import:
 
     def _skip_all(self, rows: Iterable[Mapping[Any, Any]]) -> None:
         for row in rows:
-            before = _as_stored(row)
-            self._skip(row, is_same=_merged(before, row) == (before, []))
+            self._budget.check()
+            merge = _Merge.begin(row)
+            merge.add(row)
+            self._skip(row["n"], merge)
 
-    def _skip(self, row: Mapping[Any, Any], *, is_same: bool) -> None:
+    def _skip(self, n: int, merge: _Merge) -> None:
         skips = self._report.skips
-        if len(skips) < MAX_REMARKS:
-            is_there = row["is_stored"] or not self._report.dry_run
-            which = "You have this contact" if row["is_stored"] else "An earlier row is this contact"
+        if len(skips) == MAX_REMARKS:
+            return
+        if merge.version is None:
+            contact_id, detail = None, "You had this contact, and it was deleted during the import."
+        else:
+            which = "You have this contact" if merge.is_stored else "An earlier row is this contact"
+            is_same = not merge.changes and not merge.not_kept
             detail = f"{which}, and it says the same." if is_same else f"{which}, and it says something else."
-            contact_id = row["contact_id"] if is_there else None
-            place = {"row": self._rows[row["n"]], "line": self._lines[row["n"]]}
-            skips.append(SkippedRow(**place, contact_id=contact_id, detail=detail))
+            contact_id = merge.contact_id if merge.is_stored or not self._report.dry_run else None
+        skips.append(SkippedRow(row=self._rows[n], line=self._lines[n], contact_id=contact_id, detail=detail))
 
     async def _copy(self, table: str, columns: Sequence[str], records: list[tuple[Any, ...]]) -> None:
         await copy_into(self._session, table, columns, records, seconds=IMPORT_SECONDS)
@@ -319,29 +398,12 @@ class _Import:
         return int(result.rowcount)
 
 
-async def _by_contact(rows: AsyncIterable[Any]) -> AsyncIterator[list[Any]]:
-    """Yield the rows of each contact, which come one after the other."""
-    together: list[Any] = []
-    async for row in rows:
-        if together and row["contact_id"] != together[0]["contact_id"]:
-            yield together
-            together = []
-        together.append(row)
-    if together:
-        yield together
-
-
-def _as_stored(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the stored contact that a row matches."""
-    return {"uid": row["uid"], **fields_of(row)}
-
-
 def _merged(before: Mapping[str, Any], row: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the contact with what the row says, and the names of what it has no room for.
 
     Where the row says nothing, the contact stays as it is.
     """
-    said = fields_of({name: row[f"said_{name}"] for name in FIELDS})
+    said = fields_of({name: row[f"row_{name}"] for name in FIELDS})
     after = {name: before[name] if said[name] is None else said[name] for name in FIELDS}
     labels = distinct([*before["labels"], *said["labels"]])
     not_kept = ["labels"] * len(labels[MAX_LABELS:])
@@ -358,6 +420,6 @@ def _merged(before: Mapping[str, Any], row: Mapping[Any, Any]) -> tuple[dict[str
     if after["date_of_birth"]:
         after["birthday"] = f"{after['date_of_birth']:%m-%d}"
     uid = before["uid"]
-    if uid is None and row["said_uid"] != str(row["contact_id"]):
-        uid = row["said_uid"]
+    if uid is None and row["row_uid"] != str(row["contact_id"]):
+        uid = row["row_uid"]
     return {"uid": uid, **after}, not_kept

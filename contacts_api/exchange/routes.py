@@ -1,11 +1,14 @@
 """In and out: batches and files."""
 
+import asyncio
+from collections.abc import Coroutine
 from operator import itemgetter
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.tokens import FOR_OWNERS, Owner, identify
@@ -49,6 +52,10 @@ from contacts_api.waiting import has_come
 
 BATCH_BYTES = 2 * 1024 * 1024
 COLUMNS_BYTES = 16 * 1024
+CONNECTED_SECONDS = 1.0
+"""How often an import looks whether its client is still there."""
+
+T = TypeVar("T")
 
 Batch: TypeAlias = Annotated[ContactBatch, BodyLimit(lambda _: BATCH_BYTES)]
 Changes: TypeAlias = Annotated[ContactChanges, BodyLimit(lambda _: BATCH_BYTES)]
@@ -87,9 +94,9 @@ without a person is an error. Look at a `dry_run` first, and give the import a `
 
 `on_duplicate` says what happens to contacts that you have already: they are skipped, updated with what the file says,
 or created again. You have a contact already if one of yours came from a vCard with the same UID, or if it has the same
-name and the same e-mail address (without one, the same phone number; without that, the same date of birth). If several
-rows are the same contact, the first one counts; an update takes the last value of each field, and adds labels and
-details.
+name and the same e-mail address (where neither has one, the same phone number; where neither has that, the same date of
+birth). If several rows are the same contact, the first one counts; an update takes the last value of each field, and
+adds labels and details. Edits made during the import are kept.
 """
 
 
@@ -198,7 +205,7 @@ async def import_contacts(
             raise Invalid.field("body", name[:64], code="unknown", detail="Options go into the query string.")
     state = request.app.state
     has_come(request)
-    return await import_file(
+    work = import_file(
         state.imports,
         owner.user_id,
         file.file,
@@ -208,6 +215,20 @@ async def import_contacts(
         max_rows=state.settings.import_max_rows,
         max_contacts=state.settings.max_contacts,
     )
+    return await while_connected(request, work)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Run the work. Cancel it, and raise ClientDisconnect, soon after the client has gone."""
+    working = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([working], timeout=CONNECTED_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 @exchange.get(
