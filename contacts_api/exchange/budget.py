@@ -60,5 +60,5 @@ class Budget:
         if self._is_stopped.is_set():
             raise Stopped
         if thread_time() > self._deadline:
-            place = f"Reading it was given up after line {line:,}. " if line else ""
+            place = f"It was given up after line {line:,}. " if line else ""
             raise TooSlow(f"{place}{TooSlow.advice}")

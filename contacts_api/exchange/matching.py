@@ -38,8 +38,7 @@ MATCH = text(
     f"""
     WITH stored AS MATERIALIZED (
         SELECT id, identity, row_number() OVER (PARTITION BY identity ORDER BY id) AS nth
-        -- An identity begins with the sort_name, by which there is an index.
-        FROM contact JOIN (SELECT DISTINCT sort_name, identity FROM staged) AS wanted USING (sort_name, identity)
+        FROM contact JOIN (SELECT DISTINCT identity FROM staged) AS wanted USING (identity)
         WHERE owner_id = :owner_id
     ), uids AS (
         SELECT uid, (array_agg(id ORDER BY id))[1] AS id

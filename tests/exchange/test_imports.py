@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from starlette.types import Message
 from contacts_api.app import create_app
 from contacts_api.contacts.models import AN_EXAMPLE, FIELDS, ContactCreate, columns_of
 from contacts_api.database import copy_into
-from contacts_api.exchange import imports
+from contacts_api.exchange import budget, imports
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT, A_PASSWORD, Client, Clock
 from tests.conftest import Execute, client_of
@@ -620,6 +621,56 @@ async def test_who_hangs_up_in_the_middle_of_a_file_imports_nothing(
     assert psutil.Process().num_fds() == open_files
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
     assert await counts(ada, CSV + GRACE) == (1, 0, 0, 0)
+
+
+async def test_an_import_ends_when_its_client_hangs_up(app: FastAPI, ada: Client, execute: Execute) -> None:
+    # It takes longer than CONNECTED_SECONDS.
+    rows = "".join(f"First{n},Last,c{n}@example.com,,,\r\n" for n in range(50_000))
+    request = ada.build_request("POST", "/contacts/import", files={"file": ("file", CSV + rows)})
+    messages: list[Message] = [{"type": "http.request", "body": await request.aread(), "more_body": False}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    scope = {"type": "http", "method": "POST", "path": "/contacts/import", "query_string": b"", "headers": headers}
+    await app({**scope, "raw_path": b"/contacts/import"}, receive, send)
+
+    assert execute("SELECT count(*) FROM contact") == [(0,)]
+    assert execute("SELECT count(*) FROM running_import") == [(0,)]
+    assert app.state.imports.engine.pool.checkedout() == 0
+    assert await counts(ada, CSV + GRACE) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("on_duplicate", ["skip", "update"])
+async def test_a_file_that_takes_too_much_cpu_time_is_refused(
+    ada: Client, monkeypatch: pytest.MonkeyPatch, on_duplicate: str
+) -> None:
+    # A thousandth of what is allowed.
+    for name in ("SECONDS", "SECONDS_PER_ROW", "SECONDS_PER_MB"):
+        monkeypatch.setattr(budget, name, getattr(budget, name) / 1000)
+
+    response = await post(ada, CSV + GRACE * 5000, on_duplicate=on_duplicate)
+
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (422, "too_slow")
+    assert re.fullmatch(r"It was given up after line [\d,]+\. Split the file, .*", problem["detail"])
+    assert await ada.list_contacts() == []
+
+
+async def test_merging_counts_towards_the_cpu_time_of_an_import(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    details = [{"kind": "other", "label": None, "value": f"{n}" * 200} for n in range(100)]
+    await ada.create_contact(details=details)
+    monkeypatch.setattr(budget, "SECONDS", 0.5)
+    monkeypatch.setattr(budget, "SECONDS_PER_ROW", 0)
+
+    response = await post(ada, CSV + GRACE * 10_000, on_duplicate="update")
+
+    assert (response.status_code, response.json()["code"]) == (422, "too_slow")
+    assert (await ada.list_contacts())[0]["details"] == details
 
 
 @pytest.fixture

@@ -207,6 +207,31 @@ async def import_at_once(rig: Rig) -> None:
     rig.expect((another.status_code, uploaded.status_code) == (409, 200), f"{another.status_code}, one at a time")
 
 
+async def hang_up_on_imports(rig: Rig) -> None:
+    """Large imports of eight accounts whose clients hang up, and then a single row of another account."""
+    rows = "".join(f"First{n},Last{n},c{n}@example.com\r\n" for n in range(200_000))
+    file = {"file": ("contacts.csv", f"first_name,last_name,email\r\n{rows}".encode())}
+    tokens = [await rig.sign_up(f"burning.{n}@example.com") for n in range(8)]
+    copying = "SELECT count(*) > 2 FROM pg_stat_activity WHERE query LIKE 'COPY staged%'"
+    seconds = []
+    async with rig.client(await rig.sign_up("one.row@example.com"), max_keepalive_connections=0) as http:
+        clients = [rig.client(token) for token in tokens]
+        imports = [asyncio.create_task(client.post("/contacts/import", files=file)) for client in clients]
+        await until(lambda: rig.postgres.execute(copying)[0][0], 20)
+        for import_ in imports:
+            import_.cancel()
+        await asyncio.gather(*imports, *(client.aclose() for client in clients), return_exceptions=True)
+        for n in range(4):
+            row = {"file": ("contacts.csv", f"first_name\r\nAda{n}\r\n".encode())}
+            begun_at = time.monotonic()
+            response = await http.post("/contacts/import", files=row, timeout=60)
+            seconds.append(time.monotonic() - begun_at)
+            rig.expect(response.status_code == 200, f"a single row: {response.status_code}")
+    rig.measure_work("a single row", max(seconds), SIGN_IN)
+    ((kept,),) = rig.postgres.execute("SELECT count(*) FROM contact WHERE last_name = 'Last1'", "contacts")
+    rig.expect(kept == 0, f"{kept} imported for nobody")
+
+
 async def send_batches_of_keys(rig: Rig) -> None:
     before = {worker.pid for worker in rig.api.workers()}
     # The first is refused for its many values, the second one for its unknown members.
@@ -346,6 +371,7 @@ FLOODS: dict[str, Callable[[Rig], Awaitable[None]]] = {
     "50 password changes": change_at_once,
     "All calls, frozen": call_everything_frozen,
     "24 imports": import_at_once,
+    "Imports hung up": hang_up_on_imports,
     "Batches of keys": send_batches_of_keys,
     "Large heads": send_large_heads,
     "Silent connections": stay_silent,
