@@ -140,7 +140,8 @@ class SkippedRow(SQLModel):
     row: RowNumber
     line: LineNumber
     contact_id: UUID | None = Rule(
-        description="The contact that it is; null where a dry run would have made it.", examples=[AN_ID]
+        description="The contact that it is; null if a dry run would have made it, or if it has been deleted since.",
+        examples=[AN_ID],
     )
     detail: str = Rule(
         description="Why the row is that contact, for people.",
