@@ -67,6 +67,7 @@ WITHIN = [
     "quota",
     "labels",
     "reindexing",
+    "budget",
     "matching",
     "imports",
     "exports",
