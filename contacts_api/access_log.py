@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from contextvars import ContextVar
 from urllib.parse import unquote_to_bytes
 
 from opentelemetry import trace
@@ -17,6 +18,20 @@ logger = logging.getLogger("contacts_api.access")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # Where the id of a request is in its scope.
 _ID = "contacts_api.request_id"
+_scope: ContextVar[Scope] = ContextVar("scope")
+# A proxy may forward any text as the address of a client.
+_NOT_IN_ADDRESSES = re.compile(r"[^0-9A-Za-z.:%_-]")
+
+
+def describe_request() -> dict[str, str]:
+    """Return the `client` (its address) and the `request_id` of the current request; nothing outside of a request."""
+    scope = _scope.get(None)
+    if scope is None:
+        return {}
+    # A client at a Unix socket has no address.
+    host = scope["client"][0] if scope.get("client") else ""
+    client = {"client": _NOT_IN_ADDRESSES.sub("?", host[:64])} if host else {}
+    return {**client, "request_id": scope[_ID]}
 
 
 class AccessLog:
@@ -52,9 +67,12 @@ class AccessLog:
 
         # A copy: uvicorn looks at the scope itself to see whether to send a body.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        inner_scope = {**scope, "method": method, _ID: request_id.decode()}
+        token = _scope.set(inner_scope)
         try:
-            await self.app({**scope, "method": method, _ID: request_id.decode()}, receive, send_tagged)
+            await self.app(inner_scope, receive, send_tagged)
         finally:
+            _scope.reset(token)
             logger.info(
                 "%s %s %d %.1fms %s",
                 scope["method"],

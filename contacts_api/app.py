@@ -20,6 +20,7 @@ from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
 from contacts_api.accounts.tokens import Tokens
 from contacts_api.accounts.users import UserManager
+from contacts_api.calendar.queries import CLOSE_FEED
 from contacts_api.calendar.routes import calendar, feeds
 from contacts_api.contacts.routes import contacts, relabelling
 from contacts_api.cors import CORS
@@ -127,7 +128,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.tokens = Tokens(settings, app.state.clock)
     hasher = PasswordHasher(settings.hashing_threads)
     app.state.mails = Mails(app.state.database, settings)
-    app.state.users = UserManager(app.state.database, hasher, app.state.mails, settings)
+    app.state.users = UserManager(app.state.database, hasher, app.state.mails, settings, ways_in=[CLOSE_FEED])
     sender = Sender(app.state.database, settings, app.state.users.token_for)
     app.state.large_bodies = Places(1, max_waiting=LARGE_BODIES_WAITING, max_seconds=REQUEST_SECONDS)
     app.state.cursors = Cursors(settings.secrets[0].encode())

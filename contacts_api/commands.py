@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import getpass
+import logging.config
 import os
 import secrets
 import shutil
@@ -34,6 +35,7 @@ from contacts_api.accounts.models import Password, User, UserCreate
 from contacts_api.accounts.passwords import PasswordHasher
 from contacts_api.accounts.sessions import OVERLAP_SECONDS
 from contacts_api.accounts.users import UserManager
+from contacts_api.calendar.queries import CLOSE_FEED
 from contacts_api.connecting import LOCK_SECONDS, Connector
 from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import Contact, columns_of
@@ -463,10 +465,12 @@ async def account(settings: Settings, email: str) -> AsyncIterator[tuple[User, U
 
 @asynccontextmanager
 async def accounts(settings: Settings) -> AsyncIterator[tuple[UserManager, Database]]:
+    logging.config.dictConfig(runtime.logging_at(settings.log_level, settings.log_format))
     engine = create_engine(settings.url, 2, IMPORT_SECONDS, prepared_statements=settings.prepared_statements)
     database = Database(engine)
     try:
         mails = Mails(database, settings)
-        yield UserManager(database, PasswordHasher(threads=1), mails, settings), database
+        hasher = PasswordHasher(threads=1)
+        yield UserManager(database, hasher, mails, settings, ways_in=[CLOSE_FEED]), database
     finally:
         await engine.dispose()

@@ -167,7 +167,10 @@ def _complete_operation(operation: Json, schemas: Json) -> None:
     for parameter in operation.get("parameters", ()):
         _complete_parameter(parameter)
     if "security" in operation:
-        operation["security"] = [{"Account": []}, {"Token": []}]
+        is_optional = {} in operation["security"]
+        operation["security"] = [{"Account": []}, {"Token": []}] + [{}] * is_optional
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        _make_plain(media["schema"])
     _add_examples(operation.get("requestBody", {}), schemas)
     responses = operation["responses"]
     responses.update({str(status): response for status, response in documented(InternalError).items()})
@@ -193,7 +196,7 @@ def _complete_parameter(parameter: Json) -> None:
 def _make_plain(schema: Json) -> None:
     """Take null away: a parameter, or a field of a form, is there or it is not."""
     for choice in schema.pop("anyOf", ()):
-        if choice["type"] != "null":
+        if choice.get("type") != "null":
             schema.update(choice)
 
 

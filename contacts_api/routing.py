@@ -109,7 +109,8 @@ class Route(APIRoute):
         FastAPI validates a body only after the dependencies, of which the sign-in may need the database.
         """
         if self.body_field and not isinstance(self.body_field.field_info, params.Form):
-            errors = self.body_field.validate(await request.json(), loc=("body",))[1]
+            body = await request.json() if await request.body() else None
+            errors = self.body_field.validate(body, loc=("body",))[1]
             if errors:
                 raise RequestValidationError(errors)
 

@@ -64,11 +64,15 @@ def sync_directory(directory: Path) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes each record as one line of JSON: `time` (RFC 3339), `level`, `logger`, `message` and `exception`."""
+    """Writes each record as one line of JSON: `time` (RFC 3339), `level`, `logger`, `message` and `exception`.
+
+    A record that was logged with `extra={"members": …}` has these members as well.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": moment, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        line |= getattr(record, "members", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -51,6 +51,7 @@ WITHIN = [
     "columns",
     "reader",
     "birthdays",
+    "events",
     "passwords",
     "attempts",
     "sessions",

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlmodel import col
 from uuid_utils.compat import uuid7
 
+from contacts_api.accounts.events import log_event
 from contacts_api.accounts.models import AccessKey, KeyCreate, Scope, User
-from contacts_api.accounts.sessions import IS_LIVE, Claims
+from contacts_api.accounts.sessions import Claims, while_signed_in
 from contacts_api.connecting import Row
 from contacts_api.database import Database, from_state, table_of
 from contacts_api.handlers import DATABASE_ERRORS
@@ -36,9 +37,6 @@ _OF_OWNER = _key.owner_id == sa.bindparam("owner_id")
 _OWN = (_OF_OWNER, _key.id == sa.bindparam("key_id"))
 _IS_VALID = sa.or_(_key.expires_at.is_(None), _key.expires_at > sa.func.now())
 _SHOWN = [_key[name] for name in ("id", "name", "scope", "expires_at", "created_at", "last_used_at")]
-# Whoever makes a key has the row of the account locked: several at once are all counted, and none outlives a change of
-# the password at the same time.
-_LOCK = sa.select(col(User.id)).where(col(User.id) == sa.bindparam("owner_id")).with_for_update(key_share=True)
 _COUNT = sa.select(sa.func.count()).where(_OF_OWNER, _IS_VALID)
 _CREATE = sa.insert(table_of(AccessKey)).returning(*_SHOWN)
 _LIST = sa.select(*_SHOWN).where(_OF_OWNER, _IS_VALID).order_by(_key.id)
@@ -89,18 +87,16 @@ class Keys:
         self._database = database
         self._remembered: dict[str, tuple[float, KeyClaims]] = {}
 
-    async def create(self, owner: Claims, new: KeyCreate, max_keys: int) -> dict[str, Any] | None:
-        """Return the new key, with its text; None if the session has ended. Raises TooManyKeys."""
+    async def create(self, owner: Claims, new: KeyCreate, max_keys: int) -> dict[str, Any]:
+        """Return the new key, with its text. Raises TooManyKeys, and InvalidToken if the session has ended."""
         owner_id = owner.user_id
         key_id, secret = uuid7(), secrets.token_bytes(_SECRET_BYTES)
         values = {"owner_id": owner_id, "id": key_id, "key_hash": sha256(secret).digest(), **new.model_dump()}
-        async with self._database.session() as session:
-            await session.execute(_LOCK, {"owner_id": owner_id})
-            if not await session.scalar(IS_LIVE, {"owner_id": owner_id, "session_id": owner.session_id}):
-                return None
+        async with while_signed_in(self._database, owner) as session:
             if (await session.scalar(_COUNT, {"owner_id": owner_id}) or 0) >= max_keys:
                 raise TooManyKeys(max_keys)
             row = (await session.execute(_CREATE, values)).mappings().one()
+        log_event("key_made", user_id=owner_id, key_id=key_id)
         return {**row, "key": _written(owner_id, key_id, secret)}
 
     async def list(self, owner_id: UUID) -> list[Row]:
@@ -110,6 +106,7 @@ class Keys:
         """Raises KeyNotFound."""
         if not await self._database.execute(_DELETE, owner_id=owner_id, key_id=key_id):
             raise KeyNotFound
+        log_event("key_deleted", user_id=owner_id, key_id=key_id)
 
     async def find(self, text: str) -> KeyClaims | None:
         """Return what the key may do; None where it is none, or no longer."""

@@ -26,7 +26,9 @@ from contacts_api.text import read_address
 
 logger = logging.getLogger(__name__)
 
-Purpose = Literal["reset", "verify", "invite", "address_changed"]
+Purpose = Literal["reset", "verify", "invite", "address_changed", "password_changed"]
+NOTICES = ("address_changed", "password_changed")
+"""The purposes of mails without a token."""
 # How many mails of one kind are sent to an address, and for an account, within COUNTED.
 MAX_OF_A_KIND = 3
 COUNTED = timedelta(hours=1)
@@ -85,6 +87,7 @@ SUBJECTS: dict[str, str] = {
     "verify": "Contacts API: is this your address?",
     "invite": "Contacts API: your account",
     "address_changed": "Contacts API: your address was changed",
+    "password_changed": "Contacts API: your password was changed",
 }
 TEXTS: dict[str, str] = {
     "reset": """\
@@ -113,6 +116,11 @@ If it is too old, say that you have forgotten the password: another mail comes.
 The account that had this address, {address}, has another one now.
 
 If this was not you, somebody else knows your password. Tell whoever runs this server.
+""",
+    "password_changed": """\
+The password of your account {address} was changed.
+
+If this was not you, choose a new one: ask for a mail by "forgot password". Then tell whoever runs this server.
 """,
 }
 
@@ -186,7 +194,7 @@ class Mails:
         if not self._are_sent:
             return
         await session.execute(_LOCK, {"key": f"{purpose} {address}"})
-        limit = MAX_NOTICES if purpose == "address_changed" else MAX_OF_A_KIND
+        limit = MAX_NOTICES if purpose in NOTICES else MAX_OF_A_KIND
         mail = {"id": uuid7(), "purpose": purpose, "address": address, "owner_id": owner_id}
         await session.execute(_ADD, {**mail, "limit": limit})
 

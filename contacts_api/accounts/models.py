@@ -1,12 +1,13 @@
 """Users and their sessions: the tables, and the bodies of requests and answers."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, JsonValue, StringConstraints
 from pydantic import Field as Rule
 from pydantic_core import PydanticCustomError
 from sqlmodel import Field, SQLModel
@@ -126,9 +127,22 @@ EmailAddress = Annotated[
     AfterValidator(normalize_email),
     Rule(json_schema_extra={"format": "email", "maxLength": 254}),
 ]
+MAX_PASSWORD_LENGTH = 128
+
+
+def compose(password: str) -> str:
+    """Return a password in NFC: the same text for every keyboard, composed or decomposed letters alike.
+
+    A code point decomposes into at most four (Unicode, UAX 15), so a longer text cannot be an allowed password. It is
+    returned as it is, because normalizing a long run of combining marks takes quadratic time.
+    """
+    return unicodedata.normalize("NFC", password) if len(password) <= 4 * MAX_PASSWORD_LENGTH else password
+
+
 Password = Annotated[
     str,
-    StringConstraints(min_length=8, max_length=128),
+    StringConstraints(min_length=8, max_length=MAX_PASSWORD_LENGTH),
+    BeforeValidator(lambda password: compose(password) if isinstance(password, str) else password),
     OneLine,
     Rule(json_schema_extra={"format": "password"}),
 ]
@@ -192,6 +206,12 @@ class RefreshRequest(Body):
     refresh_token: RefreshToken
 
 
+class LogoutRequest(Body):
+    """A refresh token of the session to sign out."""
+
+    refresh_token: RefreshToken
+
+
 class AddressOfAccount(Body):
     """The address of an account."""
 
@@ -211,32 +231,43 @@ class Verification(Body):
     token: Secret = Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])
 
 
+_NEEDED_BY_GRANT: dict[str, JsonValue] = {
+    "if": {"properties": {"grant_type": {"const": "password"}}},
+    "then": {"required": ["username", "password"]},
+    "else": {"required": ["refresh_token"]},
+}
+
+
 class TokenRequest(Body):
     """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6).
 
     The name and secret of a client are ignored, and so are fields that are not known (3.2).
     """
 
-    model_config = with_example({"grant_type": "password", "username": _AN_EMAIL, "password": _A_PASSWORD}) | {
-        "extra": "ignore"
-    }
+    model_config = with_example(
+        {"grant_type": "password", "username": _AN_EMAIL, "password": _A_PASSWORD}, **_NEEDED_BY_GRANT
+    ) | {"extra": "ignore"}
 
     grant_type: Literal["password", "refresh_token"] = Rule(
         description="`password` to sign in, `refresh_token` to get the next pair.", examples=["password"]
     )
     # The docs page fills in the examples of fields that have no default in the document.
     username: Annotated[
-        str, Rule(None, description="Your e-mail address, with `grant_type=password`.", examples=[_AN_EMAIL])
+        str, Rule(None, description="Your e-mail address; required with `grant_type=password`.", examples=[_AN_EMAIL])
     ]
     password: Annotated[
-        Secret, Rule(None, description="Your password, with `grant_type=password`.", examples=[_A_PASSWORD])
+        Secret, Rule(None, description="Your password; required with `grant_type=password`.", examples=[_A_PASSWORD])
     ]
     refresh_token: Secret = Rule(
-        "", description="The newest one, with `grant_type=refresh_token`.", examples=[_A_TOKEN]
+        "", description="The newest one; required with `grant_type=refresh_token`.", examples=[_A_TOKEN]
     )
     scope: str = Rule("", description="Ignored.", examples=[""])
     client_id: str = Rule("", description="Ignored.", examples=[""])
     client_secret: Secret = Rule("", description="Ignored.", examples=[""])
+
+    def required(self) -> tuple[str, ...]:
+        """Return the names of the fields that the grant needs."""
+        return ("refresh_token",) if self.grant_type == "refresh_token" else ("username", "password")
 
 
 class UserPublic(SQLModel):

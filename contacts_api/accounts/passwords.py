@@ -11,6 +11,7 @@ from fastapi_users.password import PasswordHelper
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
+from contacts_api.accounts.models import compose
 from contacts_api.problems import Invalid
 from contacts_api.waiting import Places
 
@@ -68,13 +69,23 @@ class PasswordHasher:
         self._nobodys = self._helper.hash(self._helper.generate())
 
     async def hash(self, password: str) -> str:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._helper.hash, password)
+        """Return the hash of a password, in NFC."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._helper.hash, compose(password))
 
     async def verify(self, password: str, hashed_password: str | None) -> tuple[bool, str | None]:
-        """Say whether the password is right, and return a stronger hash if the stored one is weak.
+        """Return True if the password is right, and a better hash if the stored one is weak or not of the NFC form.
 
-        Without a hash to compare with it takes as long, so that the time does not tell which accounts exist.
+        Without a hash to compare with, this takes as long, so that the time does not reveal which accounts exist.
         """
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._helper.verify_and_update, password, hashed_password or self._nobodys
+            self._threads, self._verify, password, hashed_password or self._nobodys
         )
+
+    def _verify(self, password: str, hashed_password: str) -> tuple[bool, str | None]:
+        composed = compose(password)
+        is_right, upgraded = self._helper.verify_and_update(composed, hashed_password)
+        if is_right or composed == password:
+            return is_right, upgraded
+        # Earlier releases hashed the text as it was sent.
+        is_right, _ = self._helper.verify_and_update(password, hashed_password)
+        return is_right, self._helper.hash(composed) if is_right else None

@@ -1,5 +1,6 @@
 """Registration, signing in and out, and your own account."""
 
+from collections.abc import Container, Iterable
 from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Form, Request, Response
@@ -13,7 +14,7 @@ from contacts_api.accounts.mail import MailQueue
 from contacts_api.accounts.models import TokenPair, User, UserPublic
 from contacts_api.accounts.passwords import WeakPassword
 from contacts_api.accounts.sessions import InvalidRefreshToken, OpenSessions
-from contacts_api.accounts.tokens import ALWAYS, FOR_OWNERS, SIGNED_IN, InvalidToken, SignedIn
+from contacts_api.accounts.tokens import ALWAYS, FOR_OWNERS, SIGNED_IN, AppTokens, SignedIn, SignedInOrBody
 from contacts_api.accounts.users import (
     BadCredentials,
     CurrentUser,
@@ -29,7 +30,7 @@ from contacts_api.accounts.users import (
 )
 from contacts_api.answers import JSON
 from contacts_api.handlers import DATABASE_ERRORS, problem_of
-from contacts_api.problems import InternalError, Invalid, NotFound, Problem, documented
+from contacts_api.problems import FieldError, InternalError, Invalid, NotFound, Problem, documented
 from contacts_api.routing import Handler, Route
 
 
@@ -70,6 +71,15 @@ class TokenRoute(Route):
         return handle_as_oauth
 
 
+def refuse_missing(required: Iterable[str], form: Container[str]) -> None:
+    """Raise a 422 that names the fields which a form does not have."""
+    missing = [
+        FieldError(loc=["body", name], code="missing", detail="Is required.") for name in required if name not in form
+    ]
+    if missing:
+        raise Invalid(errors=missing)
+
+
 auth = APIRouter(prefix="/auth", route_class=Route, responses=ALWAYS)
 token = APIRouter(prefix="/auth", route_class=TokenRoute, responses=ALWAYS)
 users = APIRouter(prefix="/users", route_class=Route, responses=FOR_OWNERS)
@@ -94,8 +104,10 @@ async def login(credentials: models.Credentials, issuer: Issuer) -> TokenPair:
 
 
 @token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken, NotVerified, TooManyAttempts))
-async def issue_token(form: Annotated[models.TokenRequest, Form()], issuer: Issuer) -> TokenPair:
+async def issue_token(form: Annotated[models.TokenRequest, Form()], request: Request, issuer: Issuer) -> TokenPair:
     """Sign in or refresh with an OAuth 2.0 form. The Authorize button of this page does so."""
+    # FastAPI drops empty fields, but an empty password is a wrong one.
+    refuse_missing(form.required(), await request.form())
     if form.grant_type == "refresh_token":
         return await issuer.refresh(form.refresh_token)
     return await issuer.sign_in(form.username or "", form.password or "")
@@ -111,10 +123,30 @@ async def refresh(body: models.RefreshRequest, issuer: Issuer) -> TokenPair:
     return await issuer.refresh(body.refresh_token)
 
 
-@auth.post("/logout", status_code=204, responses=SIGNED_IN)
-async def logout(owner: SignedIn, sessions: OpenSessions) -> None:
-    """Sign out. The tokens of this session stop working."""
-    await sessions.end(owner.user_id, only=owner.session_id)
+@auth.post(
+    "/logout",
+    status_code=204,
+    responses=documented(InvalidRefreshToken, onto=SIGNED_IN),
+    # The Bearer token is optional.
+    openapi_extra={"security": [{}]},
+)
+async def logout(
+    request: Request,
+    owner: SignedInOrBody,
+    tokens: AppTokens,
+    sessions: OpenSessions,
+    body: models.LogoutRequest | None = None,
+) -> None:
+    """Sign out. The tokens of this session stop working.
+
+    The session is that of the access token, without a body; or that of a refresh token in the body, which may be an old
+    one. So signing out works after the access token has expired.
+    """
+    if body is None and await request.body():
+        raise Invalid.field("body", code="missing", detail="Is required.")
+    named = tokens.refresh.read(body.refresh_token) if body else None
+    for claims in filter(None, (owner, named)):
+        await sessions.sign_out(claims)
 
 
 @auth.get("/sessions", response_model=models.SessionList, responses=SIGNED_IN)
@@ -146,7 +178,10 @@ async def forgot_password(body: models.AddressOfAccount, mails: MailQueue) -> No
 
 @auth.post("/reset-password", status_code=204, responses=documented(InvalidMailToken, WeakPassword))
 async def reset_password(body: models.PasswordReset, users: Users) -> None:
-    """Choose a new password with the token of a mail. All sessions and keys of the account end."""
+    """Choose a new password with the token of a mail.
+
+    All sessions and keys of the account end, and its calendar's address is revoked.
+    """
     await users.reset(body.token, body.password)
 
 
@@ -173,10 +208,7 @@ async def create_key(
 ) -> Any:
     """Make a key for a script. It is a Bearer token for your contacts alone, and is shown this once."""
     response.headers["Cache-Control"] = "no-store"
-    created = await keys.create(owner, new, request.app.state.settings.max_keys)
-    if created is None:
-        raise InvalidToken
-    return created
+    return await keys.create(owner, new, request.app.state.settings.max_keys)
 
 
 @auth.get("/keys", response_model=models.KeyList, responses=SIGNED_IN)

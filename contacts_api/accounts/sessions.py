@@ -3,18 +3,22 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import takewhile
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlmodel import col
 from uuid_utils.compat import uuid7
 
+from contacts_api.accounts.events import log_event
 from contacts_api.accounts.models import AuthSession, EndedSession, User
 from contacts_api.connecting import Row
 from contacts_api.database import Database, from_state, table_of
@@ -40,17 +44,30 @@ _SESSION = table_of(AuthSession)
 _OWN = (_SESSION.c.user_id == sa.bindparam("owner_id"), _SESSION.c.id == sa.bindparam("session_id"))
 _LIVE = _SESSION.c.expires_at > sa.func.now()
 
-# The lock orders sign-ins and changes of the password: no session opened with the old one survives the change.
+# Sign-ins to an account share this lock, and a change of its password takes it exclusively. So a session that is opened
+# with the old password is committed before the change ends all sessions, or it is not opened. An advisory lock, because
+# on Citus a lock on a row of "user", a reference table, needs every node; this one needs only the coordinator.
+_LOCK_KEY = sa.func.hashtextextended(sa.cast(sa.bindparam("owner_id", type_=sa.Uuid), sa.Text), 0)
+_SHARE_SIGN_INS = sa.select(sa.func.pg_advisory_xact_lock_shared(_LOCK_KEY))
+LOCK_SIGN_INS = sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY))
+"""Wait for the sign-ins to `owner_id` under way, and make new ones wait until the transaction ends."""
+
+_IS_UNCHANGED = sa.select(sa.literal(1)).where(
+    col(User.id) == sa.bindparam("owner_id"),
+    col(User.hashed_password) == sa.bindparam("hashed_password"),
+    col(User.is_active),
+)
 _OPEN = sa.text(
     """
     INSERT INTO auth_session (user_id, id, seq, expires_at, ends_at, user_agent)
-    SELECT
-        id, :session_id, 0, now() + least(CAST(:idle AS interval), CAST(:lifetime AS interval)),
+    VALUES (
+        :owner_id, :session_id, 0, now() + least(CAST(:idle AS interval), CAST(:lifetime AS interval)),
         now() + CAST(:lifetime AS interval), :user_agent
-    FROM "user" WHERE id = :owner_id AND hashed_password = :hashed_password AND is_active FOR SHARE
+    )
     RETURNING *
     """
 )
+_LOCK_ACCOUNT = sa.select(col(User.id)).where(col(User.id) == sa.bindparam("owner_id")).with_for_update(key_share=True)
 _ROTATE = sa.text(
     """
     UPDATE auth_session
@@ -102,6 +119,14 @@ def kept_seconds(access_token_seconds: int) -> int:
     return access_token_seconds + 2 * LEEWAY_SECONDS
 
 
+class InvalidToken(Unauthorized):
+    """The access token is too old, its session has ended, or it is not one of ours."""
+
+    advice = "Get the next pair of tokens by POST /auth/refresh; if that is refused, sign in again."
+    code, title = "invalid_token", "The token is invalid or no longer valid"
+    headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}  # noqa: RUF012 (RFC 6750, 3.1)
+
+
 class InvalidRefreshToken(Unauthorized):
     """The refresh token was used before, its session has ended, or it is too old."""
 
@@ -119,6 +144,20 @@ class Claims:
     seq: int | None = None
 
 
+@asynccontextmanager
+async def while_signed_in(database: Database, owner: Claims) -> AsyncIterator[AsyncSession]:
+    """Yield a transaction in which the session of `owner` has not ended. Raises InvalidToken if it has.
+
+    Use it to make what outlives the session, such as a key. The account is locked, as it is by whatever ends its
+    sessions and keys: what is made before that is ended by it, and nothing is made afterwards.
+    """
+    async with database.session() as session:
+        await session.execute(_LOCK_ACCOUNT, {"owner_id": owner.user_id})
+        if not await session.scalar(IS_LIVE, {"owner_id": owner.user_id, "session_id": owner.session_id}):
+            raise InvalidToken
+        yield session
+
+
 class Sessions:
     """The sessions of all users. Each statement is committed by itself."""
 
@@ -127,23 +166,23 @@ class Sessions:
         self._idle = timedelta(seconds=settings.refresh_token_seconds)
         self._lifetime = timedelta(seconds=settings.session_seconds)
 
-    async def open(self, user: User, user_agent: str | None) -> Row | None:
+    async def open(self, user: User, user_agent: str | None) -> Any:
         """Return the row of a new session; None if the account has changed since `user` was read.
 
-        Ends the oldest sessions where there are more than MAX_SESSIONS.
+        If there are more than MAX_SESSIONS, the oldest end.
         """
-        rows = await self._database.execute(
-            _OPEN,
-            owner_id=user.id,
-            hashed_password=user.hashed_password,
-            session_id=uuid7(),
-            user_agent=user_agent,
-            idle=self._idle,
-            lifetime=self._lifetime,
-        )
-        # Afterwards, so that of several sign-ins at once the last one counts all sessions.
-        await self._database.execute(_END_OLDEST, owner_id=user.id)
-        return rows[0] if rows else None
+        new = {"session_id": uuid7(), "user_agent": user_agent, "idle": self._idle, "lifetime": self._lifetime}
+        async with self._database.session() as session:
+            await session.execute(_SHARE_SIGN_INS, {"owner_id": user.id})
+            checked = {"owner_id": user.id, "hashed_password": user.hashed_password}
+            if not await session.scalar(_IS_UNCHANGED, checked):
+                return None
+            row = (await session.execute(_OPEN, {"owner_id": user.id, **new})).one()
+        log_event("signed_in", user_id=user.id, session_id=row.id)
+        # After the commit, so that of several sign-ins at once the last one counts all sessions.
+        for ended in await self._database.execute(_END_OLDEST, owner_id=user.id):
+            log_event("sessions_ended", user_id=user.id, session_id=ended.id)
+        return row
 
     async def rotate(self, claims: Claims) -> Row:
         """Return the row of the session after a refresh with the token of these claims.
@@ -161,7 +200,8 @@ class Sessions:
             raise InvalidRefreshToken
         (row,) = found
         if claims.seq + 1 < row.seq or not row.in_grace:
-            await self.end(claims.user_id, only=claims.session_id)
+            if await self._end(claims.user_id, claims.session_id):
+                log_event("refresh_token_reused", user_id=claims.user_id, session_id=claims.session_id)
             raise InvalidRefreshToken
         return row
 
@@ -169,7 +209,18 @@ class Sessions:
         return await self._database.read(_LIST, owner_id=user_id)
 
     async def end(self, user_id: UUID, *, only: UUID | None = None) -> bool:
-        """End the user's sessions; say whether there were any."""
+        """End all sessions of the user, or `only` one. Return True if there were any."""
+        has_ended = await self._end(user_id, only)
+        if has_ended:
+            log_event("sessions_ended", user_id=user_id, session_id=only)
+        return has_ended
+
+    async def sign_out(self, claims: Claims) -> None:
+        """End the session of a token, unless it has ended before."""
+        if await self._end(claims.user_id, claims.session_id):
+            log_event("signed_out", user_id=claims.user_id, session_id=claims.session_id)
+
+    async def _end(self, user_id: UUID, only: UUID | None) -> bool:
         return bool(await self._database.execute(END, owner_id=user_id, only=only, but=None))
 
 

@@ -15,20 +15,13 @@ from fastapi_users.jwt import JWT_ALGORITHM, generate_jwt
 
 from contacts_api.accounts.keys import PREFIX, KeyClaims, KeyNotAllowed, Keys
 from contacts_api.accounts.models import TokenPair
-from contacts_api.accounts.sessions import LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken
+from contacts_api.accounts.sessions import LEEWAY_SECONDS, Claims, EndedSessions, InvalidRefreshToken, InvalidToken
 from contacts_api.connecting import Row
+from contacts_api.database import from_state
 from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
 from contacts_api.settings import Settings
 
 MAX_TOKEN_LENGTH = 2048
-
-
-class InvalidToken(Unauthorized):
-    """The access token is too old, its session has ended, or it is not one of ours."""
-
-    advice = "Get the next pair of tokens by POST /auth/refresh; if that is refused, sign in again."
-    code, title = "invalid_token", "The token is invalid or no longer valid"
-    headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}  # noqa: RUF012 (RFC 6750, 3.1)
 
 
 class TokenKind:
@@ -60,14 +53,18 @@ class TokenKind:
         times = {"iat": int(session.refreshed_at.timestamp()), "exp": expires_at}
         return generate_jwt({**whose, **claims, **times}, self._secrets[0])
 
-    def verify(self, token: str) -> Claims:
-        """Return what the token says. Raises a 401 unless it is ours, of this audience, and not expired."""
+    def read(self, token: str) -> Claims:
+        """Return the claims of a token, expired or not. Raises a 401 unless we signed it for this audience."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise self._refusal
         try:
-            claims = self._decode_once(token)
+            return self._decode_once(token)
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError):
             raise self._refusal from None
+
+    def verify(self, token: str) -> Claims:
+        """Return the claims of a token. Raises a 401 unless we signed it for this audience and it has not expired."""
+        claims = self.read(token)
         if claims.expires_at + LEEWAY_SECONDS <= self._clock().timestamp():
             raise self._refusal
         return claims
@@ -165,3 +162,19 @@ Owner: TypeAlias = Annotated[Claims | KeyClaims, Depends(identify)]
 """Whose contacts they are: of whoever is signed in, or has a key. Every statement names `owner.user_id`."""
 SignedIn: TypeAlias = Annotated[Claims, Depends(BearerToken(takes_keys=False))]
 """Whoever is signed in, for what no key may do."""
+
+
+class BearerTokenOrBody(BearerToken):
+    """The same for a call whose body can do without a sign-in: with a body, a missing or invalid token is None."""
+
+    async def __call__(self, request: Request) -> Claims | KeyClaims | None:  # type: ignore[override]
+        try:
+            return await super().__call__(request)
+        except Unauthorized:
+            if await request.body():
+                return None
+            raise
+
+
+SignedInOrBody: TypeAlias = Annotated[Claims | None, Depends(BearerTokenOrBody(takes_keys=False))]
+AppTokens: TypeAlias = Annotated[Tokens, from_state("tokens")]

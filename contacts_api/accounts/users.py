@@ -1,8 +1,7 @@
 """Accounts: the user manager of fastapi-users, and its database."""
 
-import hmac
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, TypeAlias
@@ -17,19 +16,22 @@ from fastapi_users.db import BaseUserDatabase
 from fastapi_users.jwt import decode_jwt, generate_jwt
 from pydantic_core import PydanticCustomError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.base import Executable
 from sqlmodel import col
 
 from contacts_api.accounts import attempts
-from contacts_api.accounts.attempts import key_of
+from contacts_api.accounts.attempts import TooManyAttempts, key_of
+from contacts_api.accounts.events import log_event
 from contacts_api.accounts.keys import END_KEYS
-from contacts_api.accounts.mail import Mails, Purpose
+from contacts_api.accounts.mail import NOTICES, Mails, Purpose
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate
 from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
-from contacts_api.accounts.sessions import END, Sessions
-from contacts_api.accounts.tokens import InvalidToken, SignedIn, Tokens
+from contacts_api.accounts.sessions import END, LOCK_SIGN_INS, InvalidToken, Sessions
+from contacts_api.accounts.tokens import SignedIn, Tokens
 from contacts_api.connecting import Row
 from contacts_api.database import Database, from_state, refused_where_taken, table_of
-from contacts_api.problems import Conflict, Invalid, Problem, Unauthorized
+from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.problems import Busy, Conflict, Invalid, Problem, Unauthorized
 from contacts_api.settings import Settings
 from contacts_api.text import normalize_email
 
@@ -120,13 +122,23 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     reset_password_token_lifetime_seconds = 3600
     verification_token_lifetime_seconds = 3 * 24 * 3600
 
-    def __init__(self, database: Database, hasher: PasswordHasher, mails: Mails, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        hasher: PasswordHasher,
+        mails: Mails,
+        settings: Settings,
+        *,
+        ways_in: Sequence[Executable],
+    ) -> None:
+        """`ways_in` are the statements that close what features opened for `owner_id`, such as a calendar's address."""
         super().__init__(UserDatabase(database))
         self._database = database
         self.hasher = hasher
         self._mails = mails
         self._secrets = settings.secrets
         self._must_be_verified = settings.require_verification
+        self._ways_in = (END_KEYS, *ways_in)
 
     async def register(self, new: UserCreate, mail: Purpose | None = "verify") -> User:
         """Create an account, and mail a link to its address. Raises WeakPassword and EmailTaken."""
@@ -141,31 +153,37 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                 await session.flush()
                 if mail:
                     await self._mails.add_within(session, mail, user.email, user.id)
+        log_event("registered", user_id=user.id)
         return user
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
         """Return the user. Raises BadCredentials, with the same words and after the same time for every cause."""
         key = _sign_in_key(credentials.username)
         async with self.hasher.places.place():
-            await attempts.refuse_while_waiting(self._database, key)
             user = await self.find(credentials.username)
-            is_right, upgraded = await self.hasher.verify(credentials.password, user.hashed_password if user else None)
-            if user is None or not is_right or not user.is_active:
-                await attempts.count_failure(self._database, key)
-                raise BadCredentials
+            with _refusal_logged(user):
+                await attempts.refuse_while_waiting(self._database, key)
+                hashed_password = user.hashed_password if user else None
+                is_right, upgraded = await self.hasher.verify(credentials.password, hashed_password)
+                if user is None or not is_right or not user.is_active:
+                    await attempts.count_failure(self._database, key)
+                    raise BadCredentials
         await attempts.forget(self._database, key, _confirmation_key(user))
         if upgraded:
-            await self._database.execute(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
-            user.hashed_password = upgraded
+            # If the account cannot be written now, for example while a Citus node is away, a later sign-in does this.
+            with suppress(*DATABASE_ERRORS, Busy):
+                await self._database.execute(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
+                user.hashed_password = upgraded
         if self._must_be_verified and not user.is_verified:
             await self._mails.add("verify", user.email, user.id)
-            raise NotVerified
+            with _refusal_logged(user):
+                raise NotVerified
         return user
 
     async def change(self, user: User, changes: UserUpdate, session_id: UUID) -> User:
         """Change the address, the password or both. End all other sessions than `session_id`.
 
-        A new password ends the keys, too.
+        A new password ends the keys, too. It leaves what features have opened: the owner is the one who changes it.
         Raises WrongPassword, WeakPassword and EmailTaken.
         """
         if changes.password:
@@ -178,12 +196,18 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                     account.email_seq += 1
                 # Before mails are added: registering locks the same things in this order.
                 await session.flush()
+                if changes.password:
+                    await self._mails.add_within(session, "password_changed", old_email, account.id)
                 if account.email != old_email:
                     await self._mails.add_within(session, "address_changed", old_email, account.id)
                     await self._mails.add_within(session, "verify", account.email, account.id)
                 await session.execute(END, {"owner_id": account.id, "only": None, "but": session_id})
                 if changes.password:
                     await session.execute(END_KEYS, {"owner_id": account.id})
+        if account.email != old_email:
+            log_event("address_changed", user_id=account.id, session_id=session_id)
+        if changes.password:
+            log_event("password_changed", user_id=account.id, session_id=session_id)
         return account
 
     async def erase(self, user: User, current_password: str) -> None:
@@ -192,17 +216,18 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         Cleanup deletes the rows afterwards, a few thousand at a time: a million take longer than a request may.
         """
         async with self._confirmed(user, current_password) as (session, account):
-            await _end_all(session, account.id)
+            await self._end_all(session, account.id)
             # No valid address, so that nobody can sign in, and the old one is free for a new account.
             account.email, account.hashed_password = f"erased {account.id}", ""
             account.is_active, account.erased_at = False, datetime.now(UTC)
+        log_event("account_deleted", user_id=user.id)
 
     async def token_for(self, mail: Row) -> str | None:
         """Return the token for a mail: empty where the mail needs none, None where it must not be sent.
 
         A mail with the purpose `reset` or `invite` has a token that sets the password.
         """
-        if mail.purpose == "address_changed":
+        if mail.purpose in NOTICES:
             return ""
         user = await self.user_db.get_by_email(mail.address)
         if user is None or not user.is_active:
@@ -215,12 +240,12 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return self._signed(claims, self.reset_password_token_audience, self.reset_password_token_lifetime_seconds)
 
     async def reset(self, token: str, password: str) -> None:
-        """Set the password, end all sessions and keys, and count the address as verified.
+        """Set the password, end all sessions, keys and other ways in, and count the address as verified.
 
         Raises InvalidMailToken and WeakPassword.
         """
         claims, user = await self._of_token(token, self.reset_password_token_audience)
-        if not hmac.compare_digest(str(claims.get("password")), _fingerprint(user)):
+        if claims.get("password") != _fingerprint(user):
             raise InvalidMailToken
         refuse_weak(password, user.email)
         async with self.hasher.places.place():
@@ -231,7 +256,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                 raise InvalidMailToken
             account.hashed_password, account.is_verified = hashed_password, True
             await session.flush()
-            await _end_all(session, account.id)
+            await self._mails.add_within(session, "password_changed", account.email, account.id)
+            await self._end_all(session, account.id)
+        log_event("password_reset", user_id=user.id)
         await attempts.forget(self._database, _sign_in_key(user.email), _confirmation_key(user))
 
     async def verify_address(self, token: str) -> User:
@@ -242,6 +269,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
             if account.is_verified:
                 raise InvalidMailToken
             account.is_verified = True
+        log_event("address_verified", user_id=user.id)
         return account
 
     def _signed(self, claims: dict[str, Any], audience: str, seconds: int) -> str:
@@ -255,27 +283,33 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                 user = await self.user_db.get(UUID(claims["sub"]))
             except (jwt.PyJWTError, LookupError, ValueError, TypeError, AttributeError):
                 continue
-            if user and user.is_active and user.email_seq == claims.get("email_seq"):
+            # decode_jwt() checks `exp`, but does not require it.
+            if "exp" in claims and user and user.is_active and user.email_seq == claims.get("email_seq"):
                 return claims, user
         raise InvalidMailToken
 
     async def _locked(self, session: AsyncSession, user: User) -> User:
         """Return the account, locked, if it still has the address. Raises InvalidMailToken."""
-        account = await session.scalar(_LOCK, {"id": user.id})
+        account = await _lock(session, user.id)
         if account is None or account.email_seq != user.email_seq:
             raise InvalidMailToken
         return account
 
     async def set_password(self, user: User, password: str) -> None:
-        """Set the password without asking for the old one. End all sessions and keys. Raises WeakPassword."""
+        """Set the password without asking for the old one. End all sessions, keys and other ways in.
+
+        Raises WeakPassword.
+        """
         refuse_weak(password, user.email)
         await attempts.forget(self._database, _sign_in_key(user.email))
         await self._set(user, hashed_password=await self.hasher.hash(password))
+        log_event("password_reset", user_id=user.id)
 
     async def set_active(self, user: User, is_active: bool) -> None:
-        """Activate the account, or deactivate it and end all its sessions and keys."""
-        # A link that was mailed before does not work afterwards.
+        """Activate the account, or deactivate it and end all its sessions, keys and other ways in."""
+        # The new email_seq invalidates links in earlier mails.
         await self._set(user, is_active=is_active, email_seq=User.email_seq + 1)
+        log_event("account_activated" if is_active else "account_deactivated", user_id=user.id)
 
     async def find(self, email: str) -> User | None:
         """Return the account with this address, as it is typed."""
@@ -283,11 +317,20 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return await self.user_db.get_by_email(address) if address else None
 
     async def _set(self, user: User, **columns: Any) -> None:
-        """Change columns of the account. End all its sessions and keys, unless `is_active` becomes true."""
+        """Change columns of the account. End all its sessions and ways in, unless `is_active` becomes true."""
         async with self._database.session() as session:
+            await session.execute(LOCK_SIGN_INS, {"owner_id": user.id})
             await session.execute(sa.update(User).where(col(User.id) == user.id).values(columns))
+            if "hashed_password" in columns:
+                await self._mails.add_within(session, "password_changed", user.email, user.id)
             if not columns.get("is_active"):
-                await _end_all(session, user.id)
+                await self._end_all(session, user.id)
+
+    async def _end_all(self, session: AsyncSession, owner_id: UUID) -> None:
+        """End all sessions of an account, and close every other way into it."""
+        await session.execute(END, {"owner_id": owner_id, "only": None, "but": None})
+        for statement in self._ways_in:
+            await session.execute(statement, {"owner_id": owner_id})
 
     @asynccontextmanager
     async def _confirmed(
@@ -301,7 +344,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         while True:
             new_hash = await self._check(user, current_password, new_password)
             async with self._database.session() as session:
-                account = await session.scalar(_LOCK, {"id": user.id})
+                account = await _lock(session, user.id)
                 if account is None:
                     raise InvalidToken
                 if account.hashed_password == user.hashed_password:
@@ -318,23 +361,35 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         """
         confirmation, sign_in = _confirmation_key(user), _sign_in_key(user.email)
         async with self.hasher.places.place():
-            await attempts.refuse_while_waiting(self._database, confirmation)
-            is_right, _ = await self.hasher.verify(current_password, user.hashed_password)
-            if not is_right:
-                # A failure here counts as a failed sign-in, too. A failed sign-in does not count here: else a stranger
-                # could lock out a user who is signed in.
-                await attempts.count_failure(self._database, confirmation, sign_in)
-                raise WrongPassword
+            with _refusal_logged(user):
+                await attempts.refuse_while_waiting(self._database, confirmation)
+                is_right, _ = await self.hasher.verify(current_password, user.hashed_password)
+                if not is_right:
+                    # A failure here counts as a failed sign-in, too. A failed sign-in does not count here: else a
+                    # stranger could lock out a user who is signed in.
+                    await attempts.count_failure(self._database, confirmation, sign_in)
+                    raise WrongPassword
             await attempts.forget(self._database, confirmation, sign_in)
             if new_password in (None, current_password):
                 return None
             return await self.hasher.hash(new_password)
 
 
-async def _end_all(session: AsyncSession, owner_id: UUID) -> None:
-    """End all sessions and keys of an account."""
-    await session.execute(END, {"owner_id": owner_id, "only": None, "but": None})
-    await session.execute(END_KEYS, {"owner_id": owner_id})
+async def _lock(session: AsyncSession, user_id: UUID) -> User | None:
+    """Lock an account and its sign-ins, for a change that ends sessions. Return it if it is active."""
+    await session.execute(LOCK_SIGN_INS, {"owner_id": user_id})
+    account: User | None = await session.scalar(_LOCK, {"id": user_id})
+    return account
+
+
+@contextmanager
+def _refusal_logged(user: User | None) -> Iterator[None]:
+    """Log that a password, or the account with the right password, is refused."""
+    try:
+        yield
+    except (BadCredentials, NotVerified, TooManyAttempts, WrongPassword):
+        log_event("sign_in_refused", user_id=user.id if user else None)
+        raise
 
 
 def _fingerprint(user: User) -> str:

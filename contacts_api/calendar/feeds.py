@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from uuid import UUID
 
+from contacts_api.accounts.sessions import Claims, while_signed_in
 from contacts_api.calendar import queries
 from contacts_api.database import Database
 from contacts_api.problems import Unauthorized
@@ -16,11 +17,15 @@ class InvalidFeedKey(Unauthorized):
     code, title = "invalid_feed_key", "This address of the calendar is not valid, or has been replaced"
 
 
-async def open_feed(database: Database, owner_id: UUID) -> str:
-    """Return a new key: the owner's id and 256 random bits, of which a hash is stored. It replaces the one before."""
+async def open_feed(database: Database, owner: Claims) -> str:
+    """Return a new key: the owner's id and 256 random bits, of which a hash is stored. It replaces the one before.
+
+    Raises InvalidToken if the session has ended.
+    """
     secret = secrets.token_urlsafe(32)
-    await database.execute(queries.OPEN_FEED, owner_id=owner_id, key_hash=_hash(secret))
-    return f"{owner_id.hex}.{secret}"
+    async with while_signed_in(database, owner) as session:
+        await session.execute(queries.OPEN_FEED, {"owner_id": owner.user_id, "key_hash": _hash(secret)})
+    return f"{owner.user_id.hex}.{secret}"
 
 
 async def find_feed(database: Database, key: str) -> UUID:

@@ -27,7 +27,7 @@ STATE = select(
     func.max(_contact.updated_at).label("updated_at"),
 ).where(*_BORN)
 
-_NEW_FEED = insert(CalendarFeed).values({name: bindparam(name) for name in ("owner_id", "key_hash")})
+_NEW_FEED = insert(table_of(CalendarFeed))
 OPEN_FEED = _NEW_FEED.on_conflict_do_update(
     index_elements=["owner_id"],
     set_={name: _NEW_FEED.excluded[name] for name in ("key_hash", "created_at")},

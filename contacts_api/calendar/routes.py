@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from contacts_api import __version__
-from contacts_api.accounts.tokens import FOR_OWNERS, Owner
+from contacts_api.accounts.tokens import FOR_OWNERS, SignedIn
 from contacts_api.answers import file_of, streamed, with_headers
 from contacts_api.calendar import icalendar, queries
 from contacts_api.calendar.feeds import InvalidFeedKey, find_feed, open_feed
@@ -47,15 +47,20 @@ async def export_birthdays(database: Reader, owner_id: UUID) -> AsyncIterator[by
 
 
 @feeds.post("/birthdays/feed", status_code=201)
-async def open_birthday_feed(request: Request, response: Response, owner: Owner, database: Autocommit) -> FeedAddress:
-    """Create the secret address of your calendar of birthdays. Subscribe to it; it replaces the one before."""
-    key = await open_feed(database, owner.user_id)
+async def open_birthday_feed(
+    request: Request, response: Response, owner: SignedIn, database: Autocommit
+) -> FeedAddress:
+    """Create the secret address of your calendar of birthdays. Subscribe to it; it replaces the one before.
+
+    It works until you replace or revoke it, or reset your password by a mail. A key cannot make one.
+    """
+    key = await open_feed(database, owner)
     response.headers["Cache-Control"] = "no-store"
     return FeedAddress(url=f"{request.base_url}contacts/birthdays.ics?key={key}")
 
 
 @feeds.delete("/birthdays/feed", status_code=204)
-async def close_birthday_feed(owner: Owner, database: Autocommit) -> None:
+async def close_birthday_feed(owner: SignedIn, database: Autocommit) -> None:
     """Revoke your calendar address."""
     await database.execute(queries.CLOSE_FEED, owner_id=owner.user_id)
 

@@ -294,6 +294,54 @@ async def test_many_more_notices_are_sent_than_links(eve: Client, inbox: Inbox) 
     await until(lambda: len([mail for mail in inbox.mails if "was changed" in mail["Subject"]]) == 5)
 
 
+async def by_its_owner(eve: Client, app: FastAPI, inbox: Inbox) -> None:
+    changes = {"current_password": A_PASSWORD, "password": ANOTHER_PASSWORD, "email": "eve.2@example.com"}
+    assert (await eve.patch("/users/me", json=changes)).status_code == 200
+
+
+async def by_a_mail(eve: Client, app: FastAPI, inbox: Inbox) -> None:
+    await ask(eve)
+    await inbox.wait_for(2)
+    assert await reset(eve, inbox.token()) == (204, "")
+
+
+async def by_the_operator(eve: Client, app: FastAPI, inbox: Inbox) -> None:
+    users = app.state.users
+    await users.set_password(await users.find("eve@example.com"), ANOTHER_PASSWORD)
+
+
+@pytest.mark.parametrize("change", [by_its_owner, by_a_mail, by_the_operator])
+async def test_a_changed_password_is_told_to_the_address_that_the_account_had(
+    eve: Client, app_with_mail: FastAPI, inbox: Inbox, change: Callable[..., Any]
+) -> None:
+    await change(eve, app_with_mail, inbox)
+    await until(lambda: [mail for mail in inbox.mails if "your password was changed" in mail["Subject"]])
+
+    (notice,) = (mail for mail in inbox.mails if "your password was changed" in mail["Subject"])
+    assert notice["To"] == "eve@example.com"
+    assert "http" not in notice.get_content()
+    assert "token" not in notice.get_content()
+    assert ANOTHER_PASSWORD not in notice.get_content()
+
+
+async def test_a_notice_of_a_changed_password_is_not_throttled_like_links(eve: Client, inbox: Inbox) -> None:
+    passwords = [A_PASSWORD, ANOTHER_PASSWORD]
+    for n in range(6):
+        changes = {"current_password": passwords[n % 2], "password": passwords[(n + 1) % 2]}
+        assert (await eve.patch("/users/me", json=changes)).status_code == 200
+
+    await until(lambda: len([mail for mail in inbox.mails if "password was changed" in mail["Subject"]]) == 6)
+
+
+async def test_no_notice_of_a_password_is_sent_where_it_stays(eve: Client, inbox: Inbox, execute: Execute) -> None:
+    wrong = {"current_password": "a wrong phrase", "password": ANOTHER_PASSWORD}
+    await eve.patch("/users/me", json=wrong)
+    await eve.patch("/users/me", json={"current_password": A_PASSWORD, "email": "eve.2@example.com"})
+    await reset(eve, inbox.token())
+
+    assert execute("SELECT count(*) FROM mail WHERE purpose = 'password_changed'") == [(0,)]
+
+
 async def test_nothing_is_mailed_to_who_is_verified_or_cannot_sign_in(
     eve: Client, inbox: Inbox, app_with_mail: FastAPI
 ) -> None:

@@ -1,15 +1,21 @@
 import asyncio
+from collections.abc import Coroutine
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import jwt
+import psycopg2
 import pytest
 from fastapi import FastAPI
 
 from contacts_api.accounts import sessions
 from contacts_api.accounts.models import User
 from contacts_api.accounts.sessions import Claims, EndedSessions
-from tests.client import A_PASSWORD, Client
-from tests.conftest import Execute
+from tests.client import A_PASSWORD, Client, Clock
+from tests.conftest import Execute, client_of
 
 
 async def is_signed_in(client: Client) -> bool:
@@ -171,3 +177,189 @@ async def test_the_session_of_a_token_is_the_one_it_names(ada: Client) -> None:
 
     assert session["id"] == sid
     assert A_PASSWORD not in str(session)
+
+
+async def sign_out(app: FastAPI, refresh_token: str, bearer: str = "") -> httpx.Response:
+    """Sign out by a refresh token, with another client and whatever Bearer token."""
+    async with client_of(app) as client:
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        return await client.post("/auth/logout", json={"refresh_token": refresh_token}, headers=headers)
+
+
+async def refresh(client: Client) -> int:
+    return (await client.post("/auth/refresh", json={"refresh_token": client.tokens["refresh_token"]})).status_code
+
+
+@pytest.mark.parametrize("bearer", ["", "rubbish", "a.b.c", "ck_x"])
+async def test_a_refresh_token_signs_out_whatever_the_bearer_token(app: FastAPI, ada: Client, bearer: str) -> None:
+    response = await sign_out(app, ada.tokens["refresh_token"], bearer)
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert await refresh(ada) == 401
+
+
+async def test_who_comes_back_late_signs_out_by_an_expired_pair(
+    app: FastAPI, ada: Client, clock: Clock, execute: Execute
+) -> None:
+    clock.now = datetime.now(UTC) + timedelta(days=20)
+    without_body = await ada.post("/auth/logout")
+
+    response = await sign_out(app, ada.tokens["refresh_token"], ada.tokens["access_token"])
+
+    assert (without_body.status_code, without_body.json()["code"]) == (401, "invalid_token")
+    assert response.status_code == 204
+    assert execute("SELECT count(*) FROM auth_session") == [(0,)]
+
+
+async def test_an_old_refresh_token_signs_out_its_session_and_signing_out_again_is_no_error(
+    app: FastAPI, ada: Client, ada_elsewhere: Client, execute: Execute
+) -> None:
+    old = ada.tokens["refresh_token"]
+    for _ in range(3):
+        response = await ada.post("/auth/refresh", json={"refresh_token": ada.tokens["refresh_token"]})
+        ada.use(response.json())
+
+    answers = [(await sign_out(app, old)).status_code for _ in range(2)]
+
+    assert answers == [204, 204]
+    assert await refresh(ada) == 401
+    assert await refresh(ada_elsewhere) == 200
+    await ada_elsewhere.post("/users/me/delete", json={"current_password": A_PASSWORD})
+    assert (await sign_out(app, old)).status_code == 204
+
+
+async def test_a_body_and_a_bearer_token_of_two_sessions_sign_out_both(
+    app: FastAPI, ada: Client, ada_elsewhere: Client, execute: Execute
+) -> None:
+    response = await sign_out(app, ada.tokens["refresh_token"], ada_elsewhere.tokens["access_token"])
+
+    assert response.status_code == 204
+    assert execute("SELECT count(*) FROM auth_session") == [(0,)]
+
+
+async def test_another_text_than_a_refresh_token_signs_nobody_out(app: FastAPI, ada: Client) -> None:
+    for text in "", "x", "a.b.c", ada.tokens["access_token"], ada.tokens["refresh_token"][:-8] + "AAAAAAAA":
+        for bearer in "", ada.tokens["access_token"]:
+            response = await sign_out(app, text, bearer)
+            assert (response.status_code, response.json()["code"]) == (401, "invalid_refresh_token"), text
+    assert await refresh(ada) == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"{}", (["body", "refresh_token"], "missing")),
+        (b"null", (["body"], "missing")),
+        (b'{"refresh_token": "x", "all": true}', (["body", "all"], "unknown")),
+        (b'{"refresh_token": 1}', (["body", "refresh_token"], "wrong_type")),
+    ],
+)
+async def test_the_body_of_a_sign_out_has_rules(ada: Client, body: bytes, error: tuple[list[str], str]) -> None:
+    response = await ada.post("/auth/logout", content=body, headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 422
+    assert [(each["loc"], each["code"]) for each in response.json()["errors"]] == [error]
+    assert (await ada.get("/users/me")).status_code == 200
+
+
+async def test_without_a_body_a_key_does_not_sign_out_and_nothing_is_a_401(ada: Client, client: Client) -> None:
+    key = (await ada.post("/auth/keys", json={"name": "x", "scope": "write"})).json()["key"]
+
+    with_key = await client.post("/auth/logout", headers={"Authorization": f"Bearer {key}"})
+    without = await client.post("/auth/logout")
+
+    assert (with_key.status_code, with_key.json()["code"]) == (403, "key_not_allowed")
+    assert (without.status_code, without.json()["code"]) == (401, "not_authenticated")
+
+
+async def test_a_sign_out_whose_body_is_not_needed_is_a_503_without_the_database(
+    ada: Client, database_url: str
+) -> None:
+    """Not a 422 for the body that is not there."""
+    with closing(psycopg2.connect(database_url)) as other:
+        other.cursor().execute("LOCK TABLE auth_session IN ACCESS EXCLUSIVE MODE")
+        response = await ada.post("/auth/logout")
+
+    assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+
+
+async def test_a_sign_in_takes_no_lock_on_the_account(ada: Client, database_url: str) -> None:
+    """With Citus, a lock on a row of a reference table needs every node, so that one away would stop all sign-ins."""
+    with closing(psycopg2.connect(database_url)) as other:
+        # What a change of the account has locked, and whatever conflicts with FOR SHARE.
+        other.cursor().execute('SELECT id FROM "user" FOR NO KEY UPDATE')
+
+        response = await ada.post("/auth/login", json={"email": ada.email, "password": A_PASSWORD})
+
+    assert response.status_code == 200
+
+
+NEW_PASSWORD = "another long phrase"
+
+
+async def until_waiting(execute: Execute, count: int) -> None:
+    async with asyncio.timeout(10):
+        while execute("SELECT count(*) FROM pg_locks WHERE NOT granted") != [(count,)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def change_password(
+    client: Client, old: str = A_PASSWORD, new: str = NEW_PASSWORD
+) -> Coroutine[Any, Any, httpx.Response]:
+    return client.patch("/users/me", json={"current_password": old, "password": new})
+
+
+async def test_a_sign_in_that_a_change_of_the_password_overtakes_is_refused(
+    ada: Client, ada_elsewhere: Client, database_url: str, execute: Execute
+) -> None:
+    login = {"email": ada.email, "password": A_PASSWORD}
+    with closing(psycopg2.connect(database_url)) as other:
+        other.cursor().execute('SELECT id FROM "user" FOR NO KEY UPDATE')
+        changing = asyncio.create_task(change_password(ada))
+        await until_waiting(execute, 1)
+        # Its password is checked before the change, and its session would be opened during it.
+        signing_in = asyncio.create_task(ada_elsewhere.post("/auth/login", json=login))
+        await until_waiting(execute, 2)
+
+    assert ((await changing).status_code, (await signing_in).status_code) == (200, 401)
+    assert len((await ada.get("/auth/sessions")).json()["items"]) == 1
+
+
+async def test_a_sign_in_that_overtakes_a_change_of_the_password_is_ended_by_it(
+    ada: Client, ada_elsewhere: Client, database_url: str, execute: Execute
+) -> None:
+    login = {"email": ada.email, "password": A_PASSWORD}
+    with closing(psycopg2.connect(database_url)) as other:
+        other.cursor().execute("LOCK TABLE auth_session IN SHARE MODE")
+        signing_in = asyncio.create_task(ada_elsewhere.post("/auth/login", json=login))
+        await until_waiting(execute, 1)
+        changing = asyncio.create_task(change_password(ada))
+        await until_waiting(execute, 2)
+
+    assert ((await changing).status_code, (await signing_in).status_code) == (200, 200)
+    assert len((await ada.get("/auth/sessions")).json()["items"]) == 1
+    ada_elsewhere.use((await signing_in).json())
+    assert await refresh(ada_elsewhere) == 401
+
+
+async def test_no_session_of_an_old_password_survives_its_change(ada: Client, client: Client, execute: Execute) -> None:
+    passwords = [A_PASSWORD, NEW_PASSWORD]
+    opened = refused = 0
+    for n in range(20):
+        old, new = passwords[n % 2], passwords[(n + 1) % 2]
+
+        async def sign_in(old: str = old, delay: float = 0.0) -> int:
+            await asyncio.sleep(delay)
+            return (await client.post("/auth/login", json={"email": ada.email, "password": old})).status_code
+
+        changed, *signed_in = await asyncio.gather(
+            change_password(ada, old, new), *(sign_in(delay=0.01 * k) for k in range(8))
+        )
+
+        assert changed.status_code == 200
+        assert set(signed_in) <= {200, 401}
+        opened, refused = opened + signed_in.count(200), refused + signed_in.count(401)
+        assert execute("SELECT count(*) FROM auth_session") == [(1,)], n
+
+    # Else the two did not meet.
+    assert (opened > 0, refused > 0) == (True, True)

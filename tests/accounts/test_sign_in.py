@@ -1,10 +1,12 @@
 import re
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import jwt
+import psycopg2
 import pytest
 from fastapi import FastAPI
 from pwdlib.hashers.argon2 import Argon2Hasher
@@ -83,6 +85,19 @@ async def test_a_weak_hash_is_made_stronger_by_signing_in(ada: Client, execute: 
     await ada.sign_in()
 
 
+async def test_a_hash_that_cannot_be_made_stronger_now_signs_in_all_the_same(
+    ada: Client, execute: Execute, database_url: str
+) -> None:
+    weak = Argon2Hasher(time_cost=1, memory_cost=8192, parallelism=1).hash(A_PASSWORD)
+    execute('UPDATE "user" SET hashed_password = %s', weak)
+
+    with closing(psycopg2.connect(database_url)) as other:
+        other.cursor().execute('SELECT 1 FROM "user" FOR NO KEY UPDATE')
+        await ada.sign_in()
+
+    assert execute('SELECT hashed_password FROM "user"') == [(weak,)]
+
+
 async def test_a_form_signs_in_whatever_else_oauth_clients_send(ada: Client) -> None:
     form = {"grant_type": "password", "username": "ada@example.com", "password": A_PASSWORD}
     form |= {"scope": "contacts", "client_id": "swagger", "client_secret": "none", "audience": "unknown"}
@@ -102,6 +117,34 @@ async def test_a_malformed_form_is_an_oauth_error(client: Client, form: dict[str
     response = await client.post("/auth/token", data=form)
 
     assert (response.status_code, response.json()["error"]) == (422, error)
+
+
+@pytest.mark.parametrize(
+    ("form", "missing"),
+    [
+        ({"grant_type": "password"}, ["username", "password"]),
+        ({"grant_type": "password", "username": "ada@example.com"}, ["password"]),
+        ({"grant_type": "password", "password": A_PASSWORD, "scope": "contacts"}, ["username"]),
+        ({"grant_type": "refresh_token"}, ["refresh_token"]),
+        ({"grant_type": "refresh_token", "username": "ada@example.com", "password": A_PASSWORD}, ["refresh_token"]),
+    ],
+)
+async def test_a_form_without_what_its_grant_needs_names_it(
+    client: Client, form: dict[str, str], missing: list[str]
+) -> None:
+    response = await client.post("/auth/token", data=form)
+
+    problem = response.json()
+    assert (response.status_code, problem["code"], problem["error"]) == (422, "validation_error", "invalid_request")
+    assert problem["errors"] == [
+        {"loc": ["body", name], "code": "missing", "detail": "Is required."} for name in missing
+    ]
+
+
+async def test_an_empty_refresh_token_in_a_form_is_a_wrong_one(client: Client) -> None:
+    response = await client.post("/auth/token", data={"grant_type": "refresh_token", "refresh_token": ""})
+
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_grant")
 
 
 async def test_a_401_says_whether_a_token_was_sent(ada: Client, client: Client) -> None:

@@ -1,15 +1,22 @@
 """The calendar of birthdays, as one subscribes to it."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psycopg2
 import pytest
+from fastapi import FastAPI
 from icalendar import Calendar
 
 from contacts_api.app import create_app
 from contacts_api.settings import Settings
-from tests.client import Client, Clock
+from tests.accounts.test_keys import make_key
+from tests.client import A_PASSWORD, Client, Clock
 from tests.conftest import SECRET, Execute, client_of
 
 
@@ -81,6 +88,76 @@ async def test_the_calendar_ends_with_the_account(
     execute(statement)
 
     assert (await client.get(url)).status_code == 401
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+@pytest.mark.parametrize("scope", ["read", "write"])
+async def test_a_key_neither_opens_nor_closes_the_calendar(
+    ada: Client, client: Client, method: str, scope: str
+) -> None:
+    url = await address(ada)
+    key = await make_key(ada, scope)
+
+    refused = await client.request(
+        method, "/contacts/birthdays/feed", headers={"Authorization": f"Bearer {key['key']}"}
+    )
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "key_not_allowed")
+    assert (await client.get(url)).status_code == 200
+
+
+async def reset_password(ada: Client, app: FastAPI) -> None:
+    users = app.state.users
+    token = await users.token_for(SimpleNamespace(purpose="reset", address=ada.email))
+    response = await ada.post("/auth/reset-password", json={"token": token, "password": "another long phrase"})
+    assert response.status_code == 204
+
+
+async def set_password(ada: Client, app: FastAPI) -> None:
+    users = app.state.users
+    await users.set_password(await users.find(ada.email), "another long phrase")
+
+
+async def deactivate_and_activate(ada: Client, app: FastAPI) -> None:
+    users = app.state.users
+    for is_active in False, True:
+        await users.set_active(await users.find(ada.email), is_active)
+
+
+@pytest.mark.parametrize("end", [reset_password, set_password, deactivate_and_activate])
+async def test_what_closes_every_way_in_closes_the_calendar(
+    ada: Client, client: Client, app: FastAPI, end: Callable[..., Awaitable[None]]
+) -> None:
+    url = await address(ada)
+
+    await end(ada, app)
+
+    assert (await client.get(url)).json()["code"] == "invalid_feed_key"
+
+
+async def test_a_password_changed_by_its_owner_leaves_the_calendar(ada: Client, client: Client) -> None:
+    url = await address(ada)
+
+    changed = await ada.patch("/users/me", json={"current_password": A_PASSWORD, "password": "another long phrase"})
+
+    assert changed.status_code == 200
+    assert (await client.get(url)).status_code == 200
+
+
+async def test_a_calendar_opened_during_a_reset_does_not_outlive_it(
+    ada: Client, app: FastAPI, database_url: str, execute: Execute
+) -> None:
+    """Its session was valid when the request came, and ended before the feed was stored."""
+    with closing(psycopg2.connect(database_url)) as resetting:
+        resetting.cursor().execute('SELECT id FROM "user" FOR NO KEY UPDATE')
+        opening = asyncio.create_task(ada.post("/contacts/birthdays/feed"))
+        await asyncio.sleep(0.5)
+        resetting.cursor().execute("DELETE FROM auth_session; DELETE FROM calendar_feed")
+        resetting.commit()
+        answer = await opening
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+    assert execute("SELECT count(*) FROM calendar_feed") == [(0,)]
 
 
 async def test_a_key_is_for_its_owner_and_is_not_stored(

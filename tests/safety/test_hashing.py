@@ -83,6 +83,28 @@ async def test_ten_logins_at_once_keep_no_one_waiting(
     assert watch.done == 10
 
 
+async def test_a_password_in_decomposed_letters_takes_as_long_for_an_unknown_address(
+    ada: Client, make_settings: Callable[..., Settings], watch: Watch
+) -> None:
+    """It may be hashed twice: in NFC, and as it was sent, which is what earlier releases hashed."""
+    settings = make_settings()
+    app = create_app(settings)
+    watch.let_go.set()
+    hashes = []
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        watch.app = app
+        for email in (ada.email, "nobody@example.com"):
+            for password in ("a wrong phrase", "ein falscher Sa\u0308tz", "ein falscher S\u00e4tz"):
+                before = watch.done
+                await client.post("/auth/login", json={"email": email, "password": password})
+                hashes.append(watch.done - before)
+        decomposed = {"email": "nobody@example.com", "password": "ein falscher Sa\u0308tz"}
+        await asyncio.gather(*(client.post("/auth/login", json=decomposed) for _ in range(8)))
+
+    assert hashes == [1, 2, 1] * 2
+    assert watch.most_at_once <= settings.hashing_threads
+
+
 async def test_no_connection_is_held_while_a_password_is_hashed(
     ada: Client, make_settings: Callable[..., Settings], watch: Watch
 ) -> None:
