@@ -148,7 +148,7 @@ class Database:
         """
         sql, names, given = _compile(statement)
         values = {**given, **parameters}
-        await self._places.take()
+        owner = await self._places.take()
         try:
             pooled = await self._connect()
             connection: Connection = pooled.driver_connection  # type: ignore[assignment]
@@ -164,7 +164,7 @@ class Database:
             finally:
                 pooled.close()
         finally:
-            self._places.leave()
+            self._places.leave(owner)
 
     async def _connect(self) -> PoolProxiedConnection:
         try:

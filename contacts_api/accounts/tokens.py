@@ -20,6 +20,7 @@ from contacts_api.connecting import Row
 from contacts_api.database import from_state
 from contacts_api.problems import Busy, DatabaseUnavailable, Unauthorized, documented
 from contacts_api.settings import Settings
+from contacts_api.waiting import act_for
 
 MAX_TOKEN_LENGTH = 2048
 
@@ -136,6 +137,7 @@ class BearerToken(SecurityBase):
         tokens: Tokens = request.app.state.tokens
         ended: EndedSessions = request.app.state.ended_sessions
         claims = tokens.access.verify(token)
+        act_for(request, claims.user_id)
         if await ended.has_ended(claims):
             raise InvalidToken
         return claims
@@ -145,6 +147,7 @@ class BearerToken(SecurityBase):
         claims = await keys.find(text)
         if claims is None:
             raise InvalidToken
+        act_for(request, claims.user_id)
         if not self._takes_keys:
             raise KeyNotAllowed("A key is for contacts alone. Sign in for this.")
         if claims.scope != "write" and request.method not in ("GET", "HEAD"):

@@ -24,6 +24,7 @@ from contacts_api.problems import DatabaseUnavailable, documented
 from contacts_api.query_parameters import QueryParameters
 from contacts_api.routing import Route
 from contacts_api.text import A_TIME
+from contacts_api.waiting import act_for
 
 FEED_SECONDS = 3600
 FeedKey: TypeAlias = Annotated[FeedQuery, Depends(QueryParameters(FeedQuery))]
@@ -78,6 +79,7 @@ async def close_birthday_feed(owner: SignedIn, database: Autocommit) -> None:
 async def show_birthday_calendar(query: FeedKey, request: Request, database: Autocommit, reads: Reads) -> Response:
     """Return the calendar of birthdays. The key stands for a sign-in: calendars cannot sign in."""
     owner_id = await find_feed(database, query.key)
+    act_for(request, owner_id)
     (state,) = await reads.read(queries.STATE, owner_id=owner_id)
     tag = sha256(f"{__version__} {tuple(state)}".encode()).hexdigest()[:32]
     headers = {"ETag": etag_of(tag), "Cache-Control": f"private, max-age={FEED_SECONDS}"}

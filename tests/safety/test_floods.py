@@ -7,17 +7,19 @@ import asyncio
 import gc
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from copy import deepcopy
 from typing import Any
 from urllib.parse import quote_from_bytes
 from uuid import uuid4
 
 import httpx
+import psycopg2
 import pytest
 
-from tests.client import Client
+from tests.client import A_PASSWORD, Client
 from tests.faults.reference import slowness
 from tests.safety.document import BOUNDARY, FILE, FORM, Operation, operations
 from tests.safety.test_hostile_input import WITH_BODY, check_answer, every
@@ -338,3 +340,30 @@ async def test_five_hundred_dear_items(flooder: Flooder, operation: Operation) -
 
         assert response.status_code in (201, 200, 404), response.text
     assert not flooder.failures, "\n".join(flooder.failures)
+
+
+def statuses_of(answers: list[httpx.Response]) -> Counter[int]:
+    return Counter(answer.status_code for answer in answers)
+
+
+async def test_one_account_cannot_take_the_connections_of_others(
+    ada: Client, grace: Client, client: Client, database_url: str
+) -> None:
+    contact = await ada.create_contact()
+    await grace.create_contact()
+    change = {"additional_info": "slow"}
+    with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT FROM contact WHERE id = %s FOR UPDATE", (contact["id"],))
+        slow = [asyncio.create_task(ada.patch(f"/contacts/{contact['id']}", json=change)) for _ in range(40)]
+        await asyncio.sleep(0.3)
+        reads = await asyncio.gather(*(grace.get("/contacts?limit=1") for _ in range(40)))
+        credentials = {"email": grace.email, "password": A_PASSWORD}
+        sign_in = await asyncio.create_task(client.post("/auth/login", json=credentials))
+        are_still_slow = not any(task.done() for task in slow)
+        changes = await asyncio.gather(*slow)
+
+    assert (statuses_of(reads), sign_in.status_code) == ({200: 40}, 200)
+    assert are_still_slow
+    assert statuses_of(changes) == {503: 40}
+    assert all("Retry-After" in answer.headers for answer in changes)
+    assert (await ada.get("/contacts?limit=1")).status_code == 200
