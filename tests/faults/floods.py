@@ -20,6 +20,8 @@ from tests.faults.rig import CREDENTIALS, Rig
 from tests.servers import HOST
 
 ANSWER, SIGN_IN, READ, GROWTH = 6.0, 5.0, 2.0, 20.0
+# The longest read of others while one account sends all that it can.
+OTHERS_READ = 0.5
 KIB, MIB = 1024, 1024 * 1024
 CONTACT = {"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com", "phone_number": "123"}
 A_CONTACT = {**CONTACT, "date_of_birth": "1990-12-10"}
@@ -330,6 +332,47 @@ async def delete_a_million(rig: Rig) -> None:
             rig.measure_work("rows gone after", time.monotonic() - begun_at, 60)
 
 
+async def take_everything(rig: Rig) -> None:
+    """One account sends many calls of every kind at once, and again and again. Strangers must not notice much."""
+    token = await rig.sign_up("greedy@example.com")
+    async with rig.client(token, max_keepalive_connections=0) as http:
+        items = [{**contact(f"greedy.{n}@example.com"), "labels": [f"Label {n % 50}"]} for n in range(500)]
+        for _ in range(10):
+            (await http.post("/contacts/batch", json={"items": items})).raise_for_status()
+        ids = [each["id"] for each in (await http.get("/contacts?limit=500")).json()["items"]]
+        rows = b"".join(b"First%d,Last%d,%d@example.com\r\n" % (n, n, n) for n in range(2000))
+        file = {"file": ("contacts.csv", b"first_name,last_name,email\r\n" + rows)}
+        changes = {"items": [{"id": each, "additional_info": "changed"} for each in ids]}
+        statuses: Counter[int] = Counter()
+        is_over = asyncio.Event()
+
+        async def repeat(method: str, path: str, **body: Any) -> None:
+            while not is_over.is_set():
+                answer = await http.request(method, path, timeout=60, **body)
+                statuses[answer.status_code] += 1
+                await answer.aread()
+
+        calls: list[tuple[str, str, dict[str, Any]]] = [
+            ("GET", "/contacts/export.csv", {}),
+            ("GET", "/contacts/export.vcf?q=example", {}),
+            ("GET", "/contacts?limit=500&with_total=true&q=ada", {}),
+            ("GET", "/contacts/labels", {}),
+            ("PATCH", "/contacts/labels/label%201", {"json": {"label": "Label 1"}}),
+            ("PATCH", f"/contacts/{ids[0]}", {"json": {"additional_info": "changed"}}),
+            ("POST", "/contacts/batch/update", {"json": changes}),
+            ("POST", "/contacts/import?dry_run=true", {"files": file}),
+        ]
+        tasks: list[asyncio.Task[None]] = []
+        async with strangers(rig, read=OTHERS_READ):
+            tasks = [asyncio.create_task(repeat(m, path, **body)) for m, path, body in calls for _ in range(5)]
+            await asyncio.sleep(10)
+            is_over.set()
+            await asyncio.gather(*tasks)
+    allowed = {200, 409, 503}
+    rig.expect(set(statuses) <= allowed, f"answers: {statuses}")
+    rig.figures.append(", ".join(f"{status}: {count}" for status, count in sorted(statuses.items())))
+
+
 async def leave_a_backlog(rig: Rig) -> None:
     rows = 5_000_000
     fill = f"""
@@ -376,6 +419,7 @@ FLOODS: dict[str, Callable[[Rig], Awaitable[None]]] = {
     "Batches of keys": send_batches_of_keys,
     "Large heads": send_large_heads,
     "Silent connections": stay_silent,
+    "One account takes all": take_everything,
     "Million deleted": delete_a_million,
     "Backlog": leave_a_backlog,
 }
