@@ -4,32 +4,40 @@ A `Listing` is the statement of a list, and `Pager` answers with a page of it. `
 clients can hold them, and nobody can make one up.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, case, func, or_, select, true, tuple_
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from contacts_api.answers import PRIVATE, json_answer
 from contacts_api.connecting import Row
 from contacts_api.database import Reader
-from contacts_api.problems import Invalid
+from contacts_api.handlers import DATABASE_ERRORS, problem_of
+from contacts_api.problems import Busy, DatabaseUnavailable, Invalid
 from contacts_api.text import OneLine
 
 T = TypeVar("T")
 Position: TypeAlias = Mapping[str, str]
 """Where a list goes on: the values of its keys, as text. Empty where it begins."""
 
-# How many rows `pages_of` reads at a time: few first, so that the first ones come quickly; then more, so that there are
-# fewer statements, but not so many that others wait.
+# `pages_of` reads few rows first, so that they come quickly. After that, more rows a statement cost less in all.
 FIRST_ROWS, PAGE_ROWS = 100, 1000
+PAGE_BYTES = 2 * 1024 * 1024
+"""A page ends with the row that exceeds this size."""
+STEP_ROWS = 100
+"""How many rows of a list one statement reads, since each row may be as large as a request."""
+WAIT_SECONDS, PAUSE_SECONDS = 30.0, 0.5
+"""How long `pages_of` waits for its next page while the database is busy or away, and how often it tries."""
 _MAC_BYTES = 16
 
 
@@ -70,15 +78,42 @@ class InvalidCursor(Invalid):
 class Listing:
     """The rows of a list in the order of `keys`, which are columns of the rows; the last key is unique.
 
-    `first` and `rest` are the statements for at most `limit` rows: from the beginning, or after a position.
+    `first` and `rest` are the statements for at most `limit` rows: from the beginning, or after a position. With
+    `size`, the size of a row in bytes, they return fewer rows where these reach PAGE_BYTES. With `found`, a condition,
+    they look at `limit` rows, and return those that meet it and the last one: `is_found` tells them apart.
     """
 
-    def __init__(self, rows: Select[Any], *keys: ColumnElement[Any], descending: bool = False) -> None:
+    def __init__(
+        self,
+        rows: Select[Any],
+        *keys: ColumnElement[Any],
+        descending: bool = False,
+        size: ColumnElement[int] | None = None,
+        found: ColumnElement[bool] | None = None,
+    ) -> None:
         self._parsers = {str(key.key): TypeAdapter(key.type.python_type) for key in keys}
         self._keys, self._descending = keys, descending
-        self.first = rows.order_by(*self.order_of()).limit(bindparam("limit", type_=BigInteger))
+        first = rows.order_by(*self.order_of()).limit(bindparam("limit", type_=BigInteger))
         here, there = tuple_(*keys), tuple_(*(bindparam(f"after_{key.key}", type_=key.type) for key in keys))
-        self.rest = self.first.where(here < there if descending else here > there)
+        rest = first.where(here < there if descending else here > there)
+        if size is not None:
+            first, rest = (
+                self._bound(statement, size, true() if found is None else found) for statement in (first, rest)
+            )
+        self.first, self.rest = first, rest
+
+    def _bound(self, statement: Select[Any], size: ColumnElement[int], found: ColumnElement[bool]) -> Select[Any]:
+        page = statement.add_columns(size.label("size"), found.label("is_found")).subquery("page")
+        order = self.order_of(page.c)
+        before = func.sum(case((page.c.is_found, page.c.size))).over(order_by=order, rows=(None, -1))
+        is_last = func.lead(page.c.is_found).over(order_by=order).is_(None)
+        sized = select(page, func.coalesce(before, 0).label("before"), is_last.label("is_last")).subquery("sized")
+        columns = [sized.c[str(column.key)] for column in statement.selected_columns]
+        return (
+            select(*columns, sized.c.is_found)
+            .where(sized.c.before < PAGE_BYTES, or_(sized.c.is_found, sized.c.is_last))
+            .order_by(*self.order_of(sized.c))
+        )
 
     def keys_of(self, columns: ReadOnlyColumnCollection[str, Any]) -> list[ColumnElement[Any]]:
         """Return those of the columns of a subquery that are the keys."""
@@ -90,6 +125,14 @@ class Listing:
         return [key.desc() if self._descending else key.asc() for key in keys]
 
     async def read(self, database: Reader, limit: int, position: Position, **parameters: Any) -> list[Row]:
+        """Return the next rows, as `read_in_steps` does."""
+
+        async def read_step(limit: int, position: Position) -> list[Row]:
+            return await self.read_at_once(database, limit, position, **parameters)
+
+        return await read_in_steps(read_step, self, limit, position)
+
+    async def read_at_once(self, database: Reader, limit: int, position: Position, **parameters: Any) -> list[Row]:
         statement = self.rest if position else self.first
         return await database.read(statement, limit=limit, **parameters, **self.after(position))
 
@@ -105,15 +148,55 @@ class Listing:
         return {name: str(row[name]) for name in self._parsers}
 
 
+async def read_in_steps(
+    read: Callable[[int, Position], Awaitable[Sequence[Row]]], listing: Listing, limit: int, position: Position
+) -> list[Row]:
+    """Return the next rows, at most `limit`. `read` is called for at most STEP_ROWS of them at a time.
+
+    Of very large rows there are fewer: as many as fit on a page, and at least one more if the list goes on.
+    """
+    rows: list[Row] = []
+    while True:
+        step = min(STEP_ROWS, limit - len(rows))
+        found = await read(step, position)
+        rows += found
+        if len(found) < step or len(rows) == limit or count_fitting(rows[:-1]) is not None:
+            return rows
+        position = listing.position_of(found[-1])
+
+
+def count_fitting(rows: Sequence[Row]) -> int | None:
+    """Return how many of the rows make a page of not much more than PAGE_BYTES; None if all of them do."""
+    size = 0
+    for n, row in enumerate(rows, 1):
+        size += len(row["details"])
+        if size > PAGE_BYTES:
+            return n
+    return None
+
+
 async def pages_of(database: Reader, listing: Listing, **parameters: Any) -> AsyncIterator[list[Row]]:
-    """Yield all rows of a list, page by page."""
+    """Yield all rows of a list, page by page.
+
+    The first page fails at once if the database is busy or away, because the client can still be told. Later pages
+    wait for the database.
+    """
     position: dict[str, str] = {}
-    limit = FIRST_ROWS
-    while rows := await listing.read(database, limit, position, **parameters):
-        yield rows
-        if len(rows) < limit:
+    limit, give_up_at = FIRST_ROWS, float("inf")
+    while True:
+        try:
+            rows = await listing.read_at_once(database, limit, position, **parameters)
+        except (*DATABASE_ERRORS, Busy) as error:
+            give_up_at = min(give_up_at, time.monotonic() + WAIT_SECONDS)
+            is_passing = isinstance(problem_of(error), Busy | DatabaseUnavailable)
+            if not position or not is_passing or time.monotonic() >= give_up_at:
+                raise
+            await asyncio.sleep(PAUSE_SECONDS)
+            continue
+        if not rows:
             return
-        limit, position = PAGE_ROWS, listing.position_of(rows[-1])
+        yield rows
+        limit, position, give_up_at = PAGE_ROWS, listing.position_of(rows[-1]), float("inf")
 
 
 class Cursors:

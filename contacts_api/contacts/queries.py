@@ -17,15 +17,13 @@ from contacts_api.connecting import Row
 from contacts_api.contacts.fields import MAX_LABELS, About, digits_of, is_number
 from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, label_tag, month_and_day, search_tag
 from contacts_api.database import Reader, table_of
-from contacts_api.pagination import Listing, PageQuery, Position
+from contacts_api.pagination import Listing, PageQuery, Position, read_in_steps
 from contacts_api.text import SearchTerm, fold
 
 Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
 MAX_WORDS = 8
 # A search first walks through so many contacts for each one that is asked for: enough where one in twenty matches.
 WALK_PER_ITEM, SHORTEST_WALK = 20, 500
-# A page of contacts with very long details has fewer of them.
-PAGE_BYTES = 2 * 1024 * 1024
 
 _contact = table_of(Contact).c
 _SORT_KEYS = {"name": _contact.sort_name, "created_at": _contact.created_at, "updated_at": _contact.updated_at}
@@ -33,6 +31,11 @@ _SHOWN = ("id", *FIELDS, "created_at", "updated_at")
 _LISTED = [_contact[name] for name in (*_SHOWN, "sort_name")]
 _OWNED = _contact.owner_id == sa.bindparam("owner_id")
 _THIS = _contact.id == sa.bindparam("contact_id")
+# The columns that may be long. PostgreSQL knows their sizes without reading the values.
+_SIZE = sum(
+    (sa.func.coalesce(sa.func.octet_length(_contact[name]), 0) for name in ("additional_info", "labels")),
+    start=sa.func.octet_length(_contact.details),
+)
 
 
 def shown(row: Any) -> dict[str, Any]:
@@ -63,33 +66,34 @@ DELETE_AS_READ = DELETE.where(_AS_READ)
 _THESE = _contact.id.in_(sa.bindparam("ids", expanding=True))
 # In one order, so that two requests do not wait for each other.
 LOCK_ALL = sa.select(Contact).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
+LOCK_SIZES = sa.select(_contact.id, _SIZE.label("size")).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
+"""Lock these contacts, and return their sizes in bytes without reading them."""
+LOCK_FIELDS = (
+    sa.select(_contact.id, *(_contact[name] for name in FIELDS)).where(_OWNED, _THESE).order_by(_contact.id)
+).with_for_update()
 DELETE_ALL = sa.delete(Contact).where(_OWNED, _THESE).returning(_contact.id)
 # Asked for by itself, since Citus takes no clock in an UPDATE. Not now(), which is the start of the transaction: of two
 # updates, the later one may be part of the transaction that began first.
 NOW = sa.select(sa.func.clock_timestamp())
 
-LABELS = sa.text(
-    """
-    SELECT label, count(*) AS contacts, min(created_at) AS since, min(id::text) AS id
-    FROM contact CROSS JOIN LATERAL json_array_elements_text(labels::json) AS label
-    WHERE owner_id = :owner_id AND labels <> '[]'
-    GROUP BY label ORDER BY contacts DESC, label LIMIT :limit
-    """
-).columns(
-    sa.column("label", sa.Text),
-    sa.column("contacts", sa.Integer),
-    sa.column("since", sa.DateTime),
-    sa.column("id", sa.Text),
+LABELS = Listing(
+    sa.select(_contact.labels, _contact.created_at, _contact.id).where(_OWNED),
+    _contact.created_at,
+    _contact.id,
+    size=sa.func.octet_length(_contact.labels),
 )
-"""How many contacts have each label, as it is written; and the first of them."""
-HAS_LABEL = sa.select(_contact.id).where(_OWNED, _contact.search_text.like(sa.bindparam("tag", type_=sa.Text))).limit(1)
-LOCK_LABELLED = (
-    sa.select(_contact.id, *(_contact[name] for name in FIELDS))
-    .where(_OWNED, _contact.search_text.like(sa.bindparam("tag", type_=sa.Text)), _contact.id > sa.bindparam("after"))
-    .order_by(_contact.id)
-    .limit(sa.bindparam("limit", type_=sa.BigInteger))
-    .with_for_update()
+"""The labels of each contact of an owner, in the order in which the contacts were created."""
+LABELLED = Listing(
+    sa.select(_contact.id, _contact.search_text.like(sa.bindparam("tag", type_=sa.Text)).label("is_labelled")).where(
+        _OWNED
+    ),
+    _contact.id,
 )
+"""All contacts of an owner, and which of them have a label. Each statement looks at one page of them.
+
+The trigram index would not help: a label that many contacts have is found everywhere, and of one that no contact has,
+the index knows that other labels contain each of its parts.
+"""
 RELABEL = sa.text(
     """
     UPDATE contact SET labels = :labels, search_text = :search_text, sort_name = :sort_name, identity = :identity,
@@ -231,8 +235,8 @@ def _matches(search_text: sa.ColumnElement[str], terms: Collection[str]) -> sa.C
     return sa.and_(sa.true(), *conditions)
 
 
-def _sorted(rows: sa.Select[Any], sort: Sort) -> Listing:
-    return Listing(rows, _SORT_KEYS[sort.lstrip("-")], _contact.id, descending=sort.startswith("-"))
+def _sorted(rows: sa.Select[Any], sort: Sort, **bounds: Any) -> Listing:
+    return Listing(rows, _SORT_KEYS[sort.lstrip("-")], _contact.id, descending=sort.startswith("-"), **bounds)
 
 
 @cache
@@ -243,10 +247,14 @@ def contacts(sort: Sort) -> Listing:
 
 @lru_cache(maxsize=256)
 def exported(sort: Sort, terms: frozenset[str]) -> Listing:
-    """Return the list of the contacts that match, with what a file has of them: their fields and vCard UIDs."""
+    """Return the list of the contacts that match, with what a file has of them: their fields and vCard UIDs.
+
+    Its pages go through all contacts: where most of them match, finding them by the index takes too long.
+    """
     uid = sa.func.coalesce(_contact.uid, sa.cast(_contact.id, sa.Text)).label("vcard_uid")
     columns = (_contact[name] for name in (*FIELDS, _SORT_KEYS[sort.lstrip("-")].name, "id"))
-    return _sorted(sa.select(uid, *columns).where(_OWNED, _matches(_contact.search_text, terms)), sort)
+    rows = sa.select(uid, *columns).where(_OWNED)
+    return _sorted(rows, sort, size=_SIZE, found=_matches(_contact.search_text, terms))
 
 
 @lru_cache(maxsize=256)
@@ -278,6 +286,17 @@ def _search_by_index(sort: Sort, terms: frozenset[str]) -> Listing:
 async def find(
     database: Reader, sort: Sort, patterns: Mapping[str, str], limit: int, position: Position, owner_id: UUID
 ) -> Sequence[Row]:
+    """Return the next contacts that match, as `read_in_steps` does."""
+
+    async def find_step(limit: int, position: Position) -> Sequence[Row]:
+        return await _find_step(database, sort, patterns, limit, position, owner_id)
+
+    return await read_in_steps(find_step, contacts(sort), limit, position)
+
+
+async def _find_step(
+    database: Reader, sort: Sort, patterns: Mapping[str, str], limit: int, position: Position, owner_id: UUID
+) -> Sequence[Row]:
     """Return the next contacts that match, at most `limit`.
 
     The first statement walks through a bounded number of contacts in their order. If that neither fills the page nor
@@ -294,16 +313,6 @@ async def find(
     if len(matching) >= limit or (matching and not matching[0].goes_on):
         return matching[:limit]
     return await _search_by_index(sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
-
-
-def count_fitting(rows: Sequence[Row]) -> int | None:
-    """Return how many of the rows make a page of not much more than PAGE_BYTES; None if all of them do."""
-    size = 0
-    for n, row in enumerate(rows, 1):
-        size += len(row["details"])
-        if size > PAGE_BYTES:
-            return n
-    return None
 
 
 async def count(database: Reader, patterns: Mapping[str, str], owner_id: UUID) -> int:

@@ -1,5 +1,6 @@
 """How many contacts an owner may have: a limit that holds whoever creates them, and however many at once."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -7,7 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contacts_api.contacts import queries
 from contacts_api.database import Database
-from contacts_api.problems import TooMany
+from contacts_api.problems import Invalid, TooMany
+
+MIB = 1024 * 1024
+MAX_ANSWER_BYTES = 8 * MIB
+"""How large the contacts that one call changes may be in all: they are in memory, and in the answer."""
 
 
 class TooManyContacts(TooMany):
@@ -46,3 +51,18 @@ async def recount(session: AsyncSession, owner_id: UUID) -> int:
     for statement in (queries.START_TALLY, queries.LOCK_TALLY):
         await session.execute(statement, {"owner_id": owner_id})
     return int((await session.execute(queries.COUNT_TALLY, {"owner_id": owner_id})).scalar_one())
+
+
+async def lock_answerable(session: AsyncSession, owner_id: UUID, ids: Sequence[UUID]) -> None:
+    """Lock these contacts. Raises Invalid, with how many fit, if an answer with all of them would be too large."""
+    locked = await session.execute(queries.LOCK_SIZES, {"owner_id": owner_id, "ids": ids})
+    sizes = {row.id: row.size for row in locked}
+    total = 0
+    for count, contact_id in enumerate(ids):
+        total += sizes.get(contact_id, 0)
+        if total > MAX_ANSWER_BYTES:
+            detail = (
+                f"The answer would have more than {MAX_ANSWER_BYTES // MIB} MiB, because these contacts have long "
+                f"details. Send the first {count} in one call, and the others in further calls."
+            )
+            raise Invalid.field("body", "items", code="too_large", detail=detail)

@@ -14,13 +14,13 @@ from contacts_api.answers import PRIVATE, json_answer, with_headers
 from contacts_api.connecting import Row
 from contacts_api.contacts import labels, models, queries, quota, store
 from contacts_api.contacts.birthdays import upcoming_birthdays
-from contacts_api.contacts.labels import LabelNotFound, OwnLabel
+from contacts_api.contacts.labels import LabelInPath, LabelNotFound
 from contacts_api.contacts.models import ContactId, ContactPublic, columns_of
 from contacts_api.contacts.own import ContactNotFound, PreconditionFailed
 from contacts_api.contacts.quota import TooManyContacts
 from contacts_api.database import Autocommit, Reads
 from contacts_api.etags import TAKES_IF_NONE_MATCH, IfMatch, IfNoneMatch, etag_of, is_known
-from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages
+from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages, count_fitting
 from contacts_api.problems import documented
 from contacts_api.query_parameters import QueryParameters
 from contacts_api.routing import Route
@@ -83,7 +83,7 @@ async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Respons
     position = pages.position(query, *which)
     rows = await queries.find(pages.database, query.sort, patterns, query.limit + 1, position, owner.user_id)
     total = await queries.count(pages.database, patterns, owner.user_id) if query.with_total else None
-    listing, limit = queries.contacts(query.sort), queries.count_fitting(rows[: query.limit])
+    listing, limit = queries.contacts(query.sort), count_fitting(rows[: query.limit])
     return pages.answer(listing, query, rows, queries.shown, *which, limit=limit, total=total)
 
 
@@ -202,19 +202,23 @@ async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, 
         turns = on.year - born.year if born else None
         return {"contact": queries.shown(row), "birthday_on": on, "days_until": (on - today).days, "turns": turns}
 
-    limit = queries.count_fitting(rows[: query.limit])
+    limit = count_fitting(rows[: query.limit])
     return pages.answer(queries.BIRTHDAYS, query, rows, upcoming, *which, keep={"today": str(today)}, limit=limit)
 
 
-@contacts.get("/labels", response_model=models.LabelList)
+@relabelling.get("/labels", response_model=models.LabelList)
 async def list_labels(owner: Owner, database: Reads) -> Response:
-    """List your labels, and how many contacts have each. Of more than 10,000, the most used ones are listed."""
+    """List your labels, and how many contacts have each.
+
+    Of more than 10,000, the most used ones are listed. With more than 50,000, some rarely used ones may be missing,
+    and counts may be too low.
+    """
     return json_answer({"items": await labels.list_labels(database, owner.user_id)}, PRIVATE)
 
 
 @relabelling.patch("/labels/{label:path}", responses=documented(LabelNotFound))
 async def rename_label(
-    label: OwnLabel, new: models.LabelChange, request: Request, owner: Owner
+    label: LabelInPath, new: models.LabelChange, request: Request, owner: Owner
 ) -> models.LabelledContacts:
     """Rename a label on every contact that has it. Where a contact has the new one already, the two become one."""
     changed = await labels.replace_label(request.app.state.database, owner.user_id, label, [new.label])
@@ -222,7 +226,7 @@ async def rename_label(
 
 
 @relabelling.delete("/labels/{label:path}", responses=documented(LabelNotFound))
-async def delete_label(label: OwnLabel, request: Request, owner: Owner) -> models.LabelledContacts:
+async def delete_label(label: LabelInPath, request: Request, owner: Owner) -> models.LabelledContacts:
     """Take a label off every contact. No contact is deleted."""
     return models.LabelledContacts(
         contacts=await labels.replace_label(request.app.state.database, owner.user_id, label, [])

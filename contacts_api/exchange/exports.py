@@ -21,7 +21,7 @@ async def export_contacts(
     codec = csv if format_ == "csv" else vcard
     head = codec.HEAD
     async for rows in pages_of(database, listing, owner_id=owner_id, **patterns):
-        contacts = ({"vcard_uid": row["vcard_uid"], **fields_of(row)} for row in rows)
+        contacts = ({"vcard_uid": row["vcard_uid"], **fields_of(row)} for row in rows if row["is_found"])
         # In a thread, so that nothing else waits for it.
         yield head + await asyncio.to_thread(codec.unparse, contacts)
         head = b""

@@ -28,7 +28,7 @@ from contacts_api.contacts.models import (
 )
 from contacts_api.contacts.own import ContactNotFound
 from contacts_api.contacts.queries import ContactFilter
-from contacts_api.contacts.quota import TooManyContacts, keep_within
+from contacts_api.contacts.quota import TooManyContacts, keep_within, lock_answerable
 from contacts_api.database import Autocommit, Reads
 from contacts_api.exchange import csv, vcard
 from contacts_api.exchange.columns import read_columns, table_of_columns
@@ -156,6 +156,7 @@ async def update_contacts(batch: Changes, request: Request, owner: Owner, databa
         if positions.setdefault(patch.id, index) != index:
             raise Invalid(errors=[_error_of(index, "repeated", "The same contact is in the list twice.")])
     async with database.session() as session:
+        await lock_answerable(session, owner.user_id, list(positions))
         locked = await session.scalars(queries.LOCK_ALL, {"owner_id": owner.user_id, "ids": list(positions)})
         contacts = {contact.id: contact for contact in locked}
         unknown = [index for contact_id, index in positions.items() if contact_id not in contacts]

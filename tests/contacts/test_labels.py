@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from contacts_api import pagination
 from contacts_api.contacts import labels as labels_module
 from tests.client import Client
 
@@ -107,3 +108,14 @@ async def test_all_contacts_are_gone_through_a_few_at_a_time(ada: Client, monkey
     assert await listed(ada) == [("Pals", 18)]
     assert (await ada.delete("/contacts/labels/pals")).json() == {"contacts": 18}
     assert await listed(ada) == []
+
+
+async def test_of_very_many_labels_the_most_used_ones_are_listed(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "MAX_COUNTED", 300)
+    monkeypatch.setattr(labels_module, "MAX_LISTED", 3)
+    monkeypatch.setattr(pagination, "FIRST_ROWS", 2)
+    monkeypatch.setattr(pagination, "PAGE_ROWS", 2)
+    often = ["Friends", "FRIENDS", "Work"]
+    await ada.create_contacts([{"labels": [often[n % 3], *(f"{n} {k}" for k in range(40))]} for n in range(12)])
+
+    assert await listed(ada) == [("0 0", 1), ("Friends", 8), ("Work", 4)]

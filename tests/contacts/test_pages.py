@@ -1,9 +1,18 @@
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import pytest
+from fastapi import FastAPI
 
-from contacts_api.pagination import Cursors, InvalidCursor
+from contacts_api import pagination
+from contacts_api.connecting import LOCK_SECONDS, Row
+from contacts_api.contacts import queries
+from contacts_api.pagination import PAGE_BYTES, Cursors, InvalidCursor, pages_of
 from tests.client import A_CONTACT, Client
+from tests.conftest import Execute
 
 NAMES = [
     ("Ada", "Byron"),
@@ -204,3 +213,58 @@ async def test_the_details_of_a_contact_have_a_size(ada: Client) -> None:
     assert response.status_code == 422
     assert [error["loc"] for error in response.json()["errors"]] == [["body", "items", 0, "details"]]
     assert "65,536 bytes" in response.json()["errors"][0]["detail"]
+
+
+async def pages_of_all(app: FastAPI, email: str, execute: Execute) -> AsyncIterator[list[Row]]:
+    ((owner_id,),) = execute('SELECT id::text FROM "user" WHERE email = %s', email)
+    return pages_of(app.state.database, queries.exported("name", frozenset()), owner_id=UUID(owner_id))
+
+
+async def test_a_page_of_an_export_has_a_size_and_no_contact_is_lost(
+    app: FastAPI, ada: Client, execute: Execute
+) -> None:
+    details = [{"kind": "other", "value": "x" * 1000}] * 60
+    for start in range(0, 60, 20):
+        await ada.create_contacts([{"first_name": f"{n:02}", "details": details} for n in range(start, start + 20)])
+
+    pages = [rows async for rows in await pages_of_all(app, ada.email, execute)]
+
+    sizes = [sum(len(row["details"]) for row in rows) for rows in pages]
+    assert max(sizes) < PAGE_BYTES + 64 * 1024
+    assert [row["first_name"] for rows in pages for row in rows] == [f"{n:02}" for n in range(60)]
+
+
+async def test_an_export_that_has_begun_waits_for_its_next_page(
+    app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pagination, "FIRST_ROWS", 1)
+    await ada.create_contacts([{"first_name": f"{n}"} for n in range(3)])
+    pages = await pages_of_all(app, ada.email, execute)
+    first = await anext(pages)
+
+    execute("BEGIN")
+    execute("LOCK TABLE contact IN ACCESS EXCLUSIVE MODE")
+    reading = asyncio.ensure_future(anext(pages))
+    await asyncio.sleep(LOCK_SECONDS + 0.5)
+    was_waiting = not reading.done()
+    execute("COMMIT")
+    rest = await reading
+
+    assert was_waiting
+    assert [row["first_name"] for row in [*first, *rest]] == ["0", "1", "2"]
+
+
+async def test_an_export_gives_up_on_a_database_that_stays_away(
+    app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pagination, "FIRST_ROWS", 1)
+    monkeypatch.setattr(pagination, "WAIT_SECONDS", 0)
+    await ada.create_contacts([{"first_name": f"{n}"} for n in range(3)])
+    pages = await pages_of_all(app, ada.email, execute)
+    await anext(pages)
+
+    execute("BEGIN")
+    execute("LOCK TABLE contact IN ACCESS EXCLUSIVE MODE")
+    with pytest.raises(asyncpg.LockNotAvailableError):
+        await anext(pages)
+    execute("COMMIT")
