@@ -66,6 +66,7 @@ WITHIN = [
     "queries",
     "own",
     "quota",
+    "store",
     "labels",
     "reindexing",
     "budget",
