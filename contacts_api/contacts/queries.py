@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -14,10 +15,11 @@ from sqlalchemy.types import TypeEngine
 
 from contacts_api.answers import as_json
 from contacts_api.connecting import Row
+from contacts_api.contacts.birthdays import in_steps
 from contacts_api.contacts.fields import MAX_LABELS, About, digits_of, is_number
 from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, label_tag, month_and_day, search_tag
 from contacts_api.database import Reader, table_of
-from contacts_api.pagination import Listing, PageQuery, Position, read_in_steps
+from contacts_api.pagination import Listing, PageQuery, Position, count_fitting, read_in_steps
 from contacts_api.text import SearchTerm, fold
 
 Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
@@ -347,3 +349,22 @@ BIRTHDAYS = Listing(
     _contact.id,
 )
 """The contacts whose birthdays come round; `keys` and `dates`, with commas, say which birthday comes when."""
+
+
+async def find_birthdays(
+    database: Reader, upcoming: Mapping[int, date], limit: int, position: Position, owner_id: UUID
+) -> list[Row]:
+    """Return the next birthdays, at most `limit`.
+
+    The nearest days are looked at first, so that PostgreSQL does not sort the birthdays of a whole year for one page.
+    """
+    begin = position.get("birthday_on", "")
+    ahead = {key: day for key, day in upcoming.items() if str(day) >= begin}
+    rows: list[Row] = []
+    for step in in_steps(ahead):
+        keys, dates = (",".join(map(str, values)) for values in (step.keys(), step.values()))
+        room = limit - len(rows)
+        rows += await BIRTHDAYS.read(database, room, position, owner_id=owner_id, keys=keys, dates=dates)
+        if len(rows) == limit or count_fitting(rows[:-1]) is not None:
+            break
+    return rows

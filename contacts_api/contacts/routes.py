@@ -187,14 +187,7 @@ async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, 
     # A list that was begun yesterday goes on as of yesterday.
     today = date.fromisoformat(position["today"]) if position else today_in(query.tz, request)
     coming = upcoming_birthdays(today, query.days)
-    rows = await queries.BIRTHDAYS.read(
-        pages.database,
-        query.limit + 1,
-        position,
-        owner_id=owner.user_id,
-        keys=",".join(map(str, coming)),
-        dates=",".join(map(str, coming.values())),
-    )
+    rows = await queries.find_birthdays(pages.database, coming, query.limit + 1, position, owner.user_id)
 
     def upcoming(row: Row) -> dict[str, Any]:
         on = row["birthday_on"]

@@ -129,6 +129,21 @@ async def test_pages_go_on_by_day_then_name_as_of_the_day_they_began(ada: Client
     assert second.json()["next_cursor"] is None
 
 
+async def test_pages_through_a_whole_year_have_every_birthday_in_order(ada: Client, clock: Clock) -> None:
+    clock.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    days = [date(2000, 1, 1) + timedelta(days=n) for n in range(0, 366, 5)]
+    await ada.create_contacts([{"first_name": f"Born {day}", "date_of_birth": str(day)} for day in days])
+
+    url, seen = "/contacts/birthdays?days=365&limit=9", []
+    while url:
+        page = await ada.get(url)
+        seen += page.json()["items"]
+        url = page.links.get("next", {}).get("url", "")
+
+    assert sorted(item["contact"]["date_of_birth"] for item in seen) == [str(day) for day in days]
+    assert [item["birthday_on"] for item in seen] == sorted(item["birthday_on"] for item in seen)
+
+
 async def test_whose_year_is_not_known_has_a_birthday_and_no_age(ada: Client, clock: Clock) -> None:
     clock.now = datetime(2025, 2, 26, tzinfo=UTC)
     await ada.create_contact(first_name="Leap", date_of_birth=None, birthday="02-29")

@@ -53,7 +53,7 @@ QUERIES: dict[str, str | int] = {
     "label": "Label 7",
     "first_name": "first99",
     "email": "@example.com",
-    "days": 7,
+    "days": 365,
     "on_duplicate": "update",
     "dry_run": "true",
 }
