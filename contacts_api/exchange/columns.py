@@ -27,7 +27,7 @@ _KINDS_WITH_FILLERS = {"email", "phone", "address", "url"}
 _IDENTIFYING = {*_NAMES_A_CONTACT, "email", "phone"}
 # No name that is known is longer.
 _MAX_CHARACTERS = 200
-_BRACKETS = re.compile(r"\(.*?\)|\[.*?\]")
+_BRACKETS = re.compile(r"\([^()]*+\)|\[[^\[\]]*+\]")
 
 
 @dataclass(frozen=True, slots=True)

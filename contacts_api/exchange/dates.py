@@ -17,7 +17,7 @@ _MONTHS = {fold(name): int(month) for month, names in NAMES["months"].items() fo
 _WEEKDAYS = {word for name in NAMES["weekdays"]["names"] for word in fold(name).split("-")}
 # The spaces and hyphens of typesetters.
 _PLAIN = str.maketrans({**dict.fromkeys("\u00a0\u2007\u2009\u202f", " "), **dict.fromkeys("‐‑‒–—−", "-")})
-_TIME = re.compile(r"[T ,]+[0-9]{1,2}:[0-9]{2}.*", re.DOTALL)
+_TIME = re.compile(r"(?<![T ,])[T ,]++[0-9]{1,2}:[0-9]{2}.*", re.DOTALL)
 # Fri Apr 12 00:00:00 CEST 1985
 _TIME_BEFORE_YEAR = re.compile(r"(?<=[^\W\d_] [ 0-9][0-9]) [0-9]{2}:[0-9]{2}:[0-9]{2}(?: [A-Z]+)?(?= [0-9]{4}\Z)")
 _THE_WORD_YEAR = re.compile(r"(?<=[0-9]) ?(?:года|році|року|roku|г|р|r)\.?\Z", re.IGNORECASE)
@@ -26,9 +26,10 @@ _YEAR_FIRST = re.compile(
 )
 _EAST_ASIAN = re.compile(r"(?:([0-9]{4})\s?[年년]\s?)?([0-9]{1,2})\s?[月월]\s?([0-9]{1,2})\s?[日일]")
 _YEARLESS = re.compile(r"--([0-9]{2})-?([0-9]{2})(?:T.*)?", re.DOTALL)
-_YEAR_LAST = re.compile(r"([0-9]{1,2})\s*[-/. ]\s*([0-9]{1,2})(?:\s*[-/. ]\s*([0-9]{4}|[0-9]{2}|0))?\.?")
+_BETWEEN = r"(?:\s*+[-/.]\s*+|\s++)"
+_YEAR_LAST = re.compile(rf"([0-9]{{1,2}}){_BETWEEN}([0-9]{{1,2}})(?:{_BETWEEN}([0-9]{{4}}|[0-9]{{2}}|0))?\.?")
 _WORD = re.compile(r"[0-9]+|[^\W\d_]+")
-# No date is longer, and patterns with two runs of white space take quadratic time.
+# No date is longer.
 _MAX_CHARACTERS = 64
 _SMALL_WORDS = {"the", "st", "nd", "rd", "th", "den", "er", "de", "del", "of", "o", "e", "го", "г", "р"}
 # What other applications write for a year that is not known, and for a date that is not.

@@ -3,7 +3,6 @@
 No more of a file is held than a few chunks.
 """
 
-import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, iterdecode, lookup
 from collections.abc import Iterable, Iterator
 from encodings import normalize_encoding
@@ -153,31 +152,23 @@ def _encoding_of(head: bytes) -> str:
     return "UTF-8"
 
 
-def lines(chunks: Iterable[bytes], together: re.Pattern[bytes] | None = None) -> Iterator[bytes]:
+def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the lines of a file with their ends (LF, CRLF or CR); pieces, of one longer than RECORD_BYTES.
 
-    Lines that `together` matches come as one, unless a chunk ends in them; all of it is one group. Raises TooManyLines.
+    Raises TooManyLines.
     """
     tail, count = b"", 0
-    is_cut = False
     for chunk in chunks:
         for start in range(0, len(chunk), _CHUNK):
             text = tail + chunk[start : start + _CHUNK]
-            *parts, last = together.split(text) if together and not is_cut else (text,)
-            for others, matched in zip(parts[::2], parts[1::2], strict=True):
-                pieces = others.splitlines(keepends=True)
-                count += len(pieces) + matched.count(b"\n")
-                yield from pieces
-                yield matched
-            pieces = last.splitlines(keepends=True)
+            pieces = text.splitlines(keepends=True)
             # A CR at the end may have its LF in the next chunk.
-            tail = b"" if not last or last.endswith(b"\n") else pieces.pop()
+            tail = b"" if not text or text.endswith(b"\n") else pieces.pop()
             yield from pieces
             count += len(pieces)
             if count > MAX_LINES:
                 raise TooManyLines
-            is_cut = len(tail) > RECORD_BYTES
-            if is_cut:
+            if len(tail) > RECORD_BYTES:
                 yield tail
                 tail = b""
     if tail:

@@ -1,13 +1,17 @@
 """Contacts as vCards: 2.1, 3.0 (RFC 2426) and 4.0 (RFC 6350) are read, 3.0 is written, as all that import read it.
 
-Lines may be folded, in quoted-printable, base64 or the charset they name. Of several e-mail addresses and numbers the
-preferred one is the contact's own (the lowest PREF, or TYPE=pref), else the first, and a fax or pager only for want of
-another; all others, and all that contacts have no field for, become details, those that are not known by the names of
-their properties. Photos and the like are counted, and passed over unread; so is a vCard within a vCard (AGENT).
+A card is read in three steps. `_cards` finds where cards begin and end. `_Card` gathers the lines of each property, and
+leaves out what is binary or too large: it is counted, and never held. `_Source` joins the lines (2.1 keeps the white
+space of a fold, 3.0 does not), decodes them, cuts each head into name and parameters once, and says what they mean.
+
+Of several e-mail addresses and numbers the preferred one is the contact's own (the lowest PREF, or TYPE=pref), else the
+first, and a fax or pager only for want of another. All others become details, as do the properties that contacts have
+no field for, under their own names. Parameters that mean nothing here are counted. A vCard within a vCard (AGENT) is
+passed over.
 
 Each card stands alone: one that is bad, too large or without an end costs no other.
 
-In a card of ours the contact's own address and number are those with TYPE=INTERNET and TYPE=VOICE, and what has no
+In our own cards, the contact's own address and number are those with TYPE=INTERNET and TYPE=VOICE, and what has no
 property that others know is an X-OTHER. Labels that are no TYPE stand in Apple's X-ABLabel.
 
 This reader is our own because vobject, the library for it, is several times slower, and does not decode much of what
@@ -20,13 +24,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from contacts_api.contacts.models import ABOUT, FIELD_OF_KIND
-from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, UnknownFormat, is_encoding, is_ended, lines
+from contacts_api.contacts.models import ABOUT
+from contacts_api.exchange.dates import NAMES
+from contacts_api.exchange.files import BOM, RECORD_BYTES, CutOff, UnknownFormat, is_encoding, lines
 from contacts_api.exchange.reader import (
+    MAX_LABEL,
     NEVER_OWN,
-    STANDARD_LABELS,
     BadRow,
     Draft,
     ImportedContact,
@@ -34,9 +39,7 @@ from contacts_api.exchange.reader import (
     Reading,
     Remark,
     Said,
-    is_uid,
     read_contact,
-    read_plainly,
     too_large,
 )
 from contacts_api.text import content_line, escape_text
@@ -44,15 +47,17 @@ from contacts_api.text import content_line, escape_text
 PRODID = "-//Contacts API//EN"
 HEAD = b""
 
-_BEGIN, _END, _CARD = b"BEGIN:VCARD", b"END:VCARD", b"VCARD"
+_BEGIN, _END = b"BEGIN:VCARD", b"END:VCARD"
 _FIRST_OF_MARKERS = b"BbEe" + BOM[:1]
-_FIRST_OF_DATES = b"BbAa"
-# Those that begin with the year show no order of day and month.
-_DATE = re.compile(rb"(?:BDAY|ANNIVERSARY)[^:]{0,100}:(?![0-9]{4}-)([^\r\n]{1,64})", re.IGNORECASE)
+_MARKER = re.compile(rb"([BE])(?:EGIN|ND):VCARD[ \t]*+", re.IGNORECASE)
+_MARKERS = re.compile(rb"(?:(?:BEGIN|END):VCARD[ \t]*+)++", re.IGNORECASE)
+# The end of a card, and the beginning of the next one, at the end of a value that lost its line end.
+_GLUED = re.compile(rb"END:VCARD\s*+BEGIN:VCARD\Z", re.IGNORECASE)
 # The properties of one text value, each a field of its own.
 _TEXTS = {about.vcard: name for name, about in ABOUT.items() if about.vcard}
-# What each property becomes, and the label it has if it names none. The first one of a kind is also written.
-_KINDS = {
+# What each property becomes, and the label it has if it names none. The first one of a kind is also written. Those of
+# other applications stand in names.toml.
+_KINDS: dict[str, tuple[str, str | None]] = {
     "EMAIL": ("email", None),
     "TEL": ("phone", None),
     "ADR": ("address", None),
@@ -62,7 +67,6 @@ _KINDS = {
     "TITLE": ("title", None),
     "ROLE": ("title", "role"),
     "ANNIVERSARY": ("date", "anniversary"),
-    "X-ANNIVERSARY": ("date", "anniversary"),
     "X-ABDATE": ("date", None),
     "X-ABRELATEDNAMES": ("relation", None),
     "RELATED": ("relation", None),
@@ -71,35 +75,51 @@ _KINDS = {
     "X-OTHER": ("other", None),
 }
 _WRITTEN_AS = {kind_and_label: name for name, kind_and_label in reversed(_KINDS.items())}
+_KINDS |= {
+    name: (kind, label or None)
+    for kind, labels in NAMES["properties"].items()
+    for label, names in labels.items()
+    for name in names
+}
+_LABELS = frozenset({"CATEGORIES", "X-CATEGORIES", "X-GROUP-MEMBERSHIP"})
 _TECHNICAL = frozenset({"VERSION", "PRODID", "REV", "PROFILE", "X-ABLABEL"})
-_READ = {*_KINDS, *_TECHNICAL, *_TEXTS, "N", "FN", "BDAY", "NOTE", "UID", "CATEGORIES", "AGENT", "BEGIN", "END"}
 _KIND_OF_CARD = ("KIND", "X-ADDRESSBOOKSERVER-KIND", "X-EVOLUTION-LIST")
-_READ |= set(_KIND_OF_CARD)
-
-_PROPERTY = re.compile(rb"(?:[A-Za-z0-9_-]++\.)?+([A-Za-z0-9_-]++) ?[;:]")
-# A line that neither begins nor ends a card, is not binary, and does not go on by a soft line break; a card of such.
-_WHOLE = rb"(?!BEGIN|END|PHOTO|LOGO|SOUND|KEY)[A-Z][A-Z0-9-]{0,99}+[:;][^\r\n]{0,900}+(?<!=)"
-_WHOLE_LINE = re.compile(rb"(%b)\r?\n" % _WHOLE)
-_WHOLE_CARD = re.compile(rb"^(BEGIN:VCARD\r?\n(?:%b\r?\n)++END:VCARD\r?\n)" % _WHOLE, re.MULTILINE)
-_BINARY = {spelled for name in (b"PHOTO", b"LOGO", b"SOUND", b"KEY") for spelled in (name, name.lower(), name.title())}
-# The empty text as well.
-_FOLDS = b" \t"
-_NAME = re.compile(rb"[A-Za-z0-9_.-]{1,100}+")
-_AGENT = re.compile(rb"(?:[a-z0-9-]++\.)?+AGENT[;:]", re.IGNORECASE)
-_QUOTED = re.compile(r""";((?:[^":]++|"[^"]*+")*+):(.*)""", re.DOTALL)
-_ENCODING = re.compile(";(?:ENCODING=)?(QUOTED-PRINTABLE|BASE64|B)(?=;|$)", re.IGNORECASE)
-_CHARSET = re.compile(r'CHARSET="?([A-Z0-9_.:-]+)', re.IGNORECASE)
-_PREFERENCE = re.compile(r"[;,=\"]PREF(?:=\"?([0-9]{1,3}))?(?=[;,\"]|$)")
-_UNSUITED = re.compile(r"[;,=\"](?:FAX|PAGER)(?=[;,\"]|$)")
-_OMITTED_YEAR = re.compile(r"X-APPLE-OMIT-YEAR=([0-9]{4})", re.IGNORECASE)
-# How Apple and others write a whole address beside its parts; and how Android writes a label in other letters.
-_WHOLE_ADDRESS = re.compile(r";LABEL=(?:\"([^\"]*)\"|([^;]*))", re.IGNORECASE)
-_CUSTOM = re.compile(r";X-CUSTOM\(.*?QUOTED-PRINTABLE,([^)]*)\)", re.IGNORECASE)
+_READ = {*_KINDS, *_LABELS, *_TECHNICAL, *_TEXTS, *_KIND_OF_CARD, "N", "FN", "BDAY", "NOTE", "UID", "AGENT", "LABEL"}
+_READ |= {"BEGIN", "END", "X-ANDROID-CUSTOM"}
+# KAddressBook names the service of an account in the property: X-messaging/skype-All.
+_MESSAGING = "X-MESSAGING/"
+_DATES = [name for name, (kind, _) in _KINDS.items() if kind == "date"]
+_FIRST_OF_DATES = bytes({ord(letter) for name in ("BDAY", *_DATES) for letter in (name[0], name[0].lower())}) + b"Ii"
+# Those that begin with the year show no order of day and month.
+_DATE = re.compile(
+    rf"(?:item[0-9]{{1,9}}\.)?(?:BDAY|{'|'.join(_DATES)})[^:]{{0,100}}:(?![0-9]{{4}}-)([^\r\n]{{1,64}})".encode(),
+    re.IGNORECASE,
+)
+_BINARY = frozenset({b"PHOTO", b"LOGO", b"SOUND", b"KEY"})
+# The name of a property, with its group. Some are no names by the RFCs, but mean something: X-messaging/skype-All.
+_NAME = re.compile(rb"([^\s:;\"]{1,100}+) ?[;:]")
+_HEAD_BYTES = 1000
+# Parameters that say how a value is written, or that are read here: no others carry a meaning that gets lost.
+_KNOWN_PARAMETERS = frozenset(
+    {
+        *("TYPE", "X-SERVICE-TYPE", "LABEL", "PREF", "ENCODING", "CHARSET", "VALUE", "LANGUAGE", "ALTID", "PID"),
+        *("MEDIATYPE", "CALSCALE", "X-APPLE-OMIT-YEAR", "X-DETAIL", "INDEX", "X-EVOLUTION-UI-SLOT", "CONTEXT"),
+    }
+)
+_MAX_PARAMETERS = 100
+# A semicolon or a colon within quotes ends nothing. Surrogates stand for them, which no text has.
+_MASKED = {ord(";"): "\ud800", ord(":"): "\ud801"}
+_UNMASKED = {0xD800: ";", 0xD801: ":"}
+_ENCODINGS = frozenset({"QUOTED-PRINTABLE", "BASE64", "B"})
+# RFC 6868.
+_CARET = re.compile(r"\^([n'^])")
+_CARETS = {"n": "\n", "'": '"', "^": "^"}
 _ESCAPE = re.compile(r"\\([\\,;:nN])")
 _ESCAPE_21 = re.compile(r"\\([\\,;:])")
 _COMPONENT = re.compile(r"((?:[^;\\]++|\\.|\\)*+)(?:;|$)", re.DOTALL)
 _ITEM = re.compile(r"((?:[^,\\]++|\\.|\\)*+)(?:,|$)", re.DOTALL)
-_TYPE = re.compile(r";(?:TYPE=|LABEL=|X-SERVICE-TYPE=)?([^;:=]+)(?=;|$)", re.IGNORECASE)
+_LINE_BREAK = re.compile(r"\\[nN]|\n")
+_WORD = re.compile(r"\w+")
 _NO_LABELS = {"PREF", "INTERNET", "VOICE", "QUOTED-PRINTABLE", "BASE64", "B", "8BIT", "7BIT", "UTF-8", "MSG", ""}
 # The labels that are written as types; others stand in X-ABLabel.
 _TYPES = {word: word.upper() for word in ("home", "work", "fax", "pager", "main", "other", "car", "video", "text")}
@@ -112,98 +132,26 @@ _RELATIONS = frozenset(
         *("parent", "sibling", "spouse", "kin", "muse", "crush", "date", "sweetheart", "me", "agent", "emergency"),
     }
 )
-_QP_END = re.compile(rb"(?:=[0-9A-Fa-f]{2})+\Z")
 _RAW_BREAK = b"\x0b"
-# In a card of ours, the contact's own address and number have these types.
+# In our own cards, the contact's own address and number have these types.
 _OWN = {"EMAIL": "INTERNET", "TEL": "VOICE"}
-# The field of each property that has one text.
-_PLAIN = {"EMAIL": FIELD_OF_KIND["email"], "TEL": FIELD_OF_KIND["phone"]}
-_PLAIN |= {"BDAY": "date_of_birth", "NOTE": "additional_info"}
-# Of two properties of one name in a card of ours, this is the one of a detail.
+# Whose number it is, where it is not the contact's.
+_OTHERS = frozenset({"ASSISTANT", "COMPANY"})
+# Of two properties of one name in our own cards, this is the one of a detail.
 _DETAIL = ";X-DETAIL=1"
 _NAME_OF_PROPERTY = re.compile("[A-Z][A-Z0-9-]*")
-
-
-# The number of a line, the line, whether all but its name is left out, and what it is of a card: _BEGIN, _END or b"".
-# A card of whole lines comes as one, as _CARD: most are such, and are read so in two thirds of the time.
-_Line: TypeAlias = tuple[int, bytes, bool, bytes]
-
-
-def _content_lines(file: Iterable[bytes]) -> Iterator[_Line]:
-    """Yield the lines of cards, joined where they were folded or end softly (RFC 6350, 3.2, and RFC 2045, 6.7).
-
-    What is binary, and what is larger than RECORD_BYTES, is left out: no more of it is held than its name.
-    A line that is no property goes on with the one before: somebody has broken a value, and folded nothing.
-    """
-    pieces: list[bytes] = []
-    size = number = begun = 0
-    goes_on = is_soft = is_left_out = False
-    marker = b""
-    for line in file:
-        if (count := line.count(b"\n")) > 1:
-            yield begun, b"".join(pieces), is_left_out, marker
-            yield number + 1, line, False, _CARD
-            number += count
-            pieces, size, begun, marker, is_left_out, is_soft = [], 0, number, b"", False, False
-            continue
-        if not (goes_on or is_soft) and (whole := _WHOLE_LINE.match(line)):
-            # Nothing to look at more closely, as for most lines.
-            yield begun, b"".join(pieces), is_left_out, marker
-            number += 1
-            pieces, size, begun, marker, is_left_out = [whole[1]], len(line), number, b"", False
-            continue
-        text = line.rstrip(b"\r\n")
-        begins = _marker(text) if line[0] in _FIRST_OF_MARKERS and not goes_on else b""
-        if not begins and (goes_on or is_soft or text[:1] in _FOLDS):
-            number += not goes_on
-            if text[:1] in (b" ", b"\t") and not goes_on and (not is_soft or _is_cut(pieces, text)):
-                text = text[1:]
-        else:
-            number += 1
-            found = _PROPERTY.match(text)
-            if found and not found[1].isupper() and pieces and _is_prose(pieces[0], found[1]):
-                found = None
-            if begins or found or marker or not pieces:
-                yield begun, b"".join(pieces), is_left_out, marker
-                pieces, size, begun, marker = [], 0, number, begins
-                is_left_out = found is not None and found[1] in _BINARY and not (b"http" in text and is_ended(line))
-                if is_left_out and found:
-                    pieces = [found[1]]
-            else:
-                text = _RAW_BREAK + text
-        goes_on = line[-1] not in b"\r\n"
-        is_soft = text[-1:] == b"=" and not goes_on and _is_printable(pieces[0] if pieces else text)
-        if is_left_out:
-            continue
-        pieces.append(text[:-1] if is_soft else text)
-        # One more, since an empty piece takes memory too.
-        size += len(text) + 1
-        if size > RECORD_BYTES:
-            name = _NAME.match(pieces[0])
-            is_left_out, pieces = True, [name[0] if name else b""]
-    yield begun, b"".join(pieces), is_left_out, marker
-
-
-def _is_prose(before: bytes, name: bytes) -> bool:
-    """Say whether a line is no property, but goes on with a note that was broken: "Paris: 2019", "https://…"."""
-    return before.startswith(b"NOTE") and name[:2] not in (b"X-", b"x-")
-
-
-def _is_printable(line: bytes) -> bool:
-    """Say whether the value of a property is quoted-printable."""
-    return b"QUOTED-PRINTABLE" in line.partition(b":")[0].upper()
-
-
-def _is_cut(pieces: Sequence[bytes], text: bytes) -> bool:
-    """Say whether a soft line break in UTF-8 parts a character, so that the white space after it is a fold's."""
-    end = _QP_END.search(pieces[-1][-12:]) if pieces else None
-    if end is None or text[1:2] != b"=":
-        return False
-    try:
-        binascii.a2b_qp(end[0]).decode()
-    except UnicodeDecodeError as error:
-        return error.reason == "unexpected end of data"
-    return False
+# What Android's rows are, and the labels of their types: ContactsContract.CommonDataKinds.
+_ANDROID = "vnd.android.cursor.item/"
+_ANDROID_RELATIONS = (
+    *("assistant", "brother", "child", "domestic partner", "father", "friend", "manager", "mother", "parent"),
+    *("partner", "referred by", "relative", "sister", "spouse"),
+)
+_ANDROIDS: dict[str, tuple[str, dict[str, str]]] = {
+    "nickname": ("nickname", {"2": "other name", "3": "maiden name", "4": "short name", "5": "initials"}),
+    "contact_event": ("date", {"1": "anniversary", "2": "other"}),
+    "relation": ("relation", {str(n): label for n, label in enumerate(_ANDROID_RELATIONS, 1)}),
+}
+_ANDROID_BIRTHDAY = "3"
 
 
 def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact | BadRow | NotAPerson]:
@@ -212,117 +160,212 @@ def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact
     Raises UnknownFormat or CutOff, perhaps after some cards.
     """
     readings = (reading, replace(reading, is_ours=True))
-    draft: Draft | None = None
-    card: list[bytes] = []
-    number = depth = size = 0
-    before = b""
-    for at, line, is_left_out, marker in _content_lines(lines(chunks, _WHOLE_CARD)):
-        if marker in (_BEGIN, _CARD):
-            if draft and (depth > 1 or _AGENT.match(before)):
-                depth += marker == _BEGIN
-            else:
-                if draft:
-                    yield BadRow(number, draft.line, "unfinished_card", "The card has no END:VCARD.")
+    for card in _cards(lines(chunks)):
+        if not card.is_finished:
+            yield BadRow(card.number, card.line, "unfinished_card", "The card has no END:VCARD.")
+        elif card.is_too_large:
+            yield too_large(card.number, card.line)
+        else:
+            yield _read_card(card, readings)
+
+
+def dates_in(chunks: Iterable[bytes]) -> Iterator[tuple[int, int, str]]:
+    """Yield the dates of a file that may show the order of day and month, each with its card and line."""
+    number = 0
+    for at, line in enumerate(lines(chunks), 1):
+        if line[0] in _FIRST_OF_DATES and (found := _DATE.match(line)):
+            yield number, at, found[1].decode(errors="replace").strip()
+        elif line[0] in _FIRST_OF_MARKERS:
+            number += [*_parts(line.strip())].count(_BEGIN)
+
+
+def _cards(file: Iterable[bytes]) -> Iterator["_Card"]:
+    """Yield the cards of a file. Raises UnknownFormat or CutOff."""
+    card: _Card | None = None
+    number = depth = 0
+    for at, line in _numbered(file):
+        for text in _parts(line) if line[:1] in _FIRST_OF_MARKERS else (line,):
+            if text is _BEGIN and card and (depth > 1 or card.is_in_agent):
+                depth += 1
+            elif text is _BEGIN:
+                if card:
+                    yield card
                 number += 1
-                draft, card, depth, size = Draft(number, at), [], 1, 0
-                if marker == _CARD:
-                    _, *card, _ = line.splitlines()
-                    size = sum(map(len, card)) + len(card)
-                    yield too_large(number, at) if size > RECORD_BYTES else _read_card(draft, card, readings)
-                    draft = None
-        elif marker == _END and draft:
-            depth -= 1
-            if not depth:
-                yield too_large(number, draft.line) if size > RECORD_BYTES else _read_card(draft, card, readings)
-                draft = None
-        elif line and draft and depth == 1:
-            size += len(line) + 1
-            if is_left_out and size <= RECORD_BYTES:
-                draft.not_kept.append(line.rpartition(b".")[2].decode(errors="replace").upper()[:64])
-            elif size <= RECORD_BYTES:
-                card.append(line)
-        before = line
-    if draft:
+                card, depth = _Card(number, at), 1
+            elif text is _END and card:
+                depth -= 1
+                if not depth:
+                    card.finish()
+                    yield card
+                    card = None
+            elif card and depth == 1:
+                if text[:1] in b"Vv" and card.is_glued(text):
+                    card.finish()
+                    yield card
+                    number += 1
+                    card = _Card(number, at)
+                card.add(text)
+    if card:
         raise CutOff
     if not number:
         raise UnknownFormat
 
 
-def dates_in(chunks: Iterable[bytes]) -> Iterator[tuple[int, int, str]]:
-    """Yield the dates of birth and anniversaries of a file that may show the order, each with its card and line."""
-    number = 0
-    for at, line in enumerate(lines(chunks), 1):
-        if line[0] in _FIRST_OF_DATES and (found := _DATE.match(line)):
-            yield number, at, found[1].decode(errors="replace").strip()
-        elif line[0] in _FIRST_OF_MARKERS and _marker(line) == _BEGIN:
+def _numbered(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines without their ends, each with its number; of a line that comes in pieces, the first piece."""
+    number, goes_on = 0, False
+    for line in file:
+        if not goes_on:
             number += 1
+            yield number, line.rstrip(b"\r\n")
+        goes_on = line[-1] not in b"\r\n"
 
 
-def _marker(line: bytes) -> bytes:
-    """Return the line where it begins or ends a card, in capitals; an empty text where it does not."""
-    marker = line.removeprefix(BOM).strip().upper() if len(line) < 64 else b""
-    return marker if marker in (_BEGIN, _END) else b""
+def _parts(line: bytes) -> Iterable[bytes]:
+    """Return a line, or the markers that it begins with: some programs write no line end between them."""
+    found = _MARKERS.match(line.removeprefix(BOM))
+    if not found:
+        return (line,)
+    markers = [_BEGIN if each in b"Bb" else _END for each in _MARKER.findall(found[0])]
+    rest = found.string[found.end() :]
+    if not rest:
+        return markers
+    # What follows an end is no card's.
+    return [*markers, rest] if markers[-1] is _BEGIN else (line,)
 
 
-def _read_card(
-    draft: Draft, card: Sequence[bytes], readings: tuple[Reading, Reading]
-) -> ImportedContact | BadRow | NotAPerson:
+class _Card:
+    """The lines of a card as they come in, those of each property together."""
+
+    def __init__(self, number: int, line: int) -> None:
+        self.number, self.line = number, line
+        self.properties: list[list[bytes]] = []
+        self.not_kept: list[str] = []
+        """The names of the properties that are left out: they are binary or too large."""
+        self.is_finished = False
+        self._size = 0
+        # The property that is being read: its name, and its lines, or the first one if it is left out.
+        self._name = b""
+        self._lines: list[bytes] = []
+        self._size_of_lines = 0
+        self._is_left_out = self._is_soft = self._has_version = False
+
+    @property
+    def is_too_large(self) -> bool:
+        return self._size > RECORD_BYTES
+
+    @property
+    def is_in_agent(self) -> bool:
+        """Whether a card that begins now is the value of an AGENT."""
+        return self._name.upper() == b"AGENT"
+
+    def add(self, text: bytes) -> None:
+        """Add a line. Folded lines, soft line breaks and lines that are no property belong to the property before."""
+        if not text:
+            self._is_soft = False
+            return
+        found = _NAME.match(text)
+        name = found[1].rpartition(b".")[2] if found else b""
+        lines = self._lines
+        if lines and (self._is_soft or text[0] in b" \t" or not self._begins_property(name, text)):
+            self._size_of_lines += len(text) + 1
+            self._is_left_out = self._is_left_out or self._size_of_lines > RECORD_BYTES
+            if self._is_left_out:
+                del lines[1:]
+            else:
+                lines.append(text)
+        else:
+            self._end_property()
+            lines = self._lines = [text]
+            self._name, self._size_of_lines = name, len(text) + 1
+            is_binary = name.upper() in _BINARY and text.partition(b":")[2][:4].lower() != b"http"
+            self._is_left_out = is_binary or self._size_of_lines > RECORD_BYTES
+        self._is_soft = text[-1:] == b"=" and b"QUOTED-PRINTABLE" in _head_of(lines[0])
+
+    def _begins_property(self, name: bytes, text: bytes) -> bool:
+        """Return True unless `text` belongs to a value that was broken without being folded.
+
+        In a note "Paris: 2019" and "https://…" are prose.
+        """
+        if self._name == b"NOTE":
+            return name.isupper() or name[:2] in (b"X-", b"x-")
+        return bool(name) or b":" in text
+
+    def _end_property(self) -> None:
+        if self._lines:
+            self._size += len(self._name) + 1 if self._is_left_out else self._size_of_lines
+            if not self.is_too_large and self._is_left_out:
+                self.not_kept.append(self._name.decode(errors="replace").upper()[:MAX_LABEL])
+            elif not self.is_too_large:
+                self.properties.append(self._lines)
+
+    def finish(self) -> None:
+        self._end_property()
+        self.is_finished = True
+
+    def is_glued(self, text: bytes) -> bool:
+        """Return True if `text` is the version of the next card, whose beginning is glued to the line before it."""
+        if text[:8].upper() != b"VERSION:":
+            return False
+        last = self._lines[-1] if self._lines and self._has_version else b""
+        self._has_version = True
+        if glued := _GLUED.search(last[-64:]):
+            self._lines[-1] = last[: -len(glued[0])]
+        return glued is not None
+
+
+def _head_of(line: bytes) -> bytes:
+    return line[:_HEAD_BYTES].partition(b":")[0].upper()
+
+
+def _joined(lines: Sequence[bytes], is_21: bool) -> bytes:
+    """Return the one line that was folded (RFC 6350, 3.2), ended softly (RFC 2045, 6.7), or was broken by mistake."""
+    if len(lines) == 1:
+        return lines[0]
+    head = _head_of(lines[0])
+    is_printable = b"QUOTED-PRINTABLE" in head
+    # In vCard 2.1 a line is folded before a white space, which belongs to the text.
+    keeps_space = is_21 and b"BASE64" not in head and b"ENCODING=B" not in head
+    joined = [lines[0]]
+    for line in lines[1:]:
+        is_fold = line[0] in b" \t"
+        if is_printable and joined[-1][-1:] == b"=":
+            joined[-1] = joined[-1][:-1]
+            text = line[1:] if is_fold and _is_cut(joined[-1], line) else line
+        elif is_fold:
+            text = line if keeps_space else line[1:]
+        else:
+            text = _RAW_BREAK + line
+        joined.append(text)
+    return b"".join(joined)
+
+
+def _is_cut(before: bytes, line: bytes) -> bool:
+    """Return True if a soft line break parts a character of UTF-8, so that the white space after it is a fold's."""
+    if line[1:2] != b"=":
+        return False
+    end = before[-12:]
+    while end and not end.startswith(b"="):
+        end = end[1:]
     try:
-        text = _decode(card)
+        binascii.a2b_qp(end).decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False
+
+
+def _read_card(card: _Card, readings: tuple[Reading, Reading]) -> ImportedContact | BadRow | NotAPerson:
+    is_21 = any(lines[0].strip().upper() == b"VERSION:2.1" for lines in card.properties)
+    try:
+        text = _decode([_joined(lines, is_21) for lines in card.properties])
     except (UnicodeDecodeError, LookupError):
         detail = "It is not text in UTF-8, nor in a charset that it names. Name the file's: encoding=windows-1252, say."
-        return BadRow(draft.row, draft.line, "charset", detail)
+        return BadRow(card.number, card.line, "charset", detail)
     reading = readings[f"PRODID:{PRODID}" in text]
-    if contact := _read_plainly(draft, text, reading):
-        return contact
-    source = _Source(draft, text, reading)
-    if source.is_group:
+    draft = Draft(card.number, card.line, not_kept=card.not_kept)
+    if _Source(draft, text, reading, is_21).is_group:
         return NotAPerson(draft.row, draft.line, "KIND:group")
     return read_contact(draft, reading)
-
-
-def _read_plainly(draft: Draft, card: Sequence[str], reading: Reading) -> ImportedContact | None:
-    """Return the contact of a card that says each thing once, and nothing that has to be looked at closely; else None.
-
-    Many cards are so, and are read in half of the time.
-    """
-    said: dict[str, str] = {}
-    for line in card:
-        name, _, value = line.partition(":")
-        plain = _plain_name(name, reading.is_ours) if len(name) < 100 else None
-        if plain is None or plain in said:
-            return None
-        if "\\" in value:
-            if plain != "NOTE" or "VERSION:2.1" in card:
-                return None
-            value = _unescaped(value)
-        said[plain] = value.strip() if plain in ("BDAY", "UID") else value
-    names = said.get("N", "").split(";")
-    if len(names) < 2 or any(names[2:]) or "," in said["N"] or not said.get("NOTE", "-").strip():
-        return None
-    last_name, first_name, *_ = names
-    if said.get("FN") and not reading.is_ours and said["FN"] != " ".join(filter(None, (first_name, last_name))):
-        return None
-    uid = _uid(said.get("UID", "")) or None
-    if uid and not is_uid(uid):
-        return None
-    found = {_PLAIN[name]: value for name, value in said.items() if name in _PLAIN and value and not value.isspace()}
-    found |= {name: text for name, text in (("first_name", first_name), ("last_name", last_name)) if text}
-    fields = read_plainly(found, reading)
-    return ImportedContact(draft.row, draft.line, uid, fields, draft.warnings, draft.not_kept) if fields else None
-
-
-@lru_cache(maxsize=1024)
-def _plain_name(name: str, is_ours: bool) -> str | None:
-    """Return the name of a property without its parameters; None if either has to be looked at closely."""
-    name, _, parameters = name.partition(";")
-    if name not in _OWN or '"' in parameters:
-        is_plain = not parameters and (name in _PLAIN or name in ("VERSION", "PRODID", "REV", "N", "FN", "UID"))
-    else:
-        label, _, encoding = _read_few(f";{parameters}" if parameters else "")
-        is_plain = not encoding and (not label or STANDARD_LABELS.issuperset(label.lower().split()))
-        is_plain = is_plain and (not is_ours or _OWN[name] in parameters)
-    return name if is_plain else None
 
 
 def _decode(card: Sequence[bytes]) -> list[str]:
@@ -338,86 +381,224 @@ def _decode_line(line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError:
-        charset = _CHARSET.search(line.partition(b":")[0].decode("ascii", "replace"))
-        if charset is None or not is_encoding(charset[1]):
+        charset = _property(line.decode("ascii", "replace"))[0].charset
+        if not is_encoding(charset):
             raise
-        return line.decode(charset[1])
+        return line.decode(charset)
 
 
-# The group and the name without it in capitals, the parameters and the value of a line.
-_Property: TypeAlias = tuple[str, str, str, str]
+class _Head(NamedTuple):
+    """What stands before the value of a property."""
+
+    group: str
+    name: str
+    """In capitals, as the group is."""
+    label: str | None
+    """Its types: `work fax`."""
+    rank: int
+    """How far the value is from being preferred."""
+    encoding: str
+    """QUOTED-PRINTABLE, BASE64 or B; empty where it is plain text."""
+    charset: str
+    types: frozenset[str]
+    parameters: Mapping[str, str]
+    """All others."""
+    not_kept: tuple[str, ...]
+    """The names of those that mean nothing here."""
+
+
+def _property(line: str) -> tuple[_Head, str]:
+    """Return the head of a line, and its value."""
+    head, _, value = line.partition(":")
+    if '"' in head:
+        # A quoted parameter may have a colon in it.
+        masked = '"'.join(text.translate(_MASKED) if n % 2 else text for n, text in enumerate(line.split('"')))
+        if ":" in masked:
+            head = masked.partition(":")[0]
+            value = line[len(head) + 1 :]
+    # Most cards have the same few heads.
+    return (_read_head if len(head) < 100 else _read_head.__wrapped__)(head), value
+
+
+@lru_cache(maxsize=2048)
+def _read_head(written: str) -> _Head:
+    name, *pieces = written.split(";", _MAX_PARAMETERS)
+    group, _, name = name.strip().upper().rpartition(".")
+    words: list[str] = []
+    others: dict[str, str] = {}
+    custom = None
+    for piece in pieces:
+        key, _, text = piece.translate(_UNMASKED).partition("=")
+        key, text = key.strip(), text.replace('"', "").strip()
+        parameter = key.upper()
+        if parameter.startswith("X-CUSTOM("):
+            custom = _label_of_android(piece)
+        elif not text:
+            # vCard 2.1 has types without TYPE, and Outlook writes some as names: COMPANY=.
+            words.append(key.replace('"', ""))
+        elif parameter in ("TYPE", "X-SERVICE-TYPE") or (parameter == "LABEL" and name != "ADR"):
+            words += text.split(",")
+        else:
+            others.setdefault(parameter, text)
+    types = frozenset(word.strip().upper() for word in words)
+    labels = dict.fromkeys(_as_label(word) for word in words if word.upper().removeprefix("X-") not in _NO_LABELS)
+    preference = others.get("PREF", "")
+    rank = 101
+    if preference.isdecimal() and len(preference) < 4:
+        rank = int(preference)
+    elif "PREF" in types:
+        rank = 1
+    rank += 200 * bool(types & {"FAX", "PAGER"}) + 400 * bool(name != "TEL" and types & _OTHERS)
+    encoding = next((each for each in (others.get("ENCODING", "").upper(), *types) if each in _ENCODINGS), "")
+    return _Head(
+        group,
+        name,
+        custom or " ".join(labels) or None,
+        rank,
+        encoding,
+        others.get("CHARSET", ""),
+        types,
+        others,
+        tuple(f"{name};{key}"[:MAX_LABEL] for key in others if key not in _KNOWN_PARAMETERS),
+    )
+
+
+def _label_of_android(parameter: str) -> str:
+    """Return the label in X-CUSTOM(CHARSET=UTF-8,ENCODING=QUOTED-PRINTABLE,=D0=94)."""
+    *_, label = parameter.split(",", 2)
+    return binascii.a2b_qp(label.removesuffix(")").encode()).decode(errors="replace")
+
+
+def _as_label(word: str) -> str:
+    """Return a type as a label. One that somebody has made up keeps its capitals."""
+    if word.upper() == "CELL":
+        return "mobile"
+    if word.upper().startswith("X-EVOLUTION-"):
+        return word[12:].lower()
+    return word[2:] if word[:2].upper() == "X-" and len(word) > 2 else word.lower()
 
 
 class _Source:
     """What a card says, in `draft`."""
 
-    def __init__(self, draft: Draft, card: Sequence[str], reading: Reading) -> None:
+    def __init__(self, draft: Draft, card: Sequence[str], reading: Reading, is_21: bool) -> None:
         self.draft, self._encoding = draft, reading.encoding
         self.is_ours, self.is_group = reading.is_ours, False
-        self._is_21 = "VERSION:2.1" in card
+        self._is_21 = is_21
         properties = [_property(line) for line in card]
-        self._labels = {group: value for group, name, _, value in properties if group and name == "X-ABLABEL"}
-        for each in properties:
-            group, name, parameters, value = each
-            if parameters and (encoding := _read_parameters(parameters).encoding):
-                value = self._decoded(name, parameters, value, encoding)
-                each = (group, name, parameters, value)
-            if name == "NOTE":
+        # The label of a group, cut: a group may have any number of properties.
+        self._labels: dict[str, str] = {}
+        for head, value in properties:
+            if head.name == "X-ABLABEL" and self._labels.setdefault(head.group, self._text(value)[:MAX_LABEL]) != value:
+                self._check_label(head.group, self._text(value))
+        self._unused = {group: label for group, label in self._labels.items() if label.strip()}
+        self._whole_addresses: list[tuple[_Head, str]] = []
+        for head, written in properties:
+            value = self._decoded(head, written) if head.encoding else written
+            draft.not_kept += head.not_kept
+            if head.name == "NOTE":
                 if value or self.is_ours:
                     draft.notes.append(self._text(value))
-            elif name == "AGENT":
-                draft.not_kept.append(name)
-            elif value and not value.isspace() and name not in _TECHNICAL:
-                self._read(each)
+            elif head.name == "AGENT":
+                draft.not_kept.append(head.name)
+            elif value and not value.isspace() and head.name not in _TECHNICAL:
+                self._read(head, value)
+        self._read_whole_addresses()
+        draft.said += (Said("other", "X-ABLABEL", label, "X-ABLABEL") for label in self._unused.values())
 
-    def _read(self, each: _Property) -> None:
-        draft, (group, name, parameters, value) = self.draft, each
+    def _check_label(self, group: str, label: str) -> None:
+        """Count a label that is cut, or is not the first one of its group."""
+        if label != self._labels[group]:
+            self.draft.not_kept.append("X-ABLABEL")
+
+    def _read(self, head: _Head, value: str) -> None:
+        draft, name = self.draft, head.name
         if name in _OWN:
             text = self._text(value)
-            self._say(each, _number(text) if name == "TEL" else text)
+            self._say(head, _number(text) if name == "TEL" else text)
         elif name == "N":
             self._read_name(value)
         elif name == "FN":
             if not self.is_ours:
                 draft.full_names.append(self._text(value))
         elif name == "BDAY":
-            omitted = _OMITTED_YEAR.search(parameters)
-            text = value.strip()
-            text = f"--{text[5:]}" if omitted and text.startswith(f"{omitted[1]}-") else text
-            draft.said.append(Said("date_of_birth", None, text, name))
+            self._read_date(head, "date_of_birth", None, value.strip())
         elif name == "UID":
             draft.uid = draft.uid or _uid(self._text(value).strip())
-        elif name == "CATEGORIES":
+        elif name in _LABELS:
             draft.labels += self._items(value)
-        elif name in _TEXTS and _DETAIL not in parameters:
+        elif name in _TEXTS and "X-DETAIL" not in head.parameters:
             draft.said.append(Said(_TEXTS[name], None, ", ".join(filter(None, self._components(value))), name))
         elif name == "NICKNAME":
             for nickname in self._items(value):
-                self._say(each, nickname)
+                self._say(head, nickname)
         elif name == "ORG":
             company, *departments = self._components(value)
-            self._say(each, company)
+            self._say(head, company)
             for department in departments:
                 draft.said.append(Said("organization", "department", department, name))
         elif name in _KIND_OF_CARD and value.strip().lower() in ("group", "individual", "true", "false"):
             self.is_group = self.is_group or value.strip().lower() in ("group", "true")
         elif name == "ADR":
-            self._say((group, name, _WHOLE_ADDRESS.sub("", parameters), value), self._address(parameters, value))
+            self._say(head, self._address(head, value))
+        elif name == "LABEL":
+            self._whole_addresses.append((head, self._text(value)))
+        elif name == "X-ANDROID-CUSTOM" and value.startswith(_ANDROID):
+            self._read_android(value)
         elif name in _KINDS:
-            self._say(each, self._text(value))
+            kind, usual_label = _KINDS[name]
+            if kind == "date":
+                self._read_date(head, kind, self._label(head) or usual_label, self._text(value))
+            else:
+                self._say(head, self._text(value))
+        elif name.startswith(_MESSAGING):
+            service = name.removeprefix(_MESSAGING).removesuffix("-ALL").lower()
+            draft.said.append(Said("account", service, self._text(value), name))
         elif name:
             draft.said.append(Said("other", name, self._text(value), name))
-            if label := self._labels.get(group) if group else None:
-                draft.said.append(Said("other", f"{name} label"[:64], self._text(label), "X-ABLABEL"))
+            if label := self._label_of_group(head.group):
+                draft.said.append(Said("other", f"{name} label"[:MAX_LABEL], label, "X-ABLABEL"))
 
-    def _address(self, parameters: str, value: str) -> str:
+    def _read_date(self, head: _Head, kind: str, label: str | None, text: str) -> None:
+        omitted, calendar = head.parameters.get("X-APPLE-OMIT-YEAR"), head.parameters.get("CALSCALE", "gregorian")
+        if calendar.lower() != "gregorian":
+            label = "date_of_birth" if kind == "date_of_birth" else label or kind
+            self.draft.said.append(Said("other", label, f"{text} ({calendar})", head.name))
+            detail = "The date is one of another calendar. It is kept in details."
+            self.draft.warnings.append(Remark(label[:MAX_LABEL], "moved_to_details", detail))
+            return
+        text = f"--{text[5:]}" if omitted and text.startswith(f"{omitted}-") else text
+        self.draft.said.append(Said(kind, label, text, head.name, NEVER_OWN * self.is_ours))
+
+    def _read_android(self, value: str) -> None:
+        """Read a row of Android's: what it is, the text, the number of its type, and a label where that is 0."""
+        row = self._components(value)
+        what, text, type_, label = (*row, "", "", "")[:4]
+        if not text.strip():
+            return
+        kind, labels = _ANDROIDS.get(what.removeprefix(_ANDROID), ("", {}))
+        name = "X-ANDROID-CUSTOM"
+        if kind == "date" and type_ == _ANDROID_BIRTHDAY:
+            self.draft.said.append(Said("date_of_birth", None, text, name))
+        elif kind:
+            self.draft.said.append(Said(kind, label.strip() or labels.get(type_), text, name))
+        else:
+            self.draft.said.append(Said("other", name, self._text(value), name))
+
+    def _address(self, head: _Head, value: str) -> str:
         """Return the lines of an address: its parts, and what else a parameter has of it as a whole."""
         parts = [part for part in self._components(value) if part.strip()]
-        whole = _WHOLE_ADDRESS.search(parameters)
-        lines = re.split(r"\\n|\n", whole[1] or whole[2] or "", flags=re.IGNORECASE) if whole else []
-        return "\n".join(
-            [*parts, *(line for line in lines if line.strip() and not any(part in line for part in parts))]
-        )
+        whole = _CARET.sub(lambda found: _CARETS[found[1]], head.parameters.get("LABEL", ""))
+        said = _words(parts)
+        return "\n".join([*parts, *(line for line in _LINE_BREAK.split(whole) if not said.issuperset(_words([line])))])
+
+    def _read_whole_addresses(self) -> None:
+        """Read the addresses that are written as labels of letters (RFC 2426, 3.2.2), if no ADR says the same."""
+        if self._whole_addresses:
+            said = _words(said.text for said in self.draft.said if said.kind == "address")
+            for head, text in self._whole_addresses:
+                if not said.issuperset(_words([text])):
+                    self.draft.said.append(Said("address", self._label(head), text, head.name))
 
     def _read_name(self, value: str) -> None:
         components = value.split(";") if "\\" not in value else _COMPONENT.findall(value)
@@ -434,42 +615,46 @@ class _Source:
             self.draft.full_names.append(" ".join(filter(None, (prefix, given, middle, family, suffix))))
         else:
             self.draft.names = {"last_name": family, "first_name": given}
-            # In a card of ours, the others are details as well.
+            # In our own cards, the others are details as well.
             if not self.is_ours:
                 self.draft.names |= {"middle_name": middle, "prefix": prefix, "suffix": suffix}
 
-    def _say(self, each: _Property, text: str) -> None:
-        group, name, parameters, _ = each
-        kind, usual_label = _KINDS[name]
-        label, rank, _ = _read_parameters(parameters)
-        if group and (named := self._labels.get(group)):
-            label = self._text(named)
-            label = apples[1] if (apples := _APPLES.fullmatch(label)) else label
+    def _say(self, head: _Head, text: str) -> None:
+        kind, usual_label = _KINDS[head.name]
+        rank = head.rank
         if self.is_ours:
-            rank = 0 if name in _OWN and _OWN[name] in parameters else NEVER_OWN
-        self.draft.said.append(Said(kind, label or usual_label, text, name, rank))
+            rank = 0 if _OWN.get(head.name) in head.types else NEVER_OWN
+        self.draft.said.append(Said(kind, self._label(head) or usual_label, text, head.name, rank))
 
-    def _decoded(self, name: str, parameters: str, value: str, encoding: str) -> str:
+    def _label(self, head: _Head) -> str | None:
+        if head.group and (named := self._label_of_group(head.group)):
+            return apples[1] if (apples := _APPLES.fullmatch(named)) else named
+        return head.label
+
+    def _label_of_group(self, group: str) -> str | None:
+        self._unused.pop(group, None)
+        return self._labels.get(group)
+
+    def _decoded(self, head: _Head, value: str) -> str:
         """Return a value that is written in quoted-printable or base64 as text."""
-        is_printable = encoding == "QUOTED-PRINTABLE"
+        is_printable = head.encoding == "QUOTED-PRINTABLE"
         try:
             content = (binascii.a2b_qp if is_printable else binascii.a2b_base64)(value.encode())
         except binascii.Error:
             content = value.encode()
-        charset = _CHARSET.search(parameters)
-        is_known = charset is not None and is_encoding(charset[1])
-        named = charset[1] if charset and is_known else self._encoding
+        is_known = is_encoding(head.charset)
+        named = head.charset if is_known else self._encoding
         try:
             return content.decode(named)
         except UnicodeDecodeError:
             pass
         if not is_printable:
             # A picture, or whatever else is no text.
-            self.draft.not_kept.append(name)
+            self.draft.not_kept.append(head.name)
             return ""
         read_as = named if is_known else "WINDOWS-1252"
         detail = f"Its bytes are not text in {named}: they were read as {read_as.lower()}. Name another with encoding=."
-        self.draft.warnings.append(Remark(name, "not_text", detail))
+        self.draft.warnings.append(Remark(head.name, "not_text", detail))
         return content.decode(read_as, "replace")
 
     def _text(self, value: str) -> str:
@@ -490,61 +675,12 @@ class _Source:
         return [text for item in items if (text := self._text(item)) and not text.isspace()]
 
 
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in _WORD.findall(text)}
+
+
 def _unescaped(value: str) -> str:
     return _ESCAPE.sub(lambda escape: "\n" if escape[1] in "nN" else escape[1], value)
-
-
-def _property(line: str) -> _Property:
-    name, _, value = line.partition(":")
-    parameters = group = ""
-    if ";" in name:
-        name, _, parameters = name.partition(";")
-        # A quoted parameter may have a colon in it.
-        if '"' in parameters and (match := _QUOTED.fullmatch(line, len(name))):
-            parameters, value = match.groups()
-        parameters = f";{parameters}"
-    if "." in name:
-        group, _, name = name.rpartition(".")
-        group = group.upper()
-    return group, name.strip().upper(), parameters, value
-
-
-class _Parameters(NamedTuple):
-    """What the parameters of a property say."""
-
-    label: str | None
-    """Its types: `work fax`."""
-    rank: int
-    """How far the value is from being preferred."""
-    encoding: str
-    """QUOTED-PRINTABLE, BASE64 or B; empty where it is plain text."""
-
-
-def _read_parameters(parameters: str) -> _Parameters:
-    # Most cards have the same few parameters.
-    return (_read_few if len(parameters) < 100 else _read_few.__wrapped__)(parameters)
-
-
-@lru_cache(maxsize=1024)
-def _read_few(parameters: str) -> _Parameters:
-    words = [word for found in _TYPE.findall(parameters) for word in found.replace('"', "").split(",")]
-    label = " ".join(_as_label(word) for word in words if word.upper().removeprefix("X-") not in _NO_LABELS)
-    upper = parameters.upper()
-    preference = _PREFERENCE.search(upper) if "PREF" in upper else None
-    rank = int(preference[1] or 1) if preference else 101
-    if _UNSUITED.search(upper):
-        rank += 200
-    if custom := _CUSTOM.search(parameters):
-        label = binascii.a2b_qp(custom[1].encode()).decode(errors="replace")
-    encoding = _ENCODING.search(parameters)
-    return _Parameters(label or None, rank, encoding[1].upper() if encoding else "")
-
-
-def _as_label(word: str) -> str:
-    """Return a type as a label. One that somebody has made up keeps its capitals."""
-    if word.upper() == "CELL":
-        return "mobile"
-    return word[2:] if word[:2].upper() == "X-" and len(word) > 2 else word.lower()
 
 
 def _uid(value: str) -> str:

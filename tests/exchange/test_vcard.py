@@ -161,7 +161,7 @@ def test_a_card_as_it_is_written() -> None:
                     "Поет\nі художник",
                     ("phone", "mobile", "+380441234567"),
                     ("address", "home", "Київ\nУкраїна"),
-                    ("other", "X-ANDROID-CUSTOM", "vnd.android.cursor.item/nickname;Kobzar;1;;;;;;;;;;;;;"),
+                    ("nickname", None, "Kobzar"),
                 ),
                 fields("112", None, None, "112", birthday="09-04"),
             ],
@@ -181,7 +181,7 @@ def test_a_card_as_it_is_written() -> None:
                     ("phone", "work fax", "+49 30 1234568"),
                     ("address", "work", "Hauptstraße 1\nHinterhaus\nBerlin\n10115\nDeutschland"),
                     ("other", "X-MS-OL-DEFAULT-POSTAL-ADDRESS", "2"),
-                    ("other", "X-MS-IMADDRESS", "juergen"),
+                    ("account", None, "juergen"),
                 )
             ],
         ),
