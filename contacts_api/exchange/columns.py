@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import chain, dropwhile, takewhile
 
 from contacts_api.bodies import parse_json
 from contacts_api.contacts.fields import KINDS
@@ -13,7 +14,9 @@ from contacts_api.exchange.dates import NAMES
 from contacts_api.problems import Invalid, InvalidJSON
 from contacts_api.text import fold
 
-NOT_KEPT, UNKNOWN = "not_kept", "unknown"
+NOT_KEPT, UNKNOWN, CHOICE, GROUP = "not_kept", "unknown", "choice", "group"
+# What a column with a choice has where nobody chose.
+NO_CHOICES = frozenset(NAMES["no_choices"])
 NAME_PARTS = ("first_name", "middle_name", "last_name", "prefix", "suffix", "full_name")
 # Which value of a kind is the contact's own, where a file has several: the first of these labels.
 _FIRST_LABELS = ("main", "", "mobile", "home", "work")
@@ -25,8 +28,8 @@ _KINDS = {*KINDS, "department"}
 # "Number" and "of" may stand before and after these, and change nothing.
 _KINDS_WITH_FILLERS = {"email", "phone", "address", "url"}
 _IDENTIFYING = {*_NAMES_A_CONTACT, "email", "phone"}
-# No name that is known is longer.
-_MAX_CHARACTERS = 200
+# No name that is known is longer, and no value has more columns with its label.
+_MAX_CHARACTERS, _MAX_LABELS = 200, 3
 _BRACKETS = re.compile(r"\([^()]*+\)|\[[^\[\]]*+\]")
 
 
@@ -45,10 +48,8 @@ class Column:
     """Whether it is a part of an address, not a whole one."""
 
     @property
-    def field(self) -> str:
-        """The field that takes its value, if that is one text; else empty."""
-        name = FIELD_OF_KIND.get(self.meaning, self.meaning)
-        return name if name in FIELDS and name not in ("labels", "details") and not self.label else ""
+    def key(self) -> str:
+        return key_of(self.name)
 
 
 class Header:
@@ -63,28 +64,38 @@ class Header:
         self.unknown = [each.name for each in self.columns if each.meaning == UNKNOWN and cells[each.index].strip()]
         self.score = (self.identifying, self.width - len(self.unknown))
         self.has_names = bool(meanings & _NAMES_A_CONTACT)
-        self.labels: dict[str, list[int]] = {}
+        labels: dict[str, list[int]] = {}
         self.values: dict[str, list[int]] = {}
         for column in self.columns:
-            (self.labels if column.is_label else self.values).setdefault(column.group, []).append(column.index)
+            (labels if column.is_label else self.values).setdefault(column.group, []).append(column.index)
+        self.labels_of: dict[int, Sequence[int]] = {}
+        """The columns with the label of each value."""
+        for group, indexes in labels.items():
+            values = self.values[group]
+            for place, index in enumerate(values):
+                # Columns of the same names: each label goes with the value at the same place.
+                is_paired = len(indexes) == len(values) > 1
+                self.labels_of[index] = [indexes[place]] if is_paired else indexes[:_MAX_LABELS]
         # "Name" beside a first name is the last one, and beside a last name the first.
         halves = {"first_name", "last_name"} - meanings
         names = [each.name for each in self.columns if each.meaning == "full_name" and each.name not in mapping]
         is_half = any(key_of(name) in _NAME_ALONE for name in names)
         self.other_half = halves.pop() if is_half and len(halves) == 1 else ""
-        births = [each.name for each in self.columns if each.meaning == "date_of_birth"]
+        births = {each.key for each in self.columns if each.meaning == "date_of_birth"}
+        has_dates = bool(births & _ENGLISH_BIRTHS) or (not births and "date" in meanings)
         # Of those who write in English, most write the month first.
-        self.is_month_first = any(key_of(name) in _keys(NAMES["columns"]["date_of_birth"]) for name in births)
+        keys = {each.key for each in self.columns if each.meaning not in ("date_of_birth", "date", UNKNOWN)}
+        is_foreign = len(keys & _FOREIGN) >= max(1, len(keys & _ENGLISH))
+        self.is_month_first = has_dates and not is_foreign
 
     def _column(self, index: int, cell: str, mapping: Mapping[str, str | None]) -> Column:
-        name = cell.strip() or f"column {index + 1}"
+        name = cell.strip()[:_MAX_CHARACTERS] or f"column {index + 1}"
         if cell in mapping:
             return Column(index, name, _meaning_of(mapping[cell] or NOT_KEPT), "", name)
         if self.is_ours and cell in FIELDS:
             return Column(index, name, _meaning_of(cell), "", name)
         # "Telefon (privat)" says more than "E-mail (if there is one)".
-        short = name[:_MAX_CHARACTERS]
-        keys = [key_of(short), key_of(_BRACKETS.sub("", short))]
+        keys = [key_of(name), key_of(_BRACKETS.sub("", name))]
         key = keys[0] if _look_up(keys[0]) or _part_of_address(keys[0]) is not None else keys[1]
         stem, is_label = key, False
         for rest in _without_label_word(key):
@@ -142,9 +153,10 @@ def _meaning_of(name: str) -> str:
     return (ABOUT[name].kind if name in ABOUT else None) or name
 
 
+@lru_cache(maxsize=4096)
 def key_of(name: str) -> str:
     """Return what two spellings of a column have in common: its letters, folded."""
-    return "".join(filter(str.isalpha, fold(name)))
+    return "".join(filter(str.isalpha, fold(name[:_MAX_CHARACTERS])))
 
 
 def read_columns(text: str | None) -> dict[str, str | None]:
@@ -213,6 +225,17 @@ def _known() -> dict[str, tuple[str, str]]:
 
 _ANNIVERSARIES = frozenset(_keys(NAMES["labelled"]["date"]["anniversary"]))
 _NAME_ALONE = ("name", "naam")
+_ENGLISH_BIRTHS = frozenset(_keys(NAMES["columns"]["date_of_birth"]))
+# In names.toml, English comes first, then German, whose nouns have capitals.
+_GERMAN = re.compile("[A-Z][a-z]")
+
+
+def _is_english(name: str) -> bool:
+    return name.isascii() and not _GERMAN.search(name)
+
+
+_ENGLISH = frozenset(_keys(chain(*(takewhile(_is_english, names) for names in NAMES["columns"].values()))))
+_FOREIGN = frozenset(_keys(chain(*(dropwhile(_is_english, names) for names in NAMES["columns"].values())))) - _ENGLISH
 _TITLES = frozenset(_keys(["title", "titre", "titolo", "título", "tytuł"]))
 _WORDS = {key: label for label, words in NAMES["words"].items() for key in _keys(words)}
 _SIZES = sorted({len(word) for word in _WORDS}, reverse=True)

@@ -1,9 +1,9 @@
 """Contacts as CSV (RFC 4180): UTF-8, the names of the columns in the first record.
 
-Read are commas, semicolons and tabs, all ends of lines, and the columns that names.toml knows, in any order; others
-become details with their names, and a warning says so. Of several e-mail addresses and numbers the one that Google
-marks with an asterisk is the contact's own, else the first of the best column. Rows are counted as a spreadsheet does:
-the names of the columns are row 1, whatever stands before them.
+Read are commas, semicolons, tabs, `|` and what `sep=` names, all ends of lines, and the columns that names.toml knows,
+in any order; others become details with their names, and a warning says so. Of several e-mail addresses and numbers the
+one that Google marks with an asterisk is the contact's own, else the first of the best column. Rows are counted as a
+spreadsheet does: the names of the columns are row 1, whatever stands before them.
 
 Written are commas and CRLF, and a byte order mark, without which Excel takes the file for Windows-1252.
 A spreadsheet runs no cell, whether it splits at commas, semicolons or tabs. An apostrophe is written
@@ -21,15 +21,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
-from contacts_api.contacts.fields import KINDS, MAX_DETAILS, is_number
+from contacts_api.contacts.fields import KINDS, MAX_DETAILS, digits_of, is_number
 from contacts_api.contacts.models import FIELDS
-from contacts_api.exchange.columns import NOT_KEPT, UNKNOWN, Column, Header
+from contacts_api.exchange.columns import CHOICE, GROUP, NO_CHOICES, NOT_KEPT, UNKNOWN, Column, Header
 from contacts_api.exchange.files import (
     BOM,
     RECORD_BYTES,
     CutOff,
+    MissingHeader,
     NotText,
     UnknownColumns,
     UnknownFormat,
@@ -42,15 +43,15 @@ from contacts_api.exchange.reader import (
     BadRow,
     Draft,
     ImportedContact,
+    NotAPerson,
     Reading,
     Remark,
     Said,
     read_contact,
-    read_plainly,
     too_large,
 )
 from contacts_api.problems import Invalid
-from contacts_api.text import fold
+from contacts_api.text import fold, is_plain_address
 
 HEAD = BOM + ",".join(FIELDS).encode() + b"\r\n"
 
@@ -67,7 +68,14 @@ _GUARDED_SIGN = re.compile(rf"{_SPLIT}'(?='*+{_SIGN})")
 _GUARD = re.compile(rf"\A'(?={_SIGN})")
 _TEXT_OF_FORMULA = re.compile(r'\A="([^"]*)"\Z')
 _QUOTED = re.compile('"([^"]*)"')
-_OPEN_CELL = re.compile(r'(?:\A|[,;\t]) *+"(?:[^"]|"")*+\Z')
+_OPEN_CELL = re.compile(r'(?:\A|[,;\t|]) *+"(?:[^"]|"")*+\Z')
+_DELIMITERS = ",;\t|"
+# Excel's line that names the delimiter.
+_NAMED_DELIMITER = re.compile('"?sep=(.)"?\\s*+', re.IGNORECASE)
+# A quote that may end a cell, and what stands after it.
+_CLOSING_QUOTE = re.compile('" *+(?=(.))', re.DOTALL)
+# Zimbra's fileAs: which names a contact is filed under, or 8 and the text itself.
+_FILED_AS = re.compile("([1-8])(?::(.*))?", re.DOTALL)
 _OPENING = re.compile(' *"')
 _ENTRIES = re.compile(r"\n(?!  )")
 _ENTRY = re.compile(r"([a-z]+)(?: \((.*?)\))?: (.*)", re.DOTALL)
@@ -77,10 +85,19 @@ _PARTS_OF_BIRTH = ("birth_year", "birth_month", "birth_day")
 _NO_LABELS = {"smtp", "ex", "internet", ""}
 _LOWERED = {"home", "work", "mobile", "main", "other", "fax", "pager", "work fax", "home fax", "anniversary"}
 _SAY_NOTHING = _NO_LABELS | _LOWERED
-# So many lines may stand before the names of the columns (Excel's sep=; is one); so many names are listed in an error.
+# How many lines may stand before the names of the columns, and how many names an error lists.
 _PREAMBLE, _LISTED = 20, 20
-# Outlook has 90. It takes a while to find out what a name means.
-_MAX_COLUMNS = 1000
+# Outlook has 90. Finding out what a name means takes up to a millisecond, so that their number is limited, too.
+_MAX_COLUMNS, _MAX_NAMES = 1000, 3000
+# A number with fewer digits may be the name of a column, such as a year.
+_DIGITS_OF_DATA = 6
+_DATA_CHARACTERS = 300
+# How much of a name, and of an address, is compared with its parts.
+_COMPARED_CHARACTERS, _WHOLE_CHARACTERS = 300, 2000
+
+
+_MAP_THEM = 'Say what they mean with `columns`, such as {"Wer": "first_name", "Rang": null}.'
+_AROUND_ADDRESS = str.maketrans('<>()[],;"', " " * 9)
 
 
 class _RecordTooLarge(Exception):  # noqa: N818 (it ends nothing but a record)
@@ -219,7 +236,7 @@ def _cells_in(text: str, delimiter: str) -> list[str]:
     Empty where a line ends in a cell without quotes.
     """
     text = text.rstrip("\r\n") + delimiter
-    ends = [found.span() for found in re.finditer(f'" *{delimiter}', text)][::-1]
+    ends = [(found.start(), found.end() + 1) for found in _CLOSING_QUOTE.finditer(text) if found[1] == delimiter][::-1]
     cells: list[str] = []
     position = 0
     while position < len(text):
@@ -246,13 +263,13 @@ def _broken(row: int, line: int, last: int) -> BadRow:
 
 def parse(
     chunks: Iterable[bytes], reading: Reading, mapping: Mapping[str, str | None]
-) -> Iterator[ImportedContact | BadRow]:
+) -> Iterator[ImportedContact | BadRow | NotAPerson]:
     """Yield the contacts of a CSV file, row by row, and the rows that are none.
 
-    Raises UnknownFormat, UnknownColumns, NotText or CutOff, perhaps after some rows.
+    Raises UnknownFormat, MissingHeader, UnknownColumns, NotText or CutOff, perhaps after some rows.
     """
     text = _Lines(lines(chunks))
-    header, delimiter = _read_header(text, mapping)
+    header, delimiter, _, passed_over = _read_header(text, mapping)
     reading, read = replace(reading, is_ours=header.is_ours), _Rows(header)
     are_full = True
     for row, line, cells in _records(text, header, delimiter):
@@ -267,16 +284,18 @@ def parse(
                 raise CutOff
             are_full = False
             cells += [""] * (header.width - len(cells))
-        found = None if text.is_mended else read.plain(cells)
-        fields = read_plainly(found, reading) if found else None
-        if fields is None:
-            draft = read.draft(row, line, cells)
-            if text.is_mended:
-                detail = "A quote stands in the wrong place. The row is kept as it seems to be meant."
-                draft.warnings.append(Remark(None, "csv_syntax", detail))
-            yield read_contact(draft, reading)
-        else:
-            yield ImportedContact(row, line, None, fields, (), ())
+        if read.is_group(cells):
+            yield NotAPerson(row, line, "KIND:group")
+            continue
+        draft = read.draft(row, line, cells)
+        if passed_over:
+            detail = f"Lines before the names of the columns are no contacts: {passed_over} passed over."
+            draft.warnings.append(Remark(None, "passed_over", detail))
+            passed_over = 0
+        if text.is_mended:
+            detail = "A quote stands in the wrong place. The row is kept as it seems to be meant."
+            draft.warnings.append(Remark(None, "csv_syntax", detail))
+        yield read_contact(draft, reading)
 
 
 def dates_in(chunks: Iterable[bytes], mapping: Mapping[str, str | None]) -> tuple[Iterator[tuple[int, int, str]], bool]:
@@ -285,7 +304,7 @@ def dates_in(chunks: Iterable[bytes], mapping: Mapping[str, str | None]) -> tupl
     Raises what `parse` raises for the beginning of a file.
     """
     text = _Lines(lines(chunks))
-    header, delimiter = _read_header(text, mapping)
+    header, delimiter, *_ = _read_header(text, mapping)
     columns = [
         each.index for each in header.columns if each.meaning in ("date_of_birth", "date") and not header.is_ours
     ]
@@ -298,14 +317,17 @@ def dates_in(chunks: Iterable[bytes], mapping: Mapping[str, str | None]) -> tupl
     return dates(), header.is_month_first
 
 
-def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Header, str]:
-    """Return what the names of the columns say, and the delimiter that shows in them.
+def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
+    """Find the names of the columns: the best of the first lines, as other programs write something before them.
 
-    Other programs write something before the names, so that the best one of the first lines is the header.
+    A line with an e-mail address or a phone number in it is a contact, and no header.
     """
-    best: tuple[Header, str, int] | None = None
+    best: _Found | None = None
     begin: list[str] = []
     missing = record = ""
+    delimiters, names = _DELIMITERS, 0
+    # Lines with text in them before this one, and whether one of them is a contact.
+    before, is_after_data = 0, False
     while len(begin) < _PREAMBLE:
         text.begin_record()
         try:
@@ -313,56 +335,86 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> tuple[Heade
         except (StopIteration, _RecordTooLarge):
             break
         record += begin[-1]
+        if named := _NAMED_DELIMITER.fullmatch(record):
+            delimiters, record = named[1], ""
+            continue
         if _OPEN_CELL.search(record) and len(begin) < _PREAMBLE:
             # The name of a column goes on in the next line.
             continue
-        for delimiter in ",;\t":
-            try:
-                cells = next(csv.reader([record], delimiter=delimiter, skipinitialspace=True))
-                if len(cells) == 1:
-                    # A spreadsheet has taken all of a row for one cell.
-                    cells = next(csv.reader(cells, delimiter=delimiter, skipinitialspace=True), cells)
-            except csv.Error:
-                continue
-            if len(cells) > _MAX_COLUMNS:
+        is_data = False
+        for delimiter in delimiters:
+            cells = _cells_of_header(record, delimiter)
+            names += len(cells)
+            if len(cells) > _MAX_COLUMNS or names > _MAX_NAMES:
                 continue
             if not_there := mapping.keys() - set(cells):
                 missing = min(not_there)
                 continue
+            if not mapping and any(map(_is_data, cells)):
+                is_data = is_data or len(cells) > 1
+                continue
             header = Header(cells, mapping)
-            if (header.identifying or mapping) and (best is None or header.score > best[0].score):
-                best = header, delimiter, len(begin)
+            # In the row of a person one cell may be the name of a column by chance: Nick.
+            is_header = bool(mapping) or header.identifying > is_after_data
+            if is_header and (best is None or header.score > best.header.score):
+                best = _Found(header, delimiter, len(begin), before)
+        before += bool(record.strip(f' \r\n"{delimiters}'))
+        is_after_data = is_after_data or is_data
         record = ""
-        if best and (best[0].identifying > 1 or mapping):
+        if best and (best.header.identifying > 1 or mapping):
             break
     if best is None:
         if missing:
             detail = f"{missing[:64]!r} is no column of the file."
             raise Invalid.field("body", "columns", code=UnknownColumns.code, detail=detail)
-        raise _unknown(begin)
-    header, delimiter, taken = best
+        raise MissingHeader if is_after_data else _unknown(begin, delimiters)
     # The lines after it that were read to find it are read once more.
-    text.give_back(begin[taken:])
-    if header.unknown and not header.has_names:
-        raise _unknown_columns(header.unknown)
-    return header, delimiter
+    text.give_back(begin[best.lines :])
+    if best.header.unknown and not best.header.has_names:
+        raise _unknown_columns(best.header.unknown)
+    return best
 
 
-def _unknown(begin: Sequence[str]) -> UnusableFile:
-    """Return what is wrong with a file that begins so."""
+class _Found(NamedTuple):
+    """The header of a file: its columns, the delimiter, the lines up to its end, and how many before it have text."""
+
+    header: Header
+    delimiter: str
+    lines: int
+    passed_over: int
+
+
+def _cells_of_header(record: str, delimiter: str) -> list[str]:
+    try:
+        cells = next(csv.reader([record], delimiter=delimiter, skipinitialspace=True))
+        if len(cells) == 1:
+            # A spreadsheet has taken all of a row for one cell.
+            cells = next(csv.reader(cells, delimiter=delimiter, skipinitialspace=True), cells)
+    except csv.Error:
+        return []
+    return cells
+
+
+def _is_data(cell: str) -> bool:
+    """Return True if a cell is an e-mail address or a phone number, and so no name of a column."""
+    cell = cell[:_DATA_CHARACTERS].strip()
+    if "@" in cell:
+        return any(map(is_plain_address, cell.translate(_AROUND_ADDRESS).split()))
+    return is_number(cell) and len(digits_of(cell)) >= _DIGITS_OF_DATA
+
+
+def _unknown(begin: Sequence[str], delimiters: str) -> UnusableFile:
+    """Return what is wrong with a file that begins so. Its cells may be values, which no error repeats."""
     line = next((line for line in begin if line.strip()), "").strip()
-    cells = max((line.split(delimiter) for delimiter in ",;\t"), key=len)
-    if len(cells) > 1 and line.isprintable():
-        return _unknown_columns([cell.strip(' "') for cell in cells])
+    columns = max(line.count(delimiter) for delimiter in delimiters) + 1
+    if columns > 1 and line.replace("\t", " ").isprintable():
+        return UnknownColumns(f"None of the {columns:,} columns is known by its name. {_MAP_THEM}")
     return UnknownFormat()
 
 
 def _unknown_columns(names: Sequence[str]) -> UnusableFile:
     listed = ", ".join(repr(name[:64]) for name in names[:_LISTED])
-    detail = (
-        f"Not known are {listed}{' and others' if len(names) > _LISTED else ''}. Say what they mean with `columns`, "
-        'such as {"Wer": "first_name", "Rang": null}.'
-    )
+    detail = f"Not known are {listed}{' and others' if len(names) > _LISTED else ''}. {_MAP_THEM}"
     return UnknownColumns(detail)
 
 
@@ -372,24 +424,17 @@ class _Rows:
     def __init__(self, header: Header) -> None:
         self._header = header
         self._reported: set[str] = set()
-        # The first column of each field that has one text, and all other columns.
-        self._plain: dict[str, int] = {}
-        for column in header.columns:
-            if column.field and not column.is_label:
-                self._plain.setdefault(column.field, column.index)
-        self._others = [column.index for column in header.columns if self._plain.get(column.field) != column.index]
         self._ordered = _beside_companies(header.columns)
+        self._members = [column.index for column in header.columns if column.meaning == GROUP]
 
-    def plain(self, cells: Sequence[str]) -> dict[str, str] | None:
-        """Return the cells by field, if there is nothing in other columns and nothing that needs a closer look."""
-        if len(cells) > self._header.width or any(cells[index] for index in self._others):
-            return None
-        found = {name: cell for name, index in self._plain.items() if (cell := cells[index])}
-        return None if any("'" in cell or "=" in cell for cell in found.values()) else found
+    def is_group(self, cells: Sequence[str]) -> bool:
+        """Return True if a row is a list of people: it has members."""
+        return any(cells[index].strip() for index in self._members)
 
     def draft(self, row: int, line: int, cells: Sequence[str]) -> Draft:
         draft, header = Draft(row, line), self._header
         addresses: dict[str, list[tuple[str, bool]]] = {}
+        labels: list[tuple[Column, str]] = []
         born: dict[str, str] = {}
         for column in self._ordered:
             cell = cells[column.index]
@@ -402,15 +447,17 @@ class _Rows:
                 # So spreadsheets are told that a number is a text.
                 cell = _TEXT_OF_FORMULA.sub(r"\1", cell)
             if column.is_label:
-                self._read_label(draft, column, cell, cells)
+                labels.append((column, cell))
             elif column.meaning == "address":
                 addresses.setdefault(column.group, []).append((cell, column.is_part))
             elif column.meaning in _PARTS_OF_BIRTH:
                 born[column.meaning] = cell.strip()
             else:
                 self._read(draft, column, cell, cells)
+        if labels:
+            self._read_labels(draft, labels, cells)
         for column in header.columns if addresses else ():
-            if parts := addresses.pop(column.group, None):
+            if not column.is_label and (parts := addresses.pop(column.group, None)):
                 label, _ = self._label(column, cells)
                 draft.said += (Said("address", label, _joined(each), column.name) for each in _separated(parts))
         if born:
@@ -423,16 +470,18 @@ class _Rows:
             detail = "The row has more cells than there are columns. What they say is kept in details."
             draft.warnings.append(Remark(None, "too_many_cells", detail))
         if header.other_half and draft.full_names:
-            known = {word for name in draft.names.values() for word in fold(name).split()}
-            if known.isdisjoint(fold(draft.full_names[0]).split()):
+            known = {word for name in draft.names.values() for word in fold(name[:_COMPARED_CHARACTERS]).split()}
+            if known.isdisjoint(fold(draft.full_names[0][:_COMPARED_CHARACTERS]).split()):
                 draft.names[header.other_half] = draft.full_names.pop(0)
         return draft
 
-    def _read_label(self, draft: Draft, column: Column, cell: str, cells: Sequence[str]) -> None:
-        """Keep the label of a value that is not there, unless it is a word that says nothing by itself."""
-        is_there = any(cells[index] for index in self._header.values[column.group])
-        if not is_there and cell.strip("* ").lower() not in _SAY_NOTHING:
-            draft.said.append(Said("other", column.name, cell, column.name))
+    def _read_labels(self, draft: Draft, labels: Sequence[tuple[Column, str]], cells: Sequence[str]) -> None:
+        """Keep the labels of values that are not there, unless they are words that say nothing by themselves."""
+        groups = {column.group for column, _ in labels}
+        are_there = {group for group in groups if any(cells[index] for index in self._header.values[group])}
+        for column, cell in labels:
+            if column.group not in are_there and cell.strip("* ").lower() not in _SAY_NOTHING:
+                draft.said.append(Said("other", column.name, cell, column.name))
 
     def _read(self, draft: Draft, column: Column, cell: str, cells: Sequence[str]) -> None:
         meaning, name = column.meaning, column.name
@@ -445,8 +494,17 @@ class _Rows:
                 draft.names[meaning] = f"{before} {cell}"
             elif cell != before:
                 draft.said.append(Said("other", name, cell, name))
+        elif meaning == "full_name" and column.key == "fileas" and (filed := _FILED_AS.fullmatch(cell.strip())):
+            if filed[2]:
+                draft.full_names.append(filed[2])
+            else:
+                draft.not_kept.append(name)
         elif meaning == "full_name":
             draft.full_names.append(cell)
+        elif meaning == CHOICE and (cell.strip().isdecimal() or cell.strip().lower() in NO_CHOICES):
+            draft.not_kept.append(name)
+        elif meaning == CHOICE:
+            draft.said.append(Said("other", name, cell, name))
         elif meaning == "additional_info":
             draft.notes.append(cell)
         elif meaning == "labels":
@@ -483,10 +541,7 @@ class _Rows:
 
     def _label(self, column: Column, cells: Sequence[str]) -> tuple[str, bool]:
         """Return the label of a value, and whether Google's asterisk says that it is the preferred one."""
-        labels, values = self._header.labels.get(column.group, []), self._header.values.get(column.group, [])
-        if len(labels) == len(values) > 1:
-            # Columns of the same names: each label goes with the value at the same place.
-            labels = [labels[values.index(column.index)]]
+        labels = self._header.labels_of.get(column.index, ())
         written = " ".join(filter(None, (cells[index].strip() for index in labels)))
         label = written.lstrip("* ")
         if label.lower() in _NO_LABELS:
@@ -521,10 +576,10 @@ def _separated(parts: Sequence[tuple[str, bool]]) -> Iterator[list[tuple[str, bo
 
 def _joined(parts: Sequence[tuple[str, bool]]) -> str:
     """Return an address from its cells, each with whether it is a part; a whole one may have the parts in it."""
-    whole = "\n".join(cell for cell, is_part in parts if not is_part)
-    within = [cell for cell, is_part in parts if is_part and cell in whole]
+    whole = "\n".join(cell for cell, is_part in parts if not is_part)[:_WHOLE_CHARACTERS]
+    within = {cell for cell, is_part in parts if is_part and cell in whole}
     # One alone may be in it by chance: York, in 12 York St.
-    left_out = within if len(within) > 1 else []
+    left_out = within if len(within) > 1 else ()
     return "\n".join(cell for cell, is_part in parts if not is_part or cell not in left_out)
 
 

@@ -34,6 +34,8 @@ _MAX_CHARACTERS = 64
 _SMALL_WORDS = {"the", "st", "nd", "rd", "th", "den", "er", "de", "del", "of", "o", "e", "го", "г", "р"}
 # What other applications write for a year that is not known, and for a date that is not.
 _NO_YEARS, _NO_DATES = {0, 1604, 1900}, {(0, 0, 0), (1900, 1, 1), (4501, 1, 1)}
+# Other years are of another calendar: 1364 of the Solar Hijri one, 1405 of the Hijri one, 2528 of the Buddhist one.
+_FIRST_YEAR, _YEARS_AHEAD = 1800, 200
 
 
 def read_date(text: str, order: DateOrder, last: date) -> str | None:
@@ -49,6 +51,8 @@ def read_date(text: str, order: DateOrder, last: date) -> str | None:
     if year is not None and 0 < year < 100:
         year += 2000
         year -= 100 if (year, month, day) > (last.year, last.month, last.day) else 0
+    if year is not None and year not in _NO_YEARS and not _FIRST_YEAR <= year <= last.year + _YEARS_AHEAD:
+        return None
     try:
         # A leap year, since someone may be born on 29 February.
         day_of_year = f"{date(2000, month, day):%m-%d}"

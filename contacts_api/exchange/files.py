@@ -3,6 +3,7 @@
 No more of a file is held than a few chunks.
 """
 
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, iterdecode, lookup
 from collections.abc import Iterable, Iterator
 from encodings import normalize_encoding
@@ -52,6 +53,13 @@ class NotText(UnusableFile):
     advice = "Save it as CSV UTF-8, or name its encoding, such as encoding=windows-1252."
 
 
+class MissingHeader(UnusableFile):
+    """The first lines of the CSV file are contacts: they have e-mail addresses or phone numbers in them."""
+
+    advice = "Add a first line such as first_name,last_name,email,phone_number, with a name for each column."
+    code, title = "missing_header", "The file does not begin with the names of its columns"
+
+
 class UnknownColumns(UnusableFile):
     """The CSV file has columns that look like e-mail addresses or names, but none is called so."""
 
@@ -60,9 +68,9 @@ class UnknownColumns(UnusableFile):
 
 
 class UnknownFormat(UnusableFile):
-    """Nothing in the file looks like a vCard, or like the first line of a CSV file."""
+    """The file is neither a vCard nor a CSV file. Where it can be told, the detail says what it seems to be."""
 
-    advice = "Send the file as the other program has exported it, not a spreadsheet or an archive."
+    advice = "Export a vCard or a CSV file from the other program, and send it as it is."
     code = "unknown_format"
     title = (
         "The file is neither a vCard nor a CSV file that begins with the names of its columns, "
@@ -98,15 +106,37 @@ class TooSlow(UnusableFile):
     code, title = "too_slow", "The file takes too long to read"
 
 
-UNUSABLE_FILES = (EmptyFile, NotText, UnknownFormat, UnknownColumns, CutOff, TooManyLines, TooManyRows, TooSlow)
+UNUSABLE_FILES = (
+    *(EmptyFile, NotText, UnknownFormat, MissingHeader, UnknownColumns, CutOff, TooManyLines, TooManyRows, TooSlow),
+)
+
+# How files of other formats begin, after white space.
+_OTHER_FORMATS = (
+    ("JSON", rb"\{\s*+[\"}]|\[\s*+[\[{\"\]]"),
+    ("an HTML page", rb"<(?:!doctype html|html|head|body|table|div|meta)\b"),
+    ("XML", rb"<[?!a-z]"),
+    ("a workbook (.xlsx, .ods) or another zip archive", rb"PK(?:\x03\x04|\x05\x06)"),
+    ("a workbook (.xls) or another Office document", rb"\xd0\xcf\x11\xe0"),
+    ("a compressed file", rb"\x1f\x8b|7z\xbc\xaf|rar!\x1a|BZh[1-9]1AY|\xfd7zXZ"),
+    ("a PDF document", rb"%PDF-"),
+    ("an image", rb"\x89PNG|GIF8[79]a|\xff\xd8\xff|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*"),
+    ("a text document (RTF)", rb"\{\\rtf"),
+    ("a calendar", rb"BEGIN:VCALENDAR"),
+    ("LDIF", rb"(?:version: ?1\s++)?dn::? ?\S"),
+    ("a database (SQLite)", rb"SQLite format 3"),
+    ("a property list of macOS", rb"bplist0"),
+)
+_OTHER_FORMAT = re.compile(b"|".join(b"(%b)" % pattern for _, pattern in _OTHER_FORMATS), re.IGNORECASE | re.DOTALL)
 
 
 def sniff(chunks: Iterable[bytes]) -> tuple[Format, Iterator[bytes]]:
-    """Return the format of a file in UTF-8, and all of its chunks. Raises EmptyFile."""
+    """Return the format of a file in UTF-8, and all of its chunks. Raises EmptyFile or UnknownFormat."""
     head, chunks = _head(chunks)
     text = head.removeprefix(BOM).lstrip()
     if not text:
         raise EmptyFile
+    if (found := _OTHER_FORMAT.match(text)) and found.lastindex:
+        raise UnknownFormat(f"It seems to be {_OTHER_FORMATS[found.lastindex - 1][0]}. {UnknownFormat.advice}")
     return "vcard" if text[: len(_BEGIN_VCARD)].upper() == _BEGIN_VCARD else "csv", chunks
 
 

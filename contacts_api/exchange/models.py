@@ -101,6 +101,7 @@ REMARKS = {
     "record_too_large": "The row or card has more bytes than a contact may take.",
     "unfinished_card": "The card has no END:VCARD.",
     "charset": "The card is not text in the encoding that it is read in.",
+    "passed_over": "Lines before the names of the columns are no contacts. The detail counts them.",
     "unknown_column": "Nobody knows what the column means. Its values are kept in `details`.",
     "moved_to_details": "The field refuses the value. It is kept in `details`.",
     "without_a_name": "There is no name. The contact is called by its nickname, organization, address or number.",

@@ -142,7 +142,6 @@ _BETWEEN_NUMBERS = [
         r"[;|]",
         r"(?<!,),(?!,)",
         r"\s(?:&|or|and|oder|und|ou|et|o|y|e|lub|i|або|та|или|и|of|en)\s",
-        "/",
     )
 ]
 _MAY_BE_TWO = re.compile(r"[\n\t;|,/&]|\s(?:[^\W\d_]+)\s")
@@ -153,8 +152,14 @@ _EXTENSION = re.compile(
     r"\b(?:extension|extn?|durchwahl|poste|int|interno|wewn?|доб|дод|вн|toestel)\b[.:]*+\s*+", re.IGNORECASE
 )
 _PAUSES = re.compile(r"(?<=[0-9])([pw])(?=[0-9])", re.IGNORECASE)
-# Fewer digits are an extension, or an area code.
-_DIGITS_OF_A_NUMBER = 6
+# Fewer digits are an extension, or an area code. In Germany, a slash stands after an area code: 034441/392334.
+_DIGITS_OF_A_NUMBER, _DIGITS_BESIDE_A_SLASH = 6, 9
+# Spreadsheets turn a number into 491721234567.0.
+_FLOAT = re.compile(r"\+?[0-9]{6,}\.0{1,2}")
+# No text with several addresses or numbers is longer; and no contact has more of them than are checked.
+_PARTED_CHARACTERS, _MAX_CHECKED = 2000, 200
+# How much of a name in full is compared with the parts of the name.
+_COMPARED_CHARACTERS = 300
 _BETWEEN_ADDRESSES = re.compile(r"[\s<>,;:|()\[\]\"]+")
 # So many names in full are compared with the parts of the name; nobody has more.
 _MAX_FULL_NAMES = 10
@@ -195,7 +200,7 @@ def _plain(draft: Draft) -> dict[str, str] | None:
         name = FIELD_OF_KIND.get(kind, kind)
         if rank >= NEVER_OWN or name in found or name not in _ADAPTERS:
             return None
-        if label and not STANDARD_LABELS.issuperset(label.lower().split()):
+        if label and not _is_standard(label):
             return None
         found[name] = text
     if draft.notes:
@@ -208,8 +213,9 @@ def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | No
 
     Most contacts are read so, with all values checked in one call: in a third of the time.
     """
-    # Two numbers would pass for one; two addresses do not.
-    if _MAY_BE_TWO.search(found.get("phone_number", "")):
+    # Two numbers would pass for one, and so would a float; two addresses do not.
+    number = found.get("phone_number", "")
+    if _MAY_BE_TWO.search(number) or number[-2:] == ".0":
         return None
     if (text := found.get("date_of_birth")) and not (reading.is_ours and _ISO_DATE.fullmatch(text)):
         date_read = read_date(text, reading.date_order, reading.last_date_of_birth)
@@ -230,6 +236,11 @@ def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | No
     return fields
 
 
+def _is_standard(label: str) -> bool:
+    """Return True if a label has nothing but words that say little."""
+    return STANDARD_LABELS.issuperset(label.lower().split())
+
+
 def is_uid(text: str) -> bool:
     return len(text) <= MAX_UID and not _CONTROLS.search(text)
 
@@ -243,7 +254,7 @@ class _Reader:
         # What the file calls each of them.
         self._said_as: list[str] = []
         self._seen: set[tuple[str, str]] = set()
-        self._size = 0
+        self._size = self._checked = 0
         self._fields: dict[str, Any] = dict.fromkeys(FIELDS)
 
     def read(self) -> ImportedContact | BadRow:
@@ -263,7 +274,7 @@ class _Reader:
             said_as = self._said_as.pop(index)
             fields[name] = detail["value"]
             # A field has no label. Those that everybody has say little, others are somebody's words.
-            if detail["label"] and not STANDARD_LABELS.issuperset(detail["label"].lower().split()):
+            if detail["label"] and not _is_standard(detail["label"]):
                 self._add("other", f"{name} label", detail["label"], said_as)
         if not draft.names.get("first_name", "").strip():
             self._name_by_another()
@@ -297,6 +308,11 @@ class _Reader:
         """Keep a value as a detail, and note in `own` which one is the first choice for a field."""
         name, is_ours = FIELD_OF_KIND[said.kind], self._reading.is_ours
         label = said.label
+        # Checking an address may take a millisecond.
+        self._checked += 1 + said.text.count("@", 0, _PARTED_CHARACTERS)
+        if self._is_full() or self._checked > _MAX_CHECKED:
+            self._draft.not_kept.append(said.name)
+            return
         if is_ours:
             pieces = [said.text]
         elif said.kind == "email":
@@ -318,6 +334,8 @@ class _Reader:
                 value = self._valid(name, text if is_ours else _mended(said.kind, text))
             except ValidationError as error:
                 self._refuse(name, text, error, said.name)
+                if label and not _is_standard(label):
+                    self._add("other", f"{name} label", label, said.name)
                 continue
             if not is_ours and (said.kind, value) in self._seen:
                 continue
@@ -332,7 +350,10 @@ class _Reader:
     def _append(self, kind: str, label: str | None, value: str, said_as: str) -> bool:
         """Append a detail, or count it where there is no room. Returns whether there was."""
         if label:
-            label = self._on_one_line(label)[:MAX_LABEL].strip()
+            label = self._on_one_line(label[: 4 * MAX_LABEL])
+            if len(label) > MAX_LABEL:
+                self._draft.not_kept.append(f"label of {said_as}"[:MAX_LABEL])
+            label = label[:MAX_LABEL].strip()
         detail = {"kind": kind, "label": label or None, "value": value}
         size = self._size + size_of(detail)
         if size > DETAILS_BYTES:
@@ -401,6 +422,9 @@ class _Reader:
             found = read_date(text, self._reading.date_order, last)
             if found == "":
                 return False
+            if found is None:
+                detail = f"It is no date that can be told. {_KEPT}"
+                self._draft.warnings.append(Remark(said_as, "moved_to_details", detail))
             kind, label, text = ("date", label, found) if found else ("other", label or "date", text)
         return sum(self._append(kind, label, piece, said_as) for piece in _cut(text, DETAIL_CHARACTERS)) > 0
 
@@ -479,17 +503,18 @@ class _Reader:
         full_names = [each for each in self._draft.full_names if each != f"{parts[-2]} {parts[-1]}"]
         if not full_names:
             return
-        known = {word for part in parts for word in _WORD.findall(fold(part))}
+        known = {word for part in parts for word in _WORD.findall(fold(part[:_COMPARED_CHARACTERS]))}
         addresses = [fold(value) for kind, value in self._seen if kind == "email"]
         for n, full_name in enumerate(full_names):
-            text = fold(full_name)
-            if n < _MAX_FULL_NAMES:
+            text = fold(full_name[:_COMPARED_CHARACTERS])
+            if n < _MAX_FULL_NAMES and len(full_name) <= _COMPARED_CHARACTERS:
                 for address in addresses:
                     text = text.replace(address, " ")
                 if _says_only(text, known):
                     continue
             self._add("other", "full name", full_name, "full name")
-            known.update(_WORD.findall(text))
+            if n < _MAX_FULL_NAMES:
+                known.update(_WORD.findall(text))
 
     def _read_notes(self) -> None:
         notes = self._draft.notes
@@ -529,7 +554,7 @@ def _addresses_in(text: str) -> tuple[list[str], str]:
 
     Where one of them is mistyped, the whole text comes with the others: no part of it says what was meant.
     """
-    if is_plain_address(text):
+    if is_plain_address(text) or len(text) > _PARTED_CHARACTERS:
         return [text], ""
     words = _BETWEEN_ADDRESSES.split(_AROUND_AT.sub("@", text))
     addresses = [word for word in words if "@" in word]
@@ -550,13 +575,15 @@ def _is_address(text: str) -> bool:
 
 def _numbers_in(text: str) -> list[str]:
     """Return the phone numbers in a text that may have several of them."""
-    if not _MAY_BE_TWO.search(text) or _WITH_CODE.fullmatch(text):
+    if len(text) > _PARTED_CHARACTERS or not _MAY_BE_TWO.search(text) or _WITH_CODE.fullmatch(text):
         return [text]
     for between in _BETWEEN_NUMBERS:
         pieces = [piece for each in between.split(text) if (piece := each.strip())]
         if len(pieces) > 1 and all(len(digits_of(_ascii_digits(each))) >= _DIGITS_OF_A_NUMBER for each in pieces):
             return [number for piece in pieces for number in _numbers_in(piece)]
-    return [text]
+    pieces = [piece.strip() for piece in text.split("/")]
+    is_whole = all(len(digits_of(_ascii_digits(each))) >= _DIGITS_BESIDE_A_SLASH for each in pieces)
+    return pieces if is_whole else [text]
 
 
 def _mended(kind: str, text: str) -> str:
@@ -566,6 +593,8 @@ def _mended(kind: str, text: str) -> str:
         return text
     text = text if text.isascii() else _ascii_digits(text.translate(_PHONE_SIGNS))
     text = text[4:] if text[:4].lower() == "tel:" else text
+    if _FLOAT.fullmatch(text):
+        text = text.partition(".")[0]
     if is_number(text):
         return text
     # As phones write a pause, and a pause until a key is pressed.

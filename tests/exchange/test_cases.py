@@ -287,7 +287,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[tuple[int, str | None, str]]]]
                 ("other", "Connected On", "12 Apr 2023"),
             )
         ],
-        [(2, "Connected On", "unknown_column")],
+        [(2, None, "passed_over"), (2, "Connected On", "unknown_column")],
     ),
     "77-outlook-german.csv": (
         [

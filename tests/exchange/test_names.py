@@ -140,13 +140,12 @@ NOT_KNOWN = """
     Information source | Info source | Additional information | Information | Kundennummer | Kundennr. |
     Mitgliedsnummer | Personalnummer | Steuernummer | Kontonummer | Kontaktquelle | Kontaktdatum |
     Letzter Kontakt | Kontaktart | Kontakt-ID | Kontakte | Lead Source | Lead Status | Lifecycle Stage | Industry |
-    Annual Revenue | Time Zone | Timezone | Language | Preferred Language | Gender | Sex | Age | Alter |
-    Geschlecht | Sprache | Nationality | Nationalität | Staatsangehörigkeit | Geburtsort | Geburtsname |
+    Annual Revenue | Time Zone | Timezone | Language | Preferred Language   | Age | Alter  | Sprache | Nationality | Nationalität | Staatsangehörigkeit | Geburtsort | Geburtsname |
     Geburtsland | Familienstand | Marital Status | Number of children | Lieu de naissance | Nom de naissance |
     Lugar de nacimiento | Luogo di nascita | Comune di nascita | Nazione di nascita | Local de nascimento |
     Miejsce urodzenia | Місце народження | Место рождения | Geboorteplaats | Place of Birth | Country of birth |
     Mother's maiden name | Grandmother | Grandfather | Stepfather | Brother | Sister | Godmother | Fatherland |
-    Nato | NATO code | Nasce | Genre | Sexe | Sexo | Sesso | Płeć | Стать | Пол | Вік | Возраст | Leeftijd | Edad |
+    Nato | NATO code | Nasce | Genre       | Вік | Возраст | Leeftijd | Edad |
     Età | Idade | Wiek | Âge | NIP | PESEL | REGON | ІПН | ІНН | ИНН | КПП | ОГРН | СНИЛС | Паспорт |
     Серия и номер паспорта | Номер паспорта | Номер договора | Номер клієнта | Номер замовлення | Номер заказа |
     Numer klienta | Numer zamówienia | Numer faktury | Numer konta | Numer PESEL | Nr klienta | Número de cliente |
