@@ -367,7 +367,7 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
         if missing:
             detail = f"{missing[:64]!r} is no column of the file."
             raise Invalid.field("body", "columns", code=UnknownColumns.code, detail=detail)
-        raise MissingHeader if is_after_data else _unknown(begin, delimiters)
+        raise _missing_header() if is_after_data else _unknown(begin, delimiters)
     # The lines after it that were read to find it are read once more.
     text.give_back(begin[best.lines :])
     if best.header.unknown and not best.header.has_names:
@@ -401,6 +401,11 @@ def _is_data(cell: str) -> bool:
     if "@" in cell:
         return any(map(is_plain_address, cell.translate(_AROUND_ADDRESS).split()))
     return is_number(cell) and len(digits_of(cell)) >= _DIGITS_OF_DATA
+
+
+def _missing_header() -> UnusableFile:
+    detail = "The file begins with contacts: its first lines have e-mail addresses or phone numbers in them."
+    return MissingHeader(f"{detail} {MissingHeader.advice}")
 
 
 def _unknown(begin: Sequence[str], delimiters: str) -> UnusableFile:

@@ -215,7 +215,7 @@ def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | No
     """
     # Two numbers would pass for one, and so would a float; two addresses do not.
     number = found.get("phone_number", "")
-    if _MAY_BE_TWO.search(number) or number[-2:] == ".0":
+    if _MAY_BE_TWO.search(number) or _FLOAT.fullmatch(number):
         return None
     if (text := found.get("date_of_birth")) and not (reading.is_ours and _ISO_DATE.fullmatch(text)):
         date_read = read_date(text, reading.date_order, reading.last_date_of_birth)
@@ -366,6 +366,9 @@ class _Reader:
         return True
 
     def _read_birthday(self, said: Said) -> None:
+        if self._is_full():
+            self._draft.not_kept.append(said.name)
+            return
         text = said.text.strip()
         if self._reading.is_ours and said.kind == "birthday":
             text = f"--{text}"

@@ -308,6 +308,131 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[tuple[int, str | None, str]]]]
         [fields("ines@example.com", None, "ines@example.com")],
         [(2, "first_name", "without_a_name")],
     ),
+    "172-cards-on-one-line.vcf": (
+        [
+            fields("Ann", "Lane", None, "+12025550101"),
+            fields("Bob", "Doe", None, "+12025550102"),
+            fields("Cy", "Poe", None, "+12025550103"),
+        ],
+        [],
+    ),
+    "173-v21-folded-words.vcf": (
+        [
+            fields(
+                "Jane",
+                "Doe",
+                None,
+                "+12025550101",
+                None,
+                "Met at the fair in Lyon, wants to hear about the offer for the second flat in May",
+                ("organization", None, "Doe and Sons"),
+            )
+        ],
+        [],
+    ),
+    "177-outlook-x-ms-tel.vcf": (
+        [
+            fields(
+                "Jo",
+                "Doe",
+                "jo@example.com",
+                "+491510000001",
+                None,
+                None,
+                ("organization", None, "Example AG"),
+                ("phone", "work", "+49300000002"),
+                ("phone", "isdn", "+49300000003"),
+                ("phone", "assistant", "+49300000004"),
+                ("phone", "company", "+49300000005"),
+                ("address", "work", "Weg 1\nBerlin\n10115\nGermany"),
+                ("account", None, "jo.doe@chat.example"),
+                ("other", "X-MS-OL-DEFAULT-POSTAL-ADDRESS", "2"),
+                ("other", "email", "12345"),
+                ("other", "email label", "tlx"),
+            )
+        ],
+        [(1, "email", "moved_to_details")],
+    ),
+    "178-android-custom.vcf": (
+        [
+            fields(
+                "Jo",
+                "Doe",
+                None,
+                "+12025550101",
+                None,
+                None,
+                ("nickname", None, "Jojo"),
+                ("relation", "spouse", "Ann Doe"),
+                ("date", "anniversary", "2010-06-12"),
+                ("date", "Visa ends", "2030-07-15"),
+                ("nickname", None, "Леся"),
+            )
+        ],
+        [],
+    ),
+    "197-zimbra.csv": (
+        [
+            fields(
+                "Jo",
+                "Doe",
+                "jo@example.com",
+                "+33600000001",
+                date(1985, 4, 12),
+                "tea",
+                ("organization", None, "Example AG"),
+                ("email", None, "jo@home.example"),
+                ("title", None, "Buyer"),
+                ("nickname", None, "Jojo"),
+                ("email", "work", "jo@work.example"),
+                ("phone", "work", "+33100000001"),
+                ("url", "work", "http://example.com"),
+                ("address", "home", "Lyon\n1 rue X"),
+                ("other", "name prefix", "Dr."),
+            ),
+            fields(
+                "Cafe Example",
+                None,
+                "cafe@example.com",
+                "+33100000002",
+                None,
+                None,
+                ("organization", None, "Cafe Example"),
+            ),
+        ],
+        [(4, None, "KIND:group")],
+    ),
+    "200-slash-in-number.vcf": (
+        [
+            fields(
+                "Jo",
+                "Doe",
+                None,
+                "034441/392334",
+                None,
+                None,
+                ("phone", "mobile", "+49 1511/2345678"),
+                ("phone", "home", "+49 (0)2234/123456"),
+            )
+        ],
+        [],
+    ),
+    "202-kaddressbook-im.vcf": (
+        [
+            fields(
+                "Jo",
+                "Doe",
+                "jo@example.com",
+                "+48600000001",
+                None,
+                None,
+                ("account", "skype", "jo.doe"),
+                ("account", "xmpp", "jo@jabber.example"),
+                ("relation", "spouse", "Ann Doe"),
+            )
+        ],
+        [],
+    ),
     "98-skipped-rows-unnamed.csv": (
         [fields("Jo", "Doe", "jo@example.com", "+12025550199"), fields("Al", "Lane", "al@example.com", "+12025550102")],
         [],
@@ -347,6 +472,23 @@ async def test_what_has_no_place_is_counted_by_its_name(ada: Client) -> None:
 
         assert report.json()["not_kept"] == not_kept, name
         assert (report.json()["failed"], report.json()["skipped"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said", "values"),
+    [
+        ("185-no-header.csv", "missing_header", "Add a first line such as first_name,last_name", ["Ann", "Nick"]),
+        ("198-telegram.json", "unknown_format", "It seems to be JSON.", ["Jo", "0012025550101"]),
+    ],
+)
+async def test_a_file_that_is_refused_says_why_and_repeats_no_value(
+    ada: Client, name: str, code: str, said: str, values: list[str]
+) -> None:
+    refused = await ada.post("/contacts/import", files={"file": (name, (SAMPLES / "cases" / name).read_bytes())})
+
+    assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert said in refused.json()["detail"]
+    assert not [value for value in values if value in refused.text]
 
 
 async def test_a_file_in_another_encoding_is_read_in_the_one_that_is_named(ada: Client) -> None:

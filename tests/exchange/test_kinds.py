@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from contacts_api.exchange import vcard
-from tests.exchange.contacts import fields, imported, read
+from contacts_api.exchange.files import MissingHeader, UnknownFormat
+from tests.exchange.contacts import SAMPLES, fields, imported, read
 
 BORN = date(1985, 12, 10)
 
@@ -257,6 +258,95 @@ CARDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+CARDS |= {
+    "what Evolution writes": (
+        card(
+            *("N:L;Ada", "X-EVOLUTION-SPOUSE:Will", "X-EVOLUTION-MANAGER:Cy", "X-EVOLUTION-ANNIVERSARY:1835-07-08"),
+            *("TEL;TYPE=X-EVOLUTION-CALLBACK;X-EVOLUTION-UI-SLOT=2:+12025550101", "X-SKYPE:ada"),
+        ),
+        fields(
+            "Ada",
+            "L",
+            None,
+            "+12025550101",
+            None,
+            None,
+            ("relation", "spouse", "Will"),
+            ("relation", "manager", "Cy"),
+            ("date", "anniversary", "1835-07-08"),
+            ("account", "skype", "ada"),
+            ("other", "phone_number label", "callback"),
+        ),
+    ),
+    "a number of an assistant alone": (
+        card("N:L;Ada", "X-MS-TEL;VOICE;ASSISTANT:+12025550104", "TEL;FAX:+12025550105", version="2.1"),
+        fields("Ada", "L", None, "+12025550105", None, None, ("phone", "assistant", "+12025550104")),
+    ),
+    "a birthday and a maiden name of Android": (
+        card(
+            "N:L;Ada",
+            "X-ANDROID-CUSTOM:vnd.android.cursor.item/contact_event;1985-12-10;3;;;",
+            "X-ANDROID-CUSTOM:vnd.android.cursor.item/nickname;Byron;3;;;",
+            "X-ANDROID-CUSTOM:vnd.android.cursor.item/relation;Will;0;Tutor;;",
+            version="2.1",
+        ),
+        fields(
+            "Ada",
+            "L",
+            None,
+            None,
+            BORN,
+            None,
+            ("nickname", "maiden name", "Byron"),
+            ("relation", "Tutor", "Will"),
+        ),
+    ),
+    "a row of Android that nobody knows": (
+        card("N:L;Ada", "X-ANDROID-CUSTOM:vnd.android.cursor.item/photo_file;a;b"),
+        fields(
+            "Ada",
+            "L",
+            None,
+            None,
+            None,
+            None,
+            ("other", "X-ANDROID-CUSTOM", "vnd.android.cursor.item/photo_file;a;b"),
+        ),
+    ),
+    "an address as a label of a letter": (
+        card("N:L;Ada", "ADR;TYPE=WORK:;;1 Elm;York;;;", "LABEL;TYPE=HOME:2 Oak\\nHull"),
+        fields(
+            "Ada", "L", None, None, None, None, ("address", "work", "1 Elm\nYork"), ("address", "home", "2 Oak\nHull")
+        ),
+    ),
+    "a name that no property has": (
+        card("N:L;Ada", "TEL:+12025550101", "X-my field/one:tea", "Room 5: first floor"),
+        fields(
+            "Ada",
+            "L",
+            None,
+            "+12025550101",
+            None,
+            None,
+            ("other", "X-MY FIELD/ONE", "tea"),
+            ("other", "ROOM 5", " first floor".strip()),
+        ),
+    ),
+    "a label of a group of nothing else": (
+        card("N:L;Ada", "item1.X-ABLabel:Boat"),
+        fields("Ada", "L", None, None, None, None, ("other", "X-ABLABEL", "Boat")),
+    ),
+    "a base64 value that is folded in 2.1": (
+        card("N:L;Ada", "NOTE;ENCODING=BASE64:w4XF", " gsWB", version="2.1"),
+        fields("Ada", "L", None, None, None, "ÅłŁ"),
+    ),
+    "a quoted label with a line break of RFC 6868": (
+        card("N:L;Ada", "ADR;LABEL=\"1 Elm: B^n^'X^'\":;;;;;;", version="4.0"),
+        fields("Ada", "L", None, None, None, None, ("address", None, '1 Elm: B\n"X"')),
+    ),
+}
+
+
 @pytest.mark.parametrize("kind", CARDS)
 def test_cards(kind: str) -> None:
     file, expected = CARDS[kind]
@@ -315,4 +405,211 @@ def test_what_has_several_parts_goes_out_as_it_came(line: str) -> None:
     written = vcard.unparse([{**contact, "vcard_uid": "1"}]).decode()
 
     assert line in written.split("\r\n")
+    assert imported(read(written)[1]) == [contact]
+
+
+@pytest.mark.parametrize(
+    "glue", ["END:VCARDBEGIN:VCARD\n", "end:vcard begin:vcard\n", "END:VCARDBEGIN:VCARDVERSION:3.0\n", "END:VCARD"]
+)
+def test_cards_without_a_line_end_between_them_are_two_people(glue: str) -> None:
+    first, second = card("N:L;Ada", "TEL:+12025550101"), card("N:D;Bob", "TEL:+12025550102")
+    file = f"{first}{second}".replace("END:VCARD\nBEGIN:VCARD\n", glue if "\n" in glue else f"{glue}BEGIN:VCARD\n", 1)
+
+    assert [each["phone_number"] for each in imported(read(file)[1])] == ["+12025550101", "+12025550102"]
+
+
+def test_a_card_that_is_glued_to_the_last_value_of_another_is_a_person_of_its_own() -> None:
+    first, second = card("N:L;Ada", "TEL:+12025550101"), card("N:D;Bob", "TEL:+12025550102")
+    file = f"{first}{second}".replace("\nEND:VCARD\nBEGIN:VCARD\n", "END:VCARDBEGIN:VCARD\n", 1)
+
+    assert [each["phone_number"] for each in imported(read(file)[1])] == ["+12025550101", "+12025550102"]
+
+
+def test_a_note_with_the_words_of_two_cards_is_one_note() -> None:
+    note = "END:VCARDBEGIN:VCARD"
+
+    written = vcard.unparse([{**fields("Ada", additional_info=note), "vcard_uid": "1"}])
+
+    assert imported(read(written)[1]) == [fields("Ada", additional_info=note)]
+
+
+def test_a_parameter_that_means_nothing_here_is_counted() -> None:
+    _, (contact,) = read(card("N:L;Ada", "TEL;TYPE=CELL;X-SINCE=2010:+12025550101"))
+
+    assert contact.fields["phone_number"] == "+12025550101"
+    assert contact.not_kept == ["TEL;X-SINCE"]
+
+
+@pytest.mark.parametrize("line", ["BDAY;CALSCALE=hijri:1405-07-22", "BDAY;VALUE=date;CALSCALE=japanese:0060-04-12"])
+def test_a_date_of_another_calendar_is_kept_and_said(line: str) -> None:
+    _, (contact,) = read(card("N:L;Ada", line, version="4.0"))
+
+    assert (contact.fields["date_of_birth"], contact.fields["birthday"]) == (None, None)
+    assert [each["label"] for each in contact.fields["details"]] == ["date_of_birth"]
+    assert [each.code for each in contact.warnings] == ["moved_to_details"]
+
+
+@pytest.mark.parametrize(
+    "written", ["1364/01/20", "2528-04-12", "1405-07-22", "昭和60年4月12日", "S60.4.12", "5745-01-20", "12 เม.ย. 2528"]
+)
+@pytest.mark.parametrize("column", ["Birthday", "Anniversary"])
+def test_a_year_of_another_calendar_is_no_year_of_ours(column: str, written: str) -> None:
+    _, (contact,) = read(f"First Name,{column}\nAda,{written}\n")
+
+    assert (contact.fields["date_of_birth"], contact.fields["birthday"]) == (None, None)
+    assert [(each["kind"], each["value"]) for each in contact.fields["details"]] == [("other", written)]
+    assert [each.code for each in contact.warnings] == ["moved_to_details"]
+
+
+@pytest.mark.parametrize(
+    ("written", "number", "other"),
+    [
+        ("491721234567.0", "491721234567", None),
+        ("+491721234567.00", "+491721234567", None),
+        ("4.91721E+11", None, "4.91721E+11"),
+        ("4,91721E+11", None, "4,91721E+11"),
+        ("030.1234567", "030.1234567", None),
+    ],
+)
+def test_what_a_spreadsheet_made_of_a_number_is_no_other_number(
+    written: str, number: str | None, other: str | None
+) -> None:
+    _, (contact,) = read(f"Vorname;Mobil\nAda;{written}\n")
+
+    assert contact.fields["phone_number"] == number
+    assert [each["value"] for each in contact.fields["details"]] == ([other] if other else [])
+    assert len(contact.warnings) == bool(other)
+
+
+@pytest.mark.parametrize(
+    ("written", "numbers"),
+    [
+        ("+12025550101/+12025550102", ["+12025550101", "+12025550102"]),
+        ("0171 1234567 / 0172 7654321", ["0171 1234567", "0172 7654321"]),
+        ("034441/392334", ["034441/392334"]),
+        ("044/123-45-67", ["044/123-45-67"]),
+        ("+1 202 555 0101/0102", ["+1 202 555 0101/0102"]),
+        ("030/1234567; 0171/7654321", ["030/1234567", "0171/7654321"]),
+    ],
+)
+def test_a_slash_parts_whole_numbers_only(written: str, numbers: list[str]) -> None:
+    _, (contact,) = read(f'Name,Phone\nAda,"{written}"\n')
+
+    assert [contact.fields["phone_number"], *(each["value"] for each in contact.fields["details"])] == numbers
+
+
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("First Name,Birthday", "mdy"),
+        ("Vorname,Nachname,Birthday", "dmy"),
+        ("Name,Telefon,Birthday", "dmy"),
+        ("Nom,Prénom,DOB", "dmy"),
+        ("First Name,Last Name,Profession,Birthday", "mdy"),
+        ("First Name,Anniversary", "mdy"),
+        ("Vorname,Anniversary", "dmy"),
+    ],
+)
+def test_dates_follow_the_language_of_the_header(header: str, order: str) -> None:
+    *names, _ = header.split(",")
+
+    report, _ = read(f"{header}\n{','.join('Ada' for _ in names)},3/4/1990\n")
+
+    assert report.date_order == order
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_every_separator_is_seen(separator: str) -> None:
+    file = f"First Name{separator}Last Name{separator}Notes\nAda{separator}L{separator}tea\n"
+
+    assert imported(read(file)[1]) == [fields("Ada", "L", additional_info="tea")]
+
+
+def test_another_separator_is_read_where_the_file_names_it() -> None:
+    assert imported(read("sep=^\nFirst Name^Last Name\nAda^L\n")[1]) == [fields("Ada", "L")]
+
+
+def test_lines_before_the_names_of_the_columns_are_counted() -> None:
+    _, (contact,) = read("My friends\n\nAs of,2026\nFirst Name,Email\nAda,ada@example.com\n")
+
+    assert contact.fields["first_name"] == "Ada"
+    assert [(each.code, each.detail.rpartition(": ")[2]) for each in contact.warnings] == [
+        ("passed_over", "2 passed over.")
+    ]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "Ann;Lane;ann@example.com\nNick;Poe;nick@example.com\n",
+        "Ann|+12025550101\nNick|+12025550102\n",
+        "Ann,Lane,<ann@example.com>\nNick,Poe,\n",
+        "Ann,1985-04-12\nNick,1986-04-12\n",
+    ],
+)
+def test_a_row_of_a_person_is_no_header(file: str) -> None:
+    with pytest.raises(MissingHeader) as raised:
+        read(file)
+
+    assert "Add a first line such as first_name" in raised.value.detail
+    assert "Nick" not in raised.value.detail
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"a": 1}', "JSON"),
+        (b' [ {"first_name": "Jo"}]', "JSON"),
+        (b'["vcard", [["fn", {}, "text", "Jo"]]]', "JSON"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "an HTML page"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?><contacts/>', "XML"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "a workbook (.xlsx, .ods) or another zip archive"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a workbook (.xls)"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "an image"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "an image"),
+        (b"\x1f\x8b\x08\x00", "a compressed file"),
+        (b"{\\rtf1\\ansi Jo}", "a text document (RTF)"),
+        (b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\n", "a calendar"),
+        (b"dn: cn=Jo,ou=people\ncn: Jo\n", "LDIF"),
+        (b"SQLite format 3\x00", "a database"),
+    ],
+)
+def test_a_file_that_is_neither_says_what_it_seems_to_be(content: bytes, said: str) -> None:
+    with pytest.raises(UnknownFormat) as raised:
+        read(content)
+
+    assert said in raised.value.detail
+    assert "Jo" not in raised.value.detail
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "details", "not_kept"),
+    [
+        ("Gender", "Unspecified", [], ["Gender"]),
+        ("Gender", "2", [], ["Gender"]),
+        ("Gender", "Female", [("other", "Gender", "Female")], []),
+        ("Sensitivity", "Normal", [], ["Sensitivity"]),
+        ("fileAs", "3", [], ["fileAs"]),
+        ("fileAs", "8:Aunt Ada", [("other", "full name", "Aunt Ada")], []),
+        ("File As", "Lovelace, Ada", [("other", "full name", "Lovelace, Ada")], []),
+    ],
+)
+def test_a_choice_is_no_text(column: str, cell: str, details: list[Any], not_kept: list[str]) -> None:
+    _, (contact,) = read(f'First Name,{column}\nAda,"{cell}"\n')
+
+    assert contact.fields == fields("Ada", None, None, None, None, None, *details)
+    assert contact.not_kept == not_kept
+
+
+def test_what_android_says_goes_out_as_the_properties_that_others_know() -> None:
+    file = (SAMPLES / "cases" / "178-android-custom.vcf").read_bytes()
+    (contact,) = imported(read(file)[1])
+
+    written = vcard.unparse([{**contact, "vcard_uid": "1"}]).decode()
+
+    assert "X-ANDROID-CUSTOM" not in written
+    assert {"NICKNAME:Jojo", "RELATED;VALUE=text;TYPE=spouse:Ann Doe", "ANNIVERSARY:2010-06-12"} <= {
+        *written.split("\r\n")
+    }
     assert imported(read(written)[1]) == [contact]

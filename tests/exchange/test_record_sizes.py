@@ -1,0 +1,122 @@
+"""The largest card or row takes a time that grows as its size does, whatever it consists of (safety.md, 46 and 49)."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from contacts_api.exchange import vcard
+from contacts_api.exchange.dates import NAMES
+from contacts_api.exchange.files import RECORD_BYTES, UnusableFile
+from tests.exchange.contacts import read_csv, read_vcards
+
+SIZE = RECORD_BYTES - 2000
+# Shorter runs say nothing about growth. The longest may take as long as checking a contact's share of IDN addresses.
+SLOW, MAX_SECONDS = 0.05, 1.0
+# Four times the size: linear time is four times as long, quadratic time 16 times.
+MAX_GROWTH = 9
+
+MARKS = "e" + "\u0301" * 60
+VALUES = ["a", "a;b,c", "1;", "x@b\u00fc.de", "1985-04-12", MARKS, "\\n", "+12025550101/"]
+# One of each kind, and all that are no kind.
+PROPERTIES = sorted(
+    {*{kind: name for name, (kind, _) in reversed(vcard._KINDS.items())}.values(), "ROLE", "X-ABDATE"}
+    | (vcard._READ - set(vcard._KINDS) - {"BEGIN", "END"})
+    | {"ORG", "PHOTO", "X-UNKNOWN", "X-messaging/skype-All"}
+)
+PARAMETERS = sorted(vcard._KNOWN_PARAMETERS | {"X-UNKNOWN", "X-CUSTOM(", "QUOTED-PRINTABLE,", 'X="', "^n"})
+COLUMNS = [names[0] for section in ("columns", "elsewhere", "ignored") for names in NAMES[section].values()]
+COLUMNS += [*NAMES["address"]["parts"][:3], "Custom", "E-mail 1 - Label", "Address 1 - Label", "details"]
+
+
+def seconds(read: Callable[[], object]) -> float:
+    begin = time.thread_time()
+    read()
+    return time.thread_time() - begin
+
+
+def check(record: Callable[[int], bytes], read: Callable[[list[bytes]], object]) -> None:
+    """Fail if the time for a record is too long, or grows faster than the record."""
+
+    def time_of(size: int) -> float:
+        content = record(size)
+        return seconds(lambda: read([content]))
+
+    if time_of(SIZE) > SLOW:
+        longest = min(time_of(SIZE) for _ in range(2))
+        assert longest < MAX_SECONDS
+        assert longest / min(time_of(SIZE // 4) for _ in range(3)) < MAX_GROWTH
+
+
+def times(unit: str, size: int) -> str:
+    return unit * (size // len(unit.encode()))
+
+
+def card(*lines: str, version: str = "3.0") -> bytes:
+    return "\r\n".join(["BEGIN:VCARD", f"VERSION:{version}", "N:Doe;Jo", *lines, "END:VCARD", ""]).encode()
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_a_card_of_one_property_and_its_values_takes_linear_time(name: str) -> None:
+    for value in VALUES:
+        # Many lines of it, all of one group that has a label; and one line of many values.
+        check(lambda size, value=value: card("i.X-ABLabel:Boat", times(f"i.{name}:{value}\r\n", size)), read_vcards)
+        check(lambda size, value=value: card(f"{name}:{times(value, size)}"), read_vcards)
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_a_line_of_one_parameter_and_its_values_takes_linear_time(parameter: str) -> None:
+    for unit in (f";{parameter}=a", f";{parameter}", f";{parameter}=QUOTED-PRINTABLE,", f";{parameter}=1,"):
+        check(lambda size, unit=unit: card(f"TEL{times(unit, size)}:+12025550101"), read_vcards)
+        check(lambda size, unit=unit: card(times(f"ADR{unit}:;;1 Elm\r\n", size)), read_vcards)
+    check(lambda size: card(f"TEL;{parameter}={times('a,', size)}:+12025550101"), read_vcards)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('ADR;LABEL="{}":;;{}', "b\\n"),
+        ("ADR:;;{}\r\nLABEL:{}", "b\\n"),
+        ("FN:{}\r\nN:;{}", "b "),
+        ("FN:{}\r\nEMAIL:{}", "b@example.com,"),
+        ("FN:{}\r\nNICKNAME:{}", "b,"),
+        ("CATEGORIES:{}\r\nCATEGORIES:{}", "b,"),
+        ("i.X-ABLabel:{}\r\ni.TEL:1\r\ni.X-FOO:{}", "\r\ni.X-FOO:b"),
+        ("NOTE:{}\r\n{}", "\r\nb"),
+        ("NOTE;ENCODING=QUOTED-PRINTABLE:{}=\r\n{}", "=C3=\r\n "),
+    ],
+)
+def test_two_parts_of_a_card_that_are_compared_take_linear_time(first: str, second: str) -> None:
+    for unit in ("a;", "aa ", "\u0301"):
+        check(lambda size, unit=unit: card(first.format(times(unit, size // 2), times(second, size // 2))), read_vcards)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_row_of_many_columns_of_one_name_takes_linear_time(name: str) -> None:
+    for other in ("First Name", "Address", "Street"):
+        names = ",".join(["First Name", *[name, other] * 200])
+        header = f"{names}\n".encode()
+        for value in ("aa", "b@c.de", "1 ::: 2", "x@b\u00fc.de"):
+
+            def row(size: int, header: bytes = header, value: str = value) -> bytes:
+                return header + f"Jo{f',{times(value, size // 400)}' * 400}\n".encode()
+
+            check(row, read_csv)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_cell_of_repeated_values_takes_linear_time(name: str) -> None:
+    header = f"First Name,{name}\n".encode()
+    for value in (*VALUES, "b@c.de ", "1 ::: ", "* a ::: ", "\u0301", "other (a): b\n".replace("\n", " "), "=", "'="):
+        check(lambda size, value=value: header + f"Jo,{times(value, size)}\n".encode(), read_csv)
+
+
+@pytest.mark.parametrize("unit", ["\u0301", "e\u0301,", "First Name,", "home work mobile,", "ab(", '"a\n",', "a;,|\t"])
+def test_the_names_of_columns_take_linear_time(unit: str) -> None:
+    def read(chunks: list[bytes]) -> None:
+        with suppress(UnusableFile):
+            read_csv(chunks)
+
+    for lines in (1, 18):
+        check(lambda size, lines=lines: (times(unit, size // lines) + "\n").encode() * lines, read)
