@@ -112,7 +112,7 @@ def read(
 
 
 def read_csv(chunks: Iterable[bytes], last: date = TODAY) -> list[ImportedContact | BadRow]:
-    return list(csv.parse(chunks, Reading(last), {}))
+    return [row for row in csv.parse(chunks, Reading(last), {}) if not isinstance(row, NotAPerson)]
 
 
 def read_vcards(chunks: Iterable[bytes]) -> list[ImportedContact | BadRow | NotAPerson]:

@@ -140,7 +140,8 @@ NOT_KNOWN = """
     Information source | Info source | Additional information | Information | Kundennummer | Kundennr. |
     Mitgliedsnummer | Personalnummer | Steuernummer | Kontonummer | Kontaktquelle | Kontaktdatum |
     Letzter Kontakt | Kontaktart | Kontakt-ID | Kontakte | Lead Source | Lead Status | Lifecycle Stage | Industry |
-    Annual Revenue | Time Zone | Timezone | Language | Preferred Language   | Age | Alter  | Sprache | Nationality | Nationalität | Staatsangehörigkeit | Geburtsort | Geburtsname |
+    Annual Revenue | Time Zone | Timezone | Language | Preferred Language | Age | Alter |
+    Sprache | Nationality | Nationalität | Staatsangehörigkeit | Geburtsort | Geburtsname |
     Geburtsland | Familienstand | Marital Status | Number of children | Lieu de naissance | Nom de naissance |
     Lugar de nacimiento | Luogo di nascita | Comune di nascita | Nazione di nascita | Local de nascimento |
     Miejsce urodzenia | Місце народження | Место рождения | Geboorteplaats | Place of Birth | Country of birth |

@@ -48,8 +48,9 @@ def values_of(sample: Path, not_kept: dict[str, int]) -> list[str]:
 
 
 def words_of(value: str) -> set[str]:
-    # Without Apple's signs around its own labels, the scheme of numbers, and what is written for a line break.
-    plain = re.sub(r"_\$!<|>!\$_|^tel:|\\n", " ", value)
+    # Without Apple's signs around its own labels, the scheme of numbers, what is written for a line break, and what
+    # Android's rows are.
+    plain = re.sub(r"_\$!<|>!\$_|^tel:|\\n|^vnd\.android\.cursor\.item/\w+|;[0-9]{1,2}(?=;)", " ", value)
     return set(re.findall(r"\w+", fold(plain)))
 
 

@@ -128,8 +128,8 @@ def members_of(items: Any) -> list[str]:
         elif op is _PARSER.CATEGORY:
             word = str(value).rpartition("_")[2].lower()
             is_not = "NOT" in str(value)
-            matches = {"digit": str.isdecimal, "space": str.isspace, "word": lambda c: c.isalnum() or c == "_"}[word]
-            named += [each for each in _CANDIDATES if matches(each) is not is_not][:2]
+            matches = re.compile({"digit": r"\d", "space": r"\s", "word": r"\w"}[word]).match
+            named += [each for each in _CANDIDATES if (matches(each) is None) is is_not][:2]
     if not is_negated:
         return named[:4]
     ranges = [value for op, value in items if op is _PARSER.RANGE]
