@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contacts_api.cli import main
-from contacts_api.exchange.files import NotText
+from contacts_api.exchange.files import UnknownFormat
 from tests.client import Client
 from tests.conftest import SECRET
 from tests.exchange.contacts import SAMPLES
@@ -65,7 +65,7 @@ async def test_what_is_wrong_is_said_in_one_line(ada: Client, run: Run, tmp_path
     wrong = [
         (("import", "nowhere.csv", *EMAIL), "nowhere.csv: No such file or directory."),
         (("import", "empty", *EMAIL), "The file is empty."),
-        (("import", "photo.png", *EMAIL), f"Line 1 is not text in this encoding. {NotText.advice}"),
+        (("import", "photo.png", *EMAIL), f"It seems to be an image. {UnknownFormat.advice}"),
         (("import", "empty", "--email", "nobody@example.com"), "There is no account with this e-mail address."),
         (("export", "/dev/full", *EMAIL), "/dev/full: No space left on device."),
         (("export", "no/such/directory.csv", *EMAIL), "no/such/directory.csv: No such file or directory."),
