@@ -108,7 +108,7 @@ def uses() -> list[Use]:
                 calls = methods_by_name()
                 known = calls.get(f"{module.__name__}.{name}", set()) | calls.get(name, set())
                 known = {method} if method else known or {"search", "fullmatch", "sub"}
-                for each in known:
+                for each in sorted(known):
                     found.setdefault((pattern, each), f"{module.__name__}.{name}")
     for place, call in calls_of_re():
         if isinstance(call.args[0], ast.Constant) and call.func.attr in METHODS:  # type: ignore[attr-defined]
