@@ -328,6 +328,8 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
     delimiters, names = _DELIMITERS, 0
     # Lines with text in them before this one, and whether one of them is a contact.
     before, is_after_data = 0, False
+    # What the last line before the first contact has in its cells: names that are not known, perhaps.
+    unknown: list[str] = []
     while len(begin) < _PREAMBLE:
         text.begin_record()
         try:
@@ -360,6 +362,9 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
                 best = _Found(header, delimiter, len(begin), before)
         before += bool(record.strip(f' \r\n"{delimiters}'))
         is_after_data = is_after_data or is_data
+        if not is_after_data:
+            cells = max((_cells_of_header(record, delimiter) for delimiter in delimiters), key=len)
+            unknown = [cell for cell in cells if cell.strip()]
         record = ""
         if best and (best.header.identifying > 1 or mapping):
             break
@@ -367,7 +372,9 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
         if missing:
             detail = f"{missing[:64]!r} is no column of the file."
             raise Invalid.field("body", "columns", code=UnknownColumns.code, detail=detail)
-        raise _missing_header() if is_after_data else _unknown(begin, delimiters)
+        if is_after_data:
+            raise _unknown_columns(unknown) if len(unknown) > 1 else _missing_header()
+        raise _unknown(begin, delimiters)
     # The lines after it that were read to find it are read once more.
     text.give_back(begin[best.lines :])
     if best.header.unknown and not best.header.has_names:

@@ -515,6 +515,15 @@ async def test_a_file_in_another_encoding_is_read_in_the_one_that_is_named(ada: 
     assert names == {("Тарас", "Коваль"), ("Jo", "Doe"), ("Uwe", "Müller"), ("Piotr", "Kowński")}
 
 
+@pytest.mark.parametrize("rest", ["Ann Lee;+49 30 1234567;9\n", "Ann Lee;ann@example.com;9\n"])
+async def test_names_of_columns_that_are_all_unknown_are_listed(ada: Client, rest: str) -> None:
+    refused = await ada.post("/contacts/import", files={"file": ("f.csv", f"Wer;Erreichbar;Rang\n{rest}")})
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_columns")
+    assert "'Wer', 'Erreichbar', 'Rang'" in refused.json()["detail"]
+    assert "Ann" not in refused.text
+
+
 UNKNOWN = "Wer,Rang,E-mail\nGrace Hopper,Admiral,grace@example.com\n"
 
 
