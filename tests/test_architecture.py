@@ -11,6 +11,7 @@ LAYERS = [
     "runtime",
     "settings",
     "text",
+    "collation",
     "problems",
     "field_errors",
     "waiting",

@@ -1,13 +1,20 @@
 import re
 import sys
+import time
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
+import contacts_api
+from contacts_api.collation import sort_form
+from contacts_api.contacts.fields import label_key
 from contacts_api.contacts.models import columns_of
-from contacts_api.text import check_address, fold, is_plain_address, read_address
+from contacts_api.text import Form, check_address, fold, is_plain_address, normalize, normalize_email, read_address
 
 
 @pytest.mark.parametrize(
@@ -93,3 +100,46 @@ def test_an_address_that_is_not_plain_is_looked_at_more_closely(text: str) -> No
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(PydanticCustomError):
         check_address(text)
+
+
+RUNS_OF_MARKS = ["e" + "\u0301\u0316" * 30_000, "\u0301\u0316" * 30_000, ("a" + "\u0316\u0301" * 100) * 300]
+
+
+@pytest.mark.parametrize("text", RUNS_OF_MARKS)
+@pytest.mark.parametrize("function", [fold, sort_form, label_key])
+def test_combining_marks_take_linear_time(function: Callable[[str], str], text: str) -> None:
+    assert seconds(function, text) < 20 * seconds(function, "é\u0434" * (len(text) // 2)) + 0.05
+
+
+def seconds(function: Callable[[str], str], text: str) -> float:
+    """Return the shortest time of three calls."""
+    times = []
+    for _ in range(3):
+        started_at = time.perf_counter()
+        function(text)
+        times.append(time.perf_counter() - started_at)
+    return min(times)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+@given(text=st.text(st.sampled_from("aé\u0301\u0316\u0344ї한 "), max_size=60))
+def test_normalizing_keeps_all_but_the_marks_beyond_thirty_in_a_row(form: Form, text: str) -> None:
+    expected = re.sub("([\u0301\u0316\u0344]{30})[\u0301\u0316\u0344]+", r"\1", text)
+
+    assert normalize(form, text) == unicodedata.normalize(form, expected)
+
+
+def test_nothing_else_normalizes() -> None:
+    """The function of the standard library takes quadratic time on combining marks."""
+    package = Path(contacts_api.__file__).parent
+
+    callers = [path.name for path in package.rglob("*.py") if "unicodedata.normalize(" in path.read_text()]
+
+    assert callers == ["text.py"]
+    assert (package / "text.py").read_text().count("unicodedata.normalize(") == 1
+
+
+def test_an_address_with_a_long_run_of_marks_is_refused() -> None:
+    with pytest.raises(PydanticCustomError):
+        normalize_email("e" + "\u0301" * 31 + "@example.com")
+    assert normalize_email("*" * 40 + "@example.com") == "*" * 40 + "@example.com"

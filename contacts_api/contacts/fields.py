@@ -1,7 +1,6 @@
 """The types of a contact's fields, and what the application does with a field besides storing it."""
 
 import re
-import unicodedata
 from calendar import month_name, monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from contacts_api.bodies import Body
-from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line
+from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line, normalize
 
 MAX_LABELS, MAX_DETAILS, DETAIL_CHARACTERS = 50, 100, 1000
 # As large as a request that creates one contact may be, so that a page of contacts stays small.
@@ -39,6 +38,10 @@ _BETWEEN_DIGITS = f"[{_SIGNS}]*(?:[eE][xX][tT][{_SIGNS}]*)*"
 _FROM_THIRD_DIGIT = f"[0-9][0-9{_SIGNS}]*(?:[eE][xX][tT][0-9{_SIGNS}]*)*"
 _PHONE_NUMBER = f"^{_BETWEEN_DIGITS}(?:[0-9]{_BETWEEN_DIGITS}){{2}}{_FROM_THIRD_DIGIT}$"
 _IS_NUMBER = re.compile(_PHONE_NUMBER).fullmatch
+# What is dialled after a number, or a second number.
+_AFTER_NUMBER = re.compile("ext|[,;x]")
+# E.164: 1 and 7, 43 codes of two digits, else three.
+_COUNTRY_CODE = re.compile("^(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|[0-9]{3})")
 _NOT_DIGITS = re.compile("[^0-9]+")
 _NO_ASCII_BUT_DIGITS = dict.fromkeys(set(range(128)) - set(b"0123456789"))
 
@@ -89,6 +92,27 @@ def is_number(text: str) -> bool:
 
 def digits_of(number: str) -> str:
     return number.translate(_NO_ASCII_BUT_DIGITS) if number.isascii() else _NOT_DIGITS.sub("", number)
+
+
+def parts_of_number(number: str) -> list[str]:
+    """Return the folded number, without the extensions and pauses, and what follows each of these."""
+    parts = (part.strip() for part in _AFTER_NUMBER.split(number))
+    # Fewer than three digits are no number: an extension is looked for without its marks.
+    return [part if is_number(part) else digits_of(part) for part in parts if digits_of(part)]
+
+
+def digits_to_find(number: str) -> str:
+    """Return the digits that the national and the international spelling of a number have in common.
+
+    These are at most nine, the last ones, without a country code after `+` or `00`, and without zeros at the start. If
+    fewer than seven remain, the number is a part of one, and all digits count. Example: `721234567` for
+    `+49 172 1234567`, `0049 172 1234567` and `0172 1234567`.
+    """
+    digits = digits_of(number)
+    candidates = [digits.lstrip("0")]
+    if digits.startswith("00") or number.lstrip("( ").startswith("+"):
+        candidates.insert(0, _COUNTRY_CODE.sub("", candidates[0], count=1).lstrip("0"))
+    return next((each[-9:] for each in candidates if len(each) >= 7), digits)
 
 
 def last_date_of_birth(now: datetime) -> date:
@@ -179,7 +203,7 @@ def distinct(labels: list[str] | None) -> list[str]:
 
 def label_key(label: str) -> str:
     """Return the key under which two spellings of a label are the same label."""
-    return unicodedata.normalize("NFKC", label.casefold())
+    return normalize("NFKC", label.casefold())
 
 
 Email = Annotated[

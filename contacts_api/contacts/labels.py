@@ -18,7 +18,7 @@ from contacts_api.contacts.models import columns_of, fields_of, label_tag
 from contacts_api.database import Database, Reader
 from contacts_api.pagination import pages_of
 from contacts_api.problems import NotFound
-from contacts_api.text import fold
+from contacts_api.text import LABEL_CHARACTERS, fold
 from contacts_api.waiting import refuse_disconnected
 
 MAX_LISTED = 10_000
@@ -71,6 +71,9 @@ async def replace_label(database: Database, owner_id: UUID, label: str, replacem
     Each transaction changes a few contacts. Calling it again after an error goes on where it ended.
     Raises LabelNotFound.
     """
+    # A longer text is no label, and folding it would hold the event loop.
+    if len(label) > LABEL_CHARACTERS:
+        raise LabelNotFound
     changed, is_found = 0, False
     async for rows in pages_of(database, queries.LABELLED, owner_id=owner_id, tag=f"%{label_tag(label)}%"):
         ids = [row["id"] for row in rows if row["is_labelled"]]

@@ -16,6 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
 from contacts_api.bodies import Body, with_example
+from contacts_api.collation import sort_form
 from contacts_api.contacts.fields import (
     About,
     Birthday,
@@ -35,7 +36,7 @@ from contacts_api.text import A_TIME, CreatedAt, Label, Name, Note, Timestamp, f
 
 AN_ID = "01a22042-afe2-74f4-844b-d6ec422a71e8"
 ContactId = Annotated[UUID, Rule(description="The id of the contact, a UUID.", examples=[AN_ID])]
-FOLDING = 4
+FOLDING = 5
 """The version of the rules of `columns_of`. Raise it when they change: `reindex` then brings older rows up to date."""
 
 
@@ -96,7 +97,11 @@ class ContactFields(SQLModel):
     ] = None
     additional_info: Annotated[
         Note | None,
-        About(description="Whatever else there is to say, at most 2,000 characters.", example="Found the first bug."),
+        About(
+            description="Whatever else there is to say, at most 2,000 characters.",
+            example="Found the first bug.",
+            search=as_typed,
+        ),
     ] = None
     labels: Annotated[
         Labels,
@@ -156,7 +161,7 @@ class Contact(ContactFields, table=True):
     details: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]  # as stored
     # The UID of the vCard that it was imported from, which the next import knows it by.
     uid: str | None = None
-    # What `columns_of` makes of the fields, by the rules of `folding`.
+    # Derived from the fields, by the rules of `folding`.
     search_text: str
     sort_name: str = Field(sa_type=String(collation="C"))
     identity: str | None = None
@@ -176,49 +181,74 @@ class ContactTally(SQLModel, table=True):
 
 
 def columns_of(fields: Any) -> dict[str, Any]:
-    """Return the columns of a contact with these fields: the fields as they are stored, and what is compared.
-
-    - `search_text` has a line for each field that searches see: the field's name in capitals, which no folded text has,
-      and the folded values. More lines have the nicknames, the organizations, the name without a space where a script
-      has none (`JOINED`), and the labels as `label_tag` writes them, in order. Example: `FIRSTNAME grace`.
-    - `sort_name` is the last name and the first name: `hopper`, a newline, `grace`.
-    - `identity` is the same for two contacts of one person: `sort_name`, and the e-mail address, or else the digits of
-      the phone number, or else the date of birth, or else a hash of all other fields but the labels.
-    """
-    texts = {name: search(value) for name, search in _SEARCHED if (value := fields.get(name))}
-    labels, details = fields.get("labels") or [], fields.get("details") or []
-    first, last, born = fields["first_name"], fields.get("last_name") or "", fields.get("date_of_birth")
-    for detail in details:
-        if detail["kind"] in _LINES_OF_KINDS:
-            name, search = _LINES_OF_KINDS[detail["kind"]]
-            texts[name] = f"{texts.get(name, '')} {search(detail['value'])}".lstrip()
-    if last and not first.isascii() and _WITHOUT_SPACES.search(first):
-        texts["joined"] = f"{last}{first}{last}"
-    folded = {name: fold(text) for name, text in texts.items()}
-    # A newline sorts before every other character, and no name has one. Cut, so that it fits into an index entry.
-    sort_name = f"{folded.get('last_name', '')}\n{folded['first_name']}"[:500]
-    # `folded` may have addresses of details as well: of these, the identity has none.
-    told_apart_by = (
-        (fold(fields.get("email") or "") if details else folded.get("email"))
-        or digits_of(fields.get("phone_number") or "")
-        or str(born or "")
-    )
-    if not told_apart_by:
-        rest = [(name, value) for name in FIELDS if name not in _IDENTIFYING and (value := fields.get(name))]
-        told_apart_by = blake2b(repr(rest).encode(errors="surrogatepass"), digest_size=16).hexdigest()
-    lines = [f"\n{search_tag(name)}{text}" for name, text in folded.items()]
-    if labels:
-        lines.append(f"\n{search_tag('labels')}{' '.join(sorted(map(label_tag, labels)))}")
+    """Return the columns of a contact with these fields: the fields as they are stored, and what is compared."""
+    labels, details, born = fields.get("labels"), fields.get("details"), fields.get("date_of_birth")
     return {
         **{name: fields.get(name) for name in FIELDS},
         "birthday": born.month * 100 + born.day if born else _day_number(fields.get("birthday")),
         "labels": orjson.dumps(labels).decode() if labels else "[]",
         "details": orjson.dumps(details).decode() if details else "[]",
-        "search_text": "".join(lines),
-        "sort_name": sort_name,
-        "identity": f"{sort_name}\n{told_apart_by}",
+        "search_text": search_text(fields),
+        "sort_name": sort_name(fields),
+        "identity": identity(fields),
         "folding": FOLDING,
     }
+
+
+def search_text(fields: Any) -> str:
+    """Return what searches look through.
+
+    There is a line for each field that they see: the field's name in capitals, which no folded text has, and the folded
+    values, those in `details` included. More lines have the kinds of details that are no field, the name without a
+    space where a script has none (`JOINED`), and the labels as `label_tag` writes them, in order. Example:
+    `FIRSTNAME grace`.
+    """
+    texts = {name: search(value) for name, search in _SEARCHED if (value := fields.get(name))}
+    for detail in fields.get("details") or ():
+        if detail["kind"] in _LINES_OF_KINDS:
+            name, search = _LINES_OF_KINDS[detail["kind"]]
+            text = search(detail["value"])
+            texts[name] = f"{texts[name]} {text}" if name in texts else text
+    first, last = fields["first_name"], fields.get("last_name")
+    if last and not first.isascii() and _WITHOUT_SPACES.search(first):
+        texts["joined"] = f"{last}{first}{last}"
+    # A value that has lines, as an address does, becomes one line.
+    lines = [f"\n{search_tag(name)}" + fold(text).replace("\n", " ") for name, text in texts.items()]
+    if labels := fields.get("labels"):
+        lines.append(f"\n{search_tag('labels')}{' '.join(sorted(map(label_tag, labels)))}")
+    return "".join(lines)
+
+
+def sort_name(fields: Any) -> str:
+    """Return the key that contacts are sorted by: the last and the first name in their sort form.
+
+    A newline between them sorts before every other character, and no name has one. Example: `hopper`, a newline,
+    `grace`.
+    """
+    return _fit_index(f"{sort_form(fields.get('last_name') or '')}\n{sort_form(fields['first_name'])}")
+
+
+def identity(fields: Any) -> str:
+    """Return a text that is the same for two contacts of one person.
+
+    It is the folded name, and the e-mail address, or else the digits of the phone number, or else the date of birth, or
+    else a hash of all other fields but the labels.
+    """
+    name = _fit_index(f"{fold(fields.get('last_name') or '')}\n{fold(fields['first_name'])}")
+    told_apart_by = (
+        fold(fields.get("email") or "")
+        or digits_of(fields.get("phone_number") or "")
+        or str(fields.get("date_of_birth") or "")
+    )
+    if not told_apart_by:
+        rest = [(name, value) for name in FIELDS if name not in _IDENTIFYING and (value := fields.get(name))]
+        told_apart_by = blake2b(repr(rest).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return f"{name}\n{told_apart_by}"
+
+
+def _fit_index(text: str) -> str:
+    """Cut a text so that it fits into an entry of a B-tree, which takes 2,704 bytes."""
+    return text[:500]
 
 
 def fields_of(columns: Any) -> dict[str, Any]:
@@ -266,8 +296,7 @@ _WITHOUT_SPACES = re.compile(
 )
 # For each kind of details that searches see: the line of `search_text`, and what is written there.
 _LINES_OF_KINDS: dict[str, tuple[str, Callable[[str], str]]] = {
-    "nickname": ("nickname", as_typed),
-    "organization": ("organization", as_typed),
+    **{kind: (kind, as_typed) for kind in ("nickname", "organization", "title", "relation", "address")},
     **{about.kind: (name, about.search) for name, about in ABOUT.items() if about.kind and about.search},
 }
 

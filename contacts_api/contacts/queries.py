@@ -1,10 +1,11 @@
 """The statements on contacts. Each is built once, and names the owner."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from functools import cache, lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -16,7 +17,7 @@ from sqlalchemy.types import TypeEngine
 from contacts_api.answers import as_json
 from contacts_api.connecting import Row
 from contacts_api.contacts.birthdays import in_steps
-from contacts_api.contacts.fields import MAX_LABELS, About, digits_of, is_number
+from contacts_api.contacts.fields import MAX_LABELS, About, digits_to_find, is_number, parts_of_number
 from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, label_tag, month_and_day, search_tag
 from contacts_api.database import Reader, table_of
 from contacts_api.pagination import Listing, PageQuery, Position, count_fitting, read_in_steps
@@ -26,6 +27,8 @@ Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-upd
 MAX_WORDS = 8
 # A search first walks through so many contacts for each one that is asked for: enough where one in twenty matches.
 WALK_PER_ITEM, SHORTEST_WALK = 20, 500
+
+_COMMA = re.compile("[,\u3001\u060c]")
 
 _contact = table_of(Contact).c
 _SORT_KEYS = {"name": _contact.sort_name, "created_at": _contact.created_at, "updated_at": _contact.updated_at}
@@ -135,10 +138,47 @@ CREATE = (
 CREATE_ALL = sa.insert(table_of(Contact)).returning(*(_contact[name] for name in _SHOWN))
 
 
+class Shape(NamedTuple):
+    """How many terms of each kind a search has: all that its statement depends on."""
+
+    words: int
+    numbers: int
+    fields: tuple[str, ...]
+    has_labels: bool
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What to look for. A contact matches if it has all of it."""
+
+    words: tuple[str, ...] = ()
+    """Texts, each somewhere in what is searched."""
+    numbers: tuple[str, ...] = ()
+    """Phone numbers with marks: found as they are written, or by `digits_to_find`."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """Names of fields, each with a part of its value."""
+    labels: tuple[str, ...] = ()
+    """The tags of labels, in the order in which a contact has them."""
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(len(self.words), len(self.numbers), tuple(name for name, _ in self.fields), bool(self.labels))
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Return the LIKE patterns by the names of the statement's parameters."""
+        patterns = {f"word_{n}": like(word) for n, word in enumerate(self.words)}
+        patterns |= {f"number_{n}": like(number) for n, number in enumerate(self.numbers)}
+        patterns |= {f"digits_{n}": like(digits_to_find(number)) for n, number in enumerate(self.numbers)}
+        patterns |= {f"in_{name}": like(part) for name, part in self.fields}
+        return patterns | ({"labels": f"%{'%'.join(self.labels)}%"} if self.labels else {})
+
+
 def _words(q: str) -> list[str]:
-    """Return the folded words of a search. A phone number is one word, also with spaces in it."""
+    """Return the folded words of a search. If it is a phone number, its spaces do not part words."""
     folded = fold(q)
-    return [folded] if is_number(folded) else re.sub("[,\u3001\u060c]", " ", folded).split()
+    words = [folded] if is_number(folded) else _COMMA.sub(" ", folded).split()
+    return [part for word in words for part in (parts_of_number(word) if is_number(word) else [word])]
 
 
 def _few_words(q: str) -> str:
@@ -155,8 +195,9 @@ class _Words(BaseModel):
         Field(
             max_length=100,
             description=(
-                f"Up to {MAX_WORDS} words, each in a name, a nickname, an organization, an e-mail address or a phone "
-                "number; or one phone number, however it is written. Notes and other details are not searched."
+                f"Up to {MAX_WORDS} words, each in a name, an e-mail address, a phone number, the additional info, a "
+                "nickname, an organization, a title, an address or a relation; or one phone number, however it is "
+                "written, with or without the code of its country."
             ),
             examples=["grace hopper"],
         ),
@@ -188,23 +229,16 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
         examples=["-created_at"],
     )
 
-    def patterns(self) -> dict[str, str]:
-        """Return what to look for: LIKE patterns, by the names of the statements' parameters.
-
-        A contact must match every pattern; of `number_0` and `number_0_digits`, one is enough.
-        """
+    def terms(self) -> Terms:
         words = _words(self.q)
-        # Digits alone are looked for as they are: they may be a part of an address.
-        plain = [word for word in words if not is_number(word) or word.isdecimal()]
-        terms = {f"word_{n}": word for n, word in enumerate(plain)}
-        for n, number in enumerate(word for word in words if word not in plain):
-            terms |= {f"number_{n}": number, f"number_{n}_digits": digits_of(number)}
-        terms |= {f"in_{name}": folded for name in _FILTERS if (folded := fold(getattr(self, name)))}
-        patterns = {name: like(term) for name, term in terms.items()}
-        if labels := sorted({label_tag(label) for label in self.label if label}):
-            # In the order in which a contact has them.
-            patterns["labels"] = f"%{'%'.join(labels)}%"
-        return patterns
+        with_marks = [word for word in words if is_number(word) and not word.isdecimal()]
+        fields = ((name, fold(getattr(self, name))) for name in _FILTERS)
+        return Terms(
+            words=tuple(digits_to_find(word) if is_number(word) else word for word in words if word not in with_marks),
+            numbers=tuple(with_marks),
+            fields=tuple((name, part) for name, part in fields if part),
+            labels=tuple(sorted({label_tag(label) for label in self.label if label})),
+        )
 
 
 class ContactQuery(ContactFilter, PageQuery):
@@ -220,20 +254,18 @@ def like(text: str) -> str:
     return f"%{text}%"
 
 
-def _matches(search_text: sa.ColumnElement[str], terms: Collection[str]) -> sa.ColumnElement[bool]:
-    conditions = []
-    for name in sorted(terms):
-        if name.endswith("_digits"):
-            continue
-        pattern: sa.ColumnElement[str] = sa.bindparam(name, type_=sa.Text)
-        # The trigram index is used for this one. A filter of one field then looks at the line of that field.
-        found: sa.ColumnElement[bool] = search_text.like(pattern)
-        if name.startswith("number_"):
-            found = sa.or_(found, search_text.like(sa.bindparam(f"{name}_digits", type_=sa.Text)))
-        conditions.append(found)
-        if name.startswith("in_"):
-            from_value = sa.func.split_part(search_text, f"\n{search_tag(name.removeprefix('in_'))}", 2)
-            conditions.append(sa.func.split_part(from_value, "\n", 1).like(pattern))
+def _matches(search_text: sa.ColumnElement[str], shape: Shape) -> sa.ColumnElement[bool]:
+    def has(name: str, text: sa.ColumnElement[str] = search_text) -> sa.ColumnElement[bool]:
+        return text.like(sa.bindparam(name, type_=sa.Text))
+
+    conditions = [has(f"word_{n}") for n in range(shape.words)]
+    conditions += [sa.or_(has(f"number_{n}"), has(f"digits_{n}")) for n in range(shape.numbers)]
+    for name in shape.fields:
+        from_value = sa.func.split_part(search_text, f"\n{search_tag(name)}", 2)
+        # The trigram index serves the first condition. The second one looks at the line of the field.
+        conditions += [has(f"in_{name}"), has(f"in_{name}", sa.func.split_part(from_value, "\n", 1))]
+    if shape.has_labels:
+        conditions.append(has("labels"))
     return sa.and_(sa.true(), *conditions)
 
 
@@ -248,7 +280,7 @@ def contacts(sort: Sort) -> Listing:
 
 
 @lru_cache(maxsize=256)
-def exported(sort: Sort, terms: frozenset[str]) -> Listing:
+def exported(sort: Sort, shape: Shape) -> Listing:
     """Return the list of the contacts that match, with what a file has of them: their fields and vCard UIDs.
 
     Its pages go through all contacts: where most of them match, finding them by the index takes too long.
@@ -256,12 +288,12 @@ def exported(sort: Sort, terms: frozenset[str]) -> Listing:
     uid = sa.func.coalesce(_contact.uid, sa.cast(_contact.id, sa.Text)).label("vcard_uid")
     columns = (_contact[name] for name in (*FIELDS, _SORT_KEYS[sort.lstrip("-")].name, "id"))
     rows = sa.select(uid, *columns).where(_OWNED)
-    return _sorted(rows, sort, size=_SIZE, found=_matches(_contact.search_text, terms))
+    return _sorted(rows, sort, size=_SIZE, found=_matches(_contact.search_text, shape))
 
 
 @lru_cache(maxsize=256)
-def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> sa.Select[Any]:
-    """Return the statement that looks for the terms in the next `limit` contacts of a list.
+def _walk(sort: Sort, shape: Shape, is_first: bool) -> sa.Select[Any]:
+    """Return the statement that looks for terms of this shape in the next `limit` contacts of a list.
 
     It returns those that match. `goes_on` says whether the list has contacts after those that were looked through.
     """
@@ -270,61 +302,61 @@ def _walk(sort: Sort, terms: frozenset[str], is_first: bool) -> sa.Select[Any]:
     walked = steps.add_columns(_contact.search_text).subquery("walked")
     next_one = steps.with_only_columns(_contact.id).limit(1).offset(sa.bindparam("limit", type_=sa.BigInteger))
     goes_on = next_one.scalar_subquery().is_not(None).label("goes_on")
-    found = sa.select(walked, goes_on).where(_matches(walked.c.search_text, terms))
+    found = sa.select(walked, goes_on).where(_matches(walked.c.search_text, shape))
     return found.order_by(*listing.order_of(walked.c)).limit(sa.bindparam("page", type_=sa.BigInteger))
 
 
 @lru_cache(maxsize=256)
-def _search_by_index(sort: Sort, terms: frozenset[str]) -> Listing:
+def _search_by_index(sort: Sort, shape: Shape) -> Listing:
     """Return the list of the contacts that match. PostgreSQL finds all of them first, by the trigram index.
 
     Without MATERIALIZED it would often walk through the contacts in their order, as if matches were spread evenly.
     """
-    found = sa.select(*_LISTED).where(_OWNED, _matches(_contact.search_text, terms)).cte("found")
+    found = sa.select(*_LISTED).where(_OWNED, _matches(_contact.search_text, shape)).cte("found")
     found = found.prefix_with("MATERIALIZED")
     return Listing(sa.select(found), *contacts(sort).keys_of(found.c), descending=sort.startswith("-"))
 
 
 async def find(
-    database: Reader, sort: Sort, patterns: Mapping[str, str], limit: int, position: Position, owner_id: UUID
+    database: Reader, sort: Sort, terms: Terms, limit: int, position: Position, owner_id: UUID
 ) -> Sequence[Row]:
     """Return the next contacts that match, as `read_in_steps` does."""
 
     async def find_step(limit: int, position: Position) -> Sequence[Row]:
-        return await _find_step(database, sort, patterns, limit, position, owner_id)
+        return await _find_step(database, sort, terms, limit, position, owner_id)
 
     return await read_in_steps(find_step, contacts(sort), limit, position)
 
 
 async def _find_step(
-    database: Reader, sort: Sort, patterns: Mapping[str, str], limit: int, position: Position, owner_id: UUID
+    database: Reader, sort: Sort, terms: Terms, limit: int, position: Position, owner_id: UUID
 ) -> Sequence[Row]:
     """Return the next contacts that match, at most `limit`.
 
     The first statement walks through a bounded number of contacts in their order. If that neither fills the page nor
     reaches the end of the list, a second one searches all contacts by the trigram index.
     """
-    listing, terms = contacts(sort), frozenset(patterns)
-    if not terms:
+    listing, shape, patterns = contacts(sort), terms.shape, terms.parameters
+    if not patterns:
         return await listing.read(database, limit, position, owner_id=owner_id)
     length = max(SHORTEST_WALK, WALK_PER_ITEM * limit)
-    walk = _walk(sort, terms, not position)
+    walk = _walk(sort, shape, not position)
     matching = await database.read(
         walk, owner_id=owner_id, limit=length, page=limit, **patterns, **listing.after(position)
     )
     if len(matching) >= limit or (matching and not matching[0].goes_on):
         return matching[:limit]
-    return await _search_by_index(sort, terms).read(database, limit, position, owner_id=owner_id, **patterns)
+    return await _search_by_index(sort, shape).read(database, limit, position, owner_id=owner_id, **patterns)
 
 
-async def count(database: Reader, patterns: Mapping[str, str], owner_id: UUID) -> int:
-    ((total,),) = await database.read(_count(frozenset(patterns)), owner_id=owner_id, **patterns)
+async def count(database: Reader, terms: Terms, owner_id: UUID) -> int:
+    ((total,),) = await database.read(_count(terms.shape), owner_id=owner_id, **terms.parameters)
     return int(total)
 
 
 @lru_cache(maxsize=256)
-def _count(terms: frozenset[str]) -> sa.Select[Any]:
-    return sa.select(sa.func.count()).select_from(Contact).where(_OWNED, _matches(_contact.search_text, terms))
+def _count(shape: Shape) -> sa.Select[Any]:
+    return sa.select(sa.func.count()).select_from(Contact).where(_OWNED, _matches(_contact.search_text, shape))
 
 
 def _array(name: str, kind: TypeEngine[Any]) -> sa.ColumnElement[Any]:

@@ -78,11 +78,11 @@ relabelling = APIRouter(prefix="/contacts", route_class=RelabellingRoute, respon
 )
 async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Response:
     """List and search your contacts. Case and accents do not matter."""
-    patterns = query.patterns()
-    which = (query.sort, patterns, owner.user_id)
+    terms = query.terms()
+    which = (query.sort, terms, owner.user_id)
     position = pages.position(query, *which)
-    rows = await queries.find(pages.database, query.sort, patterns, query.limit + 1, position, owner.user_id)
-    total = await queries.count(pages.database, patterns, owner.user_id) if query.with_total else None
+    rows = await queries.find(pages.database, query.sort, terms, query.limit + 1, position, owner.user_id)
+    total = await queries.count(pages.database, terms, owner.user_id) if query.with_total else None
     listing, limit = queries.contacts(query.sort), count_fitting(rows[: query.limit])
     return pages.answer(listing, query, rows, queries.shown, *which, limit=limit, total=total)
 

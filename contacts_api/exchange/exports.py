@@ -16,11 +16,11 @@ async def export_contacts(
     database: Reader, owner_id: UUID, query: queries.ContactFilter, format_: Format
 ) -> AsyncIterator[bytes]:
     """Yield a file of the contacts, in pieces: the first one as soon as there is something of it to be seen."""
-    patterns = query.patterns()
-    listing = queries.exported(query.sort, frozenset(patterns))
+    terms = query.terms()
+    listing = queries.exported(query.sort, terms.shape)
     codec = csv if format_ == "csv" else vcard
     head = codec.HEAD
-    async for rows in pages_of(database, listing, owner_id=owner_id, **patterns):
+    async for rows in pages_of(database, listing, owner_id=owner_id, **terms.parameters):
         contacts = ({"vcard_uid": row["vcard_uid"], **fields_of(row)} for row in rows if row["is_found"])
         # In a thread, so that nothing else waits for it.
         yield head + await asyncio.to_thread(codec.unparse, contacts)

@@ -179,13 +179,15 @@ async def test_names_that_fold_to_more_than_an_index_takes_are_stored_and_paged(
     assert await ada.first_names(q="\ufdfa") == [long] * 3
 
 
-async def test_sorting_by_name_is_by_code_point_of_the_folded_names(ada: Client) -> None:
-    for name in ("b", "A", "_", "é", "z", "я", "\U0001f600", "\uffee"):
-        await ada.create_contact(first_name="x", last_name=name)
+@pytest.mark.parametrize("limit", [2, 50])
+async def test_names_are_sorted_as_the_unicode_collation_sorts_their_letters(ada: Client, limit: int) -> None:
+    in_order = ["_", "A", "b", "é", "z", "þ", "ω", "Андрієнко", "Ґалаґан", "Єременко", "Іваненко", "Їжакевич"]
+    in_order += ["Якименко", "\uffee", "\U0001f600"]
+    for name in in_order[::2] + in_order[1::2]:
+        await ada.create_contact(first_name=name, last_name=name)
 
-    listed = [contact["last_name"] for contact in await ada.list_contacts()]
-
-    assert listed == ["_", "A", "b", "é", "z", "я", "\uffee", "\U0001f600"]
+    assert await walk(ada, limit=limit) == in_order
+    assert await walk(ada, sort="-name", limit=limit) == in_order[::-1]
 
 
 async def test_a_page_of_very_long_details_has_fewer_contacts_and_none_is_lost(ada: Client) -> None:

@@ -88,6 +88,10 @@ async def test_search_ignores_case_and_accents_in_every_script(
         ({"details": [{"kind": "phone", "value": "+1 202 555 0117"}]}, ["555-0117", "2025550117"]),
         ({"details": [{"kind": "nickname", "value": "Amazing Grâce"}]}, ["amazing", "grace amazing"]),
         ({"details": [{"kind": "organization", "value": "Eckert-Mauchly"}]}, ["eckert-mauchly"]),
+        ({"additional_info": "Diana's dad,\n\tdentist"}, ["dentist", "dianas dad", "DIANA\u2019S"]),
+        ({"details": [{"kind": "address", "value": "Weg 1\nBerlin"}]}, ["Berlin", "weg 1 berlin", "Weg 1, Berlin"]),
+        ({"details": [{"kind": "title", "value": "Plumber"}]}, ["plumber"]),
+        ({"details": [{"kind": "relation", "value": "Ann Doe"}]}, ["Ann Doe", "doe ann"]),
     ],
 )
 async def test_people_are_found_by_what_is_typed(ada: Client, fields: dict[str, Any], queries: list[str]) -> None:
@@ -98,10 +102,60 @@ async def test_people_are_found_by_what_is_typed(ada: Client, fields: dict[str, 
         assert [contact["id"] for contact in await ada.list_contacts(q=query)] == [wanted["id"]], query
 
 
+SPELLINGS_OF_A_NUMBER = [
+    ["+49 172 1234567", "0172 1234567", "0049 172 1234567", "+49 (0)172 1234567", "01721234567", "00491721234567"],
+    ["+33 6 12 34 56 78", "06 12 34 56 78", "0612345678"],
+    ["+380 44 123-45-67", "+380441234567", "8 (044) 123-45-67", "(044) 123-45-67", "0441234567"],
+    ["+32 2 123 45 67", "02 123 45 67", "+32 (0)2 123 45 67", "0032 2 1234567"],
+    ["+47 12 34 56 78", "12345678"],
+    ["+1 (202) 555-0199", "202.555.0199", "2025550199"],
+]
+
+
+@pytest.mark.parametrize("spellings", SPELLINGS_OF_A_NUMBER, ids=lambda spellings: spellings[0])
+async def test_national_and_international_spellings_of_a_number_find_each_other(
+    ada: Client, spellings: list[str]
+) -> None:
+    await ada.create_contacts([{"first_name": spelling, "phone_number": spelling} for spelling in spellings])
+    await ada.create_contact(first_name="Other", phone_number="+49 172 7654321")
+    await ada.create_contact(
+        first_name="Detail", phone_number=None, details=[{"kind": "phone", "value": spelling} for spelling in spellings]
+    )
+
+    for query in spellings:
+        assert set(await ada.first_names(q=query)) == {"Detail", *spellings}, query
+
+
+@pytest.mark.parametrize(
+    ("stored", "queries"),
+    [
+        ("+1 202 555 0143 x12", ["+1 (202) 555-0143", "2025550143 ext 12", "+1 202 555 0143;12", "202-555-0143,,12#"]),
+        ("+1 202 555 0143,,12#", ["2025550143", "+12025550143x12", "555-0143 ext. 12"]),
+        ("044 123-45-67 ext 8001", ["+380 44 123 45 67", "+380 44 123 45 67 x8001"]),
+        ("*100#", ["*100#", "100"]),
+        ("+380 44 123-45-67", ["+380 44", "+380 44 123-45", "123", "0,123", "4567,123"]),
+    ],
+)
+async def test_an_extension_is_no_part_of_the_number_before_it(ada: Client, stored: str, queries: list[str]) -> None:
+    await ada.create_contact(first_name="Wanted", phone_number=stored)
+    await ada.create_contact(first_name="Other", phone_number="+49 30 9998877")
+
+    for query in queries:
+        assert await ada.first_names(q=query) == ["Wanted"], query
+
+
+@pytest.mark.parametrize("query", ["044 1234568", "+380 44 1234568", "0172 1234567", "2025550143 x99"])
+async def test_another_number_is_not_found(ada: Client, query: str) -> None:
+    await ada.create_contact(phone_number="+380 44 123-45-67")
+    await ada.create_contact(phone_number="+1 202 555 0143 x12")
+
+    assert await ada.first_names(q=query) == []
+
+
 @pytest.mark.parametrize(
     "query",
     [
-        *({"q": q} for q in ("navy pier", "+1 99", "pier", "friends", "NICKNAME", "555-0118", "12 Elm")),
+        *({"q": q} for q in ("navy pier", "+1 99", "pier", "friends", "NICKNAME", "555-0118", "ADDITIONALINFO")),
         {"first_name": "amazing"},
         {"last_name": "0117"},
         {"label": "Friend"},
@@ -110,7 +164,13 @@ async def test_people_are_found_by_what_is_typed(ada: Client, fields: dict[str, 
     ],
 )
 async def test_what_nobody_has_finds_nobody(ada: Client, query: dict[str, Any]) -> None:
-    values = {"nickname": "Amazing", "phone": "+1 202 555 0117", "address": "12 Elm St, Navy Pier", "other": "pier"}
+    values = {
+        "nickname": "Amazing",
+        "phone": "+1 202 555 0117",
+        "address": "12 Elm St",
+        "url": "https://pier.example",
+        "other": "pier",
+    }
     details = [{"kind": kind, "value": value} for kind, value in values.items()]
     await ada.create_contact(labels=["Friends"], details=details)
 
