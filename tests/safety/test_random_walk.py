@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from contacts_api.app import create_app
+from contacts_api.collation import sort_form
 from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import FIELDS
 from contacts_api.exchange import csv
@@ -185,7 +186,7 @@ def _text(value: object) -> str | None:
 
 
 def by_name(contact: Contact) -> tuple[str, str, str]:
-    return fold(contact["last_name"] or ""), fold(contact["first_name"]), contact["id"]
+    return sort_form(contact["last_name"] or ""), sort_form(contact["first_name"]), contact["id"]
 
 
 def sort_key(sort: str) -> Callable[[Contact], tuple[str, ...]]:
@@ -201,14 +202,19 @@ def is_found(contact: Contact, query: dict[str, Any]) -> bool:
     numbers = [contact["phone_number"] or "", *values_of(contact, "phone")]
     emails = [contact["email"] or "", *values_of(contact, "email")]
     names = [contact["first_name"], contact["last_name"] or ""]
-    texts = [fold(text) for text in (*names, *numbers, *emails, *values_of(contact, "nickname", "organization"))]
+    others = values_of(contact, "nickname", "organization", "title", "relation", "address")
+    others.append(contact["additional_info"] or "")
+    texts = [fold(text) for text in (*names, *numbers, *emails, *others)]
     texts += [digits_of(number) for number in numbers]
     q = query.get("q", "")
     words = [q] if re.fullmatch("[-0-9 ()+.]*[0-9]{3}[-0-9 ()+.]*", q) else q.replace(",", " ").split()
 
     def occurs(word: str) -> bool:
         is_number = re.fullmatch("[-0-9 ()+.]+", word) and len(digits_of(word)) >= 3
-        return any(fold(word) in text or (is_number and digits_of(word) in text) for text in texts)
+        digits = digits_of(word)
+        if len(digits.lstrip("0")) >= 7:
+            digits = digits.lstrip("0")[-9:]
+        return any(fold(word) in text or (is_number and digits in text) for text in texts)
 
     labels = {label.lower() for label in contact["labels"]}
     return (
