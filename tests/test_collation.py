@@ -4,6 +4,7 @@ import unicodedata
 import pytest
 
 from contacts_api.collation import sort_form
+from contacts_api.text import Form
 
 # In the order of ICU 72 (CLDR 42) at primary strength: names in Cyrillic by `uk`, all others by the root.
 NAMES = {
@@ -26,7 +27,7 @@ NAMES = {
 
 @pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_names_sort_as_their_readers_expect(names: str, form: str) -> None:
+def test_names_sort_as_their_readers_expect(names: str, form: Form) -> None:
     expected = [unicodedata.normalize(form, name) for name in names.split()]
 
     assert sorted(sorted(expected), key=sort_form) == expected
