@@ -219,7 +219,7 @@ async def test_the_details_of_a_contact_have_a_size(ada: Client) -> None:
 
 async def pages_of_all(app: FastAPI, email: str, execute: Execute) -> AsyncIterator[list[Row]]:
     ((owner_id,),) = execute('SELECT id::text FROM "user" WHERE email = %s', email)
-    return pages_of(app.state.database, queries.exported("name", frozenset()), owner_id=UUID(owner_id))
+    return pages_of(app.state.database, queries.exported("name", queries.Terms().shape), owner_id=UUID(owner_id))
 
 
 async def test_a_page_of_an_export_has_a_size_and_no_contact_is_lost(
