@@ -33,10 +33,10 @@ from contacts_api.pages import STATIC, Assets, health, pages
 from contacts_api.pagination import Cursors
 from contacts_api.settings import Settings
 from contacts_api.standby import Standby
-from contacts_api.waiting import REQUEST_SECONDS, Places
+from contacts_api.waiting import Places
 
-# Batches are validated one at a time.
-LARGE_BODIES_WAITING = 24
+# Batches are validated one at a time, most in a fraction of a second.
+LARGE_BODIES_WAITING, LARGE_BODIES_SECONDS = 24, 15.0
 # The end of a worker waits so long for what runs in its background, and as long for its connections.
 END_SECONDS = 5
 
@@ -130,7 +130,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.mails = Mails(app.state.database, settings)
     app.state.users = UserManager(app.state.database, hasher, app.state.mails, settings, ways_in=[CLOSE_FEED])
     sender = Sender(app.state.database, settings, app.state.users.token_for)
-    app.state.large_bodies = Places(1, max_waiting=LARGE_BODIES_WAITING, max_seconds=REQUEST_SECONDS)
+    app.state.large_bodies = Places(1, max_waiting=LARGE_BODIES_WAITING, max_seconds=LARGE_BODIES_SECONDS)
     app.state.cursors = Cursors(settings.secrets[0].encode())
     background = (app.state.ended_sessions.watch(), app.state.cleanup.run(), sender.run())
     tasks = [asyncio.create_task(work) for work in background]

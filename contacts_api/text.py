@@ -39,6 +39,19 @@ _LABEL = "(?![a-zA-Z0-9-]{64})[a-zA-Z0-9]++(?:-[a-zA-Z0-9]++)*+"
 _ATOM = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]++"
 _PLAIN_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@(?:{_LABEL}\.)++(?=.*[a-zA-Z]$){_LABEL}")
 
+# The same with letters of Latin, Greek, Cyrillic, Chinese, Japanese and Korean that IDNA (RFC 5892) allows everywhere.
+_LETTERS = (
+    "a-zA-Z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u0131\u0134-\u013e\u0141-\u0148\u014a-\u017e"
+    "\u0391-\u03a1\u03a3-\u03c9\u0410-\u044f\u0451\u0454\u0456\u0457\u0491"
+    "\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
+)
+_INTERNATIONAL_LABEL = f"[{_LETTERS}0-9]++(?:-[{_LETTERS}0-9]++)*+"
+_INTERNATIONAL_ATOM = f"[{_LETTERS}0-9!#$%&'*+/=?^_`{{|}}~-]++"
+_INTERNATIONAL_ADDRESS = re.compile(
+    rf"{_INTERNATIONAL_ATOM}(?:\.{_INTERNATIONAL_ATOM})*+@"
+    rf"(?:{_INTERNATIONAL_LABEL}\.)++(?=.*[{_LETTERS}]$){_INTERNATIONAL_LABEL}"
+)
+
 # Prototypes and offices use these (`.test`, `.local`, `.internal`, …). The library has no other way to allow them.
 SPECIAL_USE_DOMAIN_NAMES.clear()
 
@@ -186,7 +199,11 @@ def malformed_address() -> PydanticCustomError:
 def read_address(text: str) -> ValidatedEmail:
     """Return the parts of a bare e-mail address (RFC 5321, RFC 6531) of at most 254 characters."""
     try:
-        if len(text) <= 254 and text == _without_surplus_marks(text):
+        # A label of more than 63 characters cannot be valid, and IDNA would take 10 ms to say so.
+        is_short = len(text) <= 254 and all(
+            len(label) <= 63 for label in normalize("NFC", text.rpartition("@")[2]).split(".")
+        )
+        if is_short and text == _without_surplus_marks(text):
             return validate_email(text, check_deliverability=False)
     except EmailNotValidError:
         pass
@@ -212,8 +229,20 @@ def check_address(text: str) -> None:
 
 
 def is_plain_address(text: str) -> bool:
-    """Say whether `text` is an address that is plainly valid; most valid ones are, not all."""
-    return len(text) <= 254 and _PLAIN_ADDRESS.fullmatch(text) is not None
+    """Return True if `text` is an address that is valid at first sight, as most are. The library takes 0.2 to 3 ms."""
+    if len(text) > 254:
+        return False
+    if text.isascii():
+        return _PLAIN_ADDRESS.fullmatch(text) is not None
+    # Long labels may exceed 63 octets in Punycode (RFC 3492), which adds at most 4 for each byte that is not ASCII.
+    domain = text.rpartition("@")[2]
+    is_short = _punycode_octets(text) <= 200 and all(_punycode_octets(label) <= 58 for label in domain.split("."))
+    return is_short and _INTERNATIONAL_ADDRESS.fullmatch(text) is not None
+
+
+def _punycode_octets(text: str) -> int:
+    """Return at least as many octets as the text takes in Punycode."""
+    return 4 * len(text.encode(errors="replace")) - 3 * len(text)
 
 
 def format_timestamp(moment: datetime) -> str:

@@ -21,9 +21,10 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from contacts_api.bodies import Body
-from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line, normalize
+from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line, is_plain_address, normalize
 
 MAX_LABELS, MAX_DETAILS, DETAIL_CHARACTERS = 50, 100, 1000
+MAX_SLOW_ADDRESSES = 10
 # As large as a request that creates one contact may be, so that a page of contacts stays small.
 DETAILS_BYTES = 64 * 1024
 
@@ -261,6 +262,16 @@ class Detail(Body):
         return check(check_one_line(value)) if check else value
 
 
+def _few_slow(details: object) -> object:
+    """Refuse more than MAX_SLOW_ADDRESSES of the addresses that take milliseconds to validate."""
+    given = [each for each in details[:MAX_DETAILS] if isinstance(each, dict)] if isinstance(details, list) else []
+    texts = [each.get("value") for each in given if each.get("kind") == "email"]
+    if sum(isinstance(text, str) and not is_plain_address(text.strip()) for text in texts) > MAX_SLOW_ADDRESSES:
+        rule = f"May have at most {MAX_SLOW_ADDRESSES} e-mail addresses with a domain in Punycode or in rarer scripts."
+        raise PydanticCustomError("too_many", rule)  # type: ignore[arg-type]  # built of a constant
+    return details
+
+
 def _limited(details: list[Detail] | None) -> list[Detail]:
     if sum(size_of(detail.model_dump()) for detail in details or ()) > DETAILS_BYTES:
         raise PydanticCustomError("too_large", f"May take at most {DETAILS_BYTES:,} bytes in all.")
@@ -272,5 +283,9 @@ def size_of(detail: Mapping[str, str | None]) -> int:
     return sum(len(text.encode(errors="surrogatepass")) for text in detail.values() if text)
 
 
-Details = Annotated[Annotated[list[Detail], Field(max_length=MAX_DETAILS)] | None, AfterValidator(_limited)]
+Details = Annotated[
+    Annotated[list[Detail], Field(max_length=MAX_DETAILS)] | None,
+    BeforeValidator(_few_slow),
+    AfterValidator(_limited),
+]
 """The details of a contact, in their order; null is none."""

@@ -342,6 +342,43 @@ async def test_five_hundred_dear_items(flooder: Flooder, operation: Operation) -
     assert not flooder.failures, "\n".join(flooder.failures)
 
 
+def with_addresses(item: dict[str, Any], address: str, count: int, n: int) -> dict[str, Any]:
+    """Return the item with this many e-mail addresses, each of a domain of its own."""
+    values = [address.replace("%d", f"{n}x{k}") for k in range(count)]
+    return {**item, "details": [{"kind": "email", "label": None, "value": value} for value in values]}
+
+
+@pytest.mark.parametrize(
+    "address", [*ADDRESSES.values(), "grace%d@xn--mnchen-3ya.example"], ids=[*ADDRESSES, "Punycode"]
+)
+async def test_internationalised_addresses_in_small_bodies_do_not_hold_the_loop(ada: Client, address: str) -> None:
+    create, batch = (each for each in operations() if each.name in ("create_contact", "create_contacts"))
+    one = as_json(with_addresses(create.example, address, 100, 0))
+    many = [{**create.example, "details": [], "email": address.replace("%d", str(n))} for n in range(230)]
+    small = as_json({"items": many[: 56_000 // len(as_json(many[0]))]})
+
+    single = await (creating := Flooder(ada, create)).send("100 details", one, "application/json")
+    batched = await (batching := Flooder(ada, batch)).send("230 contacts", small, "application/json")
+
+    # A contact has few of the addresses that take milliseconds to validate.
+    assert single.status_code == 201 or single.json()["errors"][0]["code"] == "too_many"
+    assert batched.status_code == 201
+    assert [*creating.failures, *batching.failures] == []
+
+
+async def test_a_valid_batch_of_the_largest_size_is_created(ada: Client) -> None:
+    batch = next(each for each in operations() if each.name == "create_contacts")
+    item = {**batch.example["items"][0], "additional_info": None}
+    items = [with_addresses(item, ADDRESSES["an internationalised address"], 40, n) for n in range(500)]
+    body = as_json({"items": items})
+    assert 1.6 * MIB < len(body) < 2 * MIB
+
+    response = await (flooder := Flooder(ada, batch)).send("addresses", body, "application/json")
+
+    assert (response.status_code, len(response.json()["items"])) == (201, 500)
+    assert flooder.failures == []
+
+
 def statuses_of(answers: list[httpx.Response]) -> Counter[int]:
     return Counter(answer.status_code for answer in answers)
 
