@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks import data, machine
 from contacts_api.accounts.sessions import EndedSessions
 from contacts_api.contacts.models import STORED
-from contacts_api.database import Database, create_engine
+from contacts_api.database.engine import Database, create_engine
 
 OWNERS, CONTACTS = 2000, 100
 WRITES = 1000

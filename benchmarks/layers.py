@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from benchmarks import data, machine
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import Contact
-from contacts_api.database import Database, create_engine, table_of
+from contacts_api.database.engine import Database, create_engine, table_of
 
 READS = 1000
 _contact = table_of(Contact).c

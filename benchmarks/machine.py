@@ -22,8 +22,8 @@ from urllib.request import urlopen
 import psutil
 import psycopg2
 
-from contacts_api import embedded
-from contacts_api.migrating import migrate
+from contacts_api.database import embedded
+from contacts_api.database.migrating import migrate
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

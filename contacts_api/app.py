@@ -11,29 +11,28 @@ from typing import Any
 from fastapi import FastAPI
 
 from contacts_api import __version__, runtime
-from contacts_api.access_log import AccessLog, LastResort
 from contacts_api.accounts.cleanup import Cleanup
 from contacts_api.accounts.keys import Keys
 from contacts_api.accounts.mail import Mails, Sender
 from contacts_api.accounts.passwords import PasswordHasher
 from contacts_api.accounts.routes import auth, token, users
 from contacts_api.accounts.sessions import EndedSessions, Sessions
-from contacts_api.accounts.tokens import Tokens
+from contacts_api.accounts.strategy import Tokens
 from contacts_api.accounts.users import UserManager
-from contacts_api.calendar.queries import CLOSE_FEED
-from contacts_api.calendar.routes import calendar, feeds
 from contacts_api.contacts.routes import contacts, relabelling
-from contacts_api.cors import CORS
-from contacts_api.database import Database, create_engine
-from contacts_api.exchange.imports import IMPORT_SECONDS, IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
-from contacts_api.exchange.routes import batches, exchange, uploads
-from contacts_api.handlers import add_error_handlers
-from contacts_api.openapi import completed
-from contacts_api.pages import STATIC, Assets, health, pages
-from contacts_api.pagination import Cursors
+from contacts_api.database.engine import Database, create_engine
+from contacts_api.database.standby import Standby
+from contacts_api.database.waiting import Places
+from contacts_api.features import load_features
+from contacts_api.features.exchange.imports import IMPORT_SECONDS, IMPORT_WAIT_SECONDS, IMPORTS, IMPORTS_WAITING
+from contacts_api.features.feed.queries import CLOSE_FEED
+from contacts_api.http.cors import CORS
+from contacts_api.http.errors import add_error_handlers
+from contacts_api.http.middleware import AccessLog, LastResort
+from contacts_api.http.openapi import completed
+from contacts_api.http.pages import FIELD_ERRORS, STATIC, Assets, health, pages
+from contacts_api.http.paging import Cursors
 from contacts_api.settings import Settings
-from contacts_api.standby import Standby
-from contacts_api.waiting import Places
 
 # Batches are validated one at a time, most in a fraction of a second.
 LARGE_BODIES_WAITING, LARGE_BODIES_SECONDS = 24, 15.0
@@ -78,21 +77,11 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.clock = clock
     # Those of contacts are called the most, and stand first. Not by include_router(), which matches each
     # router once more: 25 to 40 µs of CPU for a call of contacts, which takes 200, and 50 for a sign-in.
-    for router in (
-        contacts,
-        relabelling,
-        batches,
-        exchange,
-        uploads,
-        feeds,
-        calendar,
-        auth,
-        token,
-        users,
-        health,
-        pages,
-    ):
+    features = load_features()
+    routers_of_features = [router for feature in features for router in feature.routers]
+    for router in (contacts, relabelling, *routers_of_features, auth, token, users, health, pages):
         app.router.routes += router.routes
+    app.state.code_lists = (FIELD_ERRORS, *(codes for feature in features for codes in feature.code_lists))
     app.mount("/assets", Assets(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)
     # From the inside out: a page of an allowed origin can read every answer, the last resort's, too.

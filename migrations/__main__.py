@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 from alembic import command
 from alembic.config import Config
 
-from contacts_api import embedded
+from contacts_api.database import embedded
 
 directory = Path(mkdtemp())
 # Registered before the server is started, it runs after the server has stopped.

@@ -13,7 +13,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlmodel import AutoString, SQLModel
 
 import contacts_api
-from contacts_api.connecting import LOCK_SECONDS, connect_synchronously
+from contacts_api.database.connecting import LOCK_SECONDS, connect_synchronously
 from contacts_api.settings import Settings
 
 # Any number will do, as long as nothing else in the database locks it.
@@ -22,9 +22,10 @@ LOCK = 7_265_420_318
 TRIGRAM_INDEX = "ix_contact_by_trigram"
 LONGEST_REVISION = 32
 
-for models in Path(contacts_api.__file__).parent.glob("*/models.py"):
+PACKAGE = Path(contacts_api.__file__).parent
+for models in PACKAGE.rglob("models.py"):
     # They define the tables to compare with.
-    import_module(f"contacts_api.{models.parent.name}.models")
+    import_module(".".join(["contacts_api", *models.relative_to(PACKAGE).with_suffix("").parts]))
 
 
 def url_to_migrate() -> str:

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import make_url
 
-from contacts_api import embedded
 from contacts_api.app import create_app
-from contacts_api.migrating import migrate
+from contacts_api.database import embedded
+from contacts_api.database.migrating import migrate
 from contacts_api.settings import Settings
 from tests.client import Client, Clock
 from tests.watcher import watch

@@ -18,7 +18,7 @@ import httpx
 import psutil
 import psycopg2
 
-from contacts_api.migrating import newest_revision
+from contacts_api.database.migrating import newest_revision
 
 ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.1"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 import contacts_api
-from contacts_api.collation import sort_form
+from contacts_api.contacts.collation import sort_form
 from contacts_api.contacts.fields import label_key
 from contacts_api.contacts.models import columns_of
 from contacts_api.text import Form, check_address, fold, is_plain_address, normalize, normalize_email, read_address

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from contacts_api.accounts.mail import COUNTED, KEPT
-from contacts_api.accounts.models import AccessKey, AuthSession, EndedSession, FailedAttempt, Mail, User, owner_columns
+from contacts_api.accounts.models import AccessKey, AuthSession, EndedSession, FailedAttempt, Mail, User
 from contacts_api.accounts.sessions import kept_seconds
-from contacts_api.database import Database, from_state, renew_statistics, table_of
-from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.database.engine import Database, from_state, owner_columns, renew_statistics, table_of
+from contacts_api.database.errors import DATABASE_ERRORS
 from contacts_api.problems import Busy
 
 logger = logging.getLogger(__name__)

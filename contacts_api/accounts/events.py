@@ -4,7 +4,7 @@ import logging
 from typing import Literal
 from uuid import UUID
 
-from contacts_api.access_log import describe_request
+from contacts_api.http.middleware import describe_request
 
 logger = logging.getLogger("contacts_api.security")
 

@@ -19,9 +19,9 @@ from uuid_utils.compat import uuid7
 from contacts_api.accounts.events import log_event
 from contacts_api.accounts.models import AccessKey, KeyCreate, Scope, User
 from contacts_api.accounts.sessions import Claims, while_signed_in
-from contacts_api.connecting import Row
-from contacts_api.database import Database, from_state, table_of
-from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.database.connecting import Row
+from contacts_api.database.engine import Database, from_state, table_of
+from contacts_api.database.errors import DATABASE_ERRORS
 from contacts_api.problems import Busy, NotFound, Problem, TooMany
 
 PREFIX = "ck_"

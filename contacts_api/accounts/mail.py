@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from contacts_api.connecting import Row
-from contacts_api.database import Database, from_state
+from contacts_api.database.connecting import Row
+from contacts_api.database.engine import Database, from_state
 from contacts_api.runtime import write_whole_file
 from contacts_api.settings import Settings
 from contacts_api.text import read_address

@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 from sqlmodel import Field, SQLModel
 from uuid_utils.compat import uuid7
 
-from contacts_api.bodies import Body, with_example
-from contacts_api.database import stamped, table_of
+from contacts_api.database.engine import stamped
+from contacts_api.http.bodies import Body, with_example
 from contacts_api.text import A_TIME, CreatedAt, Name, OneLine, Timestamp, Trimmed, normalize_email
 
 
@@ -108,16 +108,6 @@ class FailedAttempt(SQLModel, table=True):
     failures: int
     failed_at: datetime = stamped(index=True)
     blocked_until: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
-
-
-def owner_columns() -> list[sa.Column[UUID]]:
-    """Return the column that names the owner, of each table whose rows belong to a user: referring tables last."""
-    return [
-        key.parent
-        for table in SQLModel.metadata.sorted_tables
-        for key in table.foreign_keys
-        if key.column is table_of(User).c.id
-    ]
 
 
 EmailAddress = Annotated[

@@ -12,8 +12,8 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from contacts_api.accounts.models import compose
+from contacts_api.database.waiting import Places
 from contacts_api.problems import Invalid
-from contacts_api.waiting import Places
 
 # A hash takes some 25 ms of a core: the last of a full queue still gets its turn within the deadline.
 HASHES_WAITING = 64

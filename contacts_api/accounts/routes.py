@@ -7,14 +7,14 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from contacts_api.accounts import models
-from contacts_api.accounts.attempts import TooManyAttempts
 from contacts_api.accounts.cleanup import AccountCleanup
 from contacts_api.accounts.keys import AccessKeys, KeyNotFound, TooManyKeys
 from contacts_api.accounts.mail import MailQueue
 from contacts_api.accounts.models import TokenPair, User, UserPublic
 from contacts_api.accounts.passwords import WeakPassword
 from contacts_api.accounts.sessions import InvalidRefreshToken, OpenSessions
-from contacts_api.accounts.tokens import ALWAYS, FOR_OWNERS, SIGNED_IN, AppTokens, SignedIn, SignedInOrBody
+from contacts_api.accounts.strategy import ALWAYS, FOR_OWNERS, SIGNED_IN, AppTokens, SignedIn, SignedInOrBody
+from contacts_api.accounts.throttle import TooManyAttempts
 from contacts_api.accounts.users import (
     BadCredentials,
     CurrentUser,
@@ -28,10 +28,11 @@ from contacts_api.accounts.users import (
     WrongPassword,
     normalized,
 )
-from contacts_api.answers import JSON
-from contacts_api.handlers import DATABASE_ERRORS, problem_of
+from contacts_api.database.errors import DATABASE_ERRORS
+from contacts_api.http.answers import JSON
+from contacts_api.http.errors import problem_of
+from contacts_api.http.route import Handler, Route
 from contacts_api.problems import FieldError, InternalError, Invalid, NotFound, Problem, documented
-from contacts_api.routing import Handler, Route
 
 
 class SessionNotFound(NotFound):

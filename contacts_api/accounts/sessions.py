@@ -20,8 +20,8 @@ from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.events import log_event
 from contacts_api.accounts.models import AuthSession, EndedSession, User
-from contacts_api.connecting import Row
-from contacts_api.database import Database, from_state, table_of
+from contacts_api.database.connecting import Row
+from contacts_api.database.engine import Database, from_state, table_of
 from contacts_api.problems import Unauthorized
 from contacts_api.settings import Settings
 

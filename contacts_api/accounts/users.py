@@ -19,18 +19,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.base import Executable
 from sqlmodel import col
 
-from contacts_api.accounts import attempts
-from contacts_api.accounts.attempts import TooManyAttempts, key_of
+from contacts_api.accounts import throttle as attempts
 from contacts_api.accounts.events import log_event
 from contacts_api.accounts.keys import END_KEYS
 from contacts_api.accounts.mail import NOTICES, Mails, Purpose
 from contacts_api.accounts.models import TokenPair, User, UserCreate, UserUpdate
 from contacts_api.accounts.passwords import PasswordHasher, refuse_weak
 from contacts_api.accounts.sessions import END, LOCK_SIGN_INS, InvalidToken, Sessions
-from contacts_api.accounts.tokens import SignedIn, Tokens
-from contacts_api.connecting import Row
-from contacts_api.database import Database, from_state, refused_where_taken, table_of
-from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.accounts.strategy import SignedIn, Tokens
+from contacts_api.accounts.throttle import TooManyAttempts, key_of
+from contacts_api.database.connecting import Row
+from contacts_api.database.engine import Database, from_state, refused_where_taken, table_of
+from contacts_api.database.errors import DATABASE_ERRORS
 from contacts_api.problems import Busy, Conflict, Invalid, Problem, Unauthorized
 from contacts_api.settings import Settings
 from contacts_api.text import normalize_email

@@ -11,15 +11,15 @@ from uuid import UUID
 import orjson
 from pydantic import Field
 
-from contacts_api.connecting import Row
 from contacts_api.contacts import queries
 from contacts_api.contacts.fields import distinct, label_key
 from contacts_api.contacts.models import columns_of, fields_of, label_tag
-from contacts_api.database import Database, Reader
-from contacts_api.pagination import pages_of
+from contacts_api.database.connecting import Row
+from contacts_api.database.engine import Database, Reader
+from contacts_api.database.waiting import refuse_disconnected
+from contacts_api.http.paging import pages_of
 from contacts_api.problems import NotFound
 from contacts_api.text import LABEL_CHARACTERS, fold
-from contacts_api.waiting import refuse_disconnected
 
 MAX_LISTED = 10_000
 MAX_COUNTED = 50_000

@@ -15,8 +15,7 @@ from sqlalchemy import Index, SmallInteger, String, literal_column, text
 from sqlmodel import Field, SQLModel
 
 from contacts_api.accounts.models import User as User  # the table that owner_id refers to
-from contacts_api.bodies import Body, with_example
-from contacts_api.collation import sort_form
+from contacts_api.contacts.collation import sort_form
 from contacts_api.contacts.fields import (
     About,
     Birthday,
@@ -30,8 +29,9 @@ from contacts_api.contacts.fields import (
     label_key,
     with_digits,
 )
-from contacts_api.database import stamped
-from contacts_api.pagination import Page
+from contacts_api.database.engine import stamped
+from contacts_api.http.bodies import Body, with_example
+from contacts_api.http.paging import Page
 from contacts_api.text import A_TIME, CreatedAt, Label, Name, Note, Timestamp, fold
 
 AN_ID = "01a22042-afe2-74f4-844b-d6ec422a71e8"

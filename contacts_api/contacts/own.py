@@ -5,10 +5,10 @@ from uuid import UUID
 
 from fastapi import Depends
 
-from contacts_api.accounts.tokens import Owner
+from contacts_api.accounts.strategy import Owner
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import ContactId
-from contacts_api.database import Autocommit
+from contacts_api.database.engine import Autocommit
 from contacts_api.problems import NotFound, Problem
 
 

@@ -14,13 +14,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 from sqlalchemy.types import TypeEngine
 
-from contacts_api.answers import as_json
-from contacts_api.connecting import Row
 from contacts_api.contacts.birthdays import in_steps
 from contacts_api.contacts.fields import MAX_LABELS, About, digits_to_find, is_number, parts_of_number
 from contacts_api.contacts.models import ABOUT, FIELDS, STORED, Contact, label_tag, month_and_day, search_tag
-from contacts_api.database import Reader, table_of
-from contacts_api.pagination import Listing, PageQuery, Position, count_fitting, read_in_steps
+from contacts_api.database.connecting import Row
+from contacts_api.database.engine import Reader, table_of
+from contacts_api.http.answers import as_json
+from contacts_api.http.paging import Listing, PageQuery, Position, count_fitting, read_in_steps
 from contacts_api.text import SearchTerm, fold
 
 Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contacts_api.contacts import queries
-from contacts_api.database import Database
+from contacts_api.database.engine import Database
 from contacts_api.problems import Invalid, TooMany
 
 MIB = 1024 * 1024

@@ -11,7 +11,7 @@ from sqlmodel import col
 
 from contacts_api.accounts.models import User
 from contacts_api.contacts.models import FIELDS, FOLDING, STORED, Contact, columns_of, fields_of
-from contacts_api.database import Database, table_of
+from contacts_api.database.engine import Database, table_of
 
 BATCH_ROWS = 500
 

@@ -9,21 +9,21 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, Field
 from uuid_utils.compat import uuid7
 
-from contacts_api.accounts.tokens import FOR_OWNERS, Owner
-from contacts_api.answers import PRIVATE, json_answer, with_headers
-from contacts_api.connecting import Row
+from contacts_api.accounts.strategy import FOR_OWNERS, Owner
 from contacts_api.contacts import labels, models, queries, quota, store
 from contacts_api.contacts.birthdays import upcoming_birthdays
 from contacts_api.contacts.labels import LabelInPath, LabelNotFound
 from contacts_api.contacts.models import ContactId, ContactPublic, columns_of
 from contacts_api.contacts.own import ContactNotFound, PreconditionFailed
 from contacts_api.contacts.quota import TooManyContacts
-from contacts_api.database import Autocommit, Reads
-from contacts_api.etags import TAKES_IF_NONE_MATCH, IfMatch, IfNoneMatch, etag_of, is_known
-from contacts_api.pagination import InvalidCursor, Page, PageQuery, Pages, count_fitting
+from contacts_api.database.connecting import Row
+from contacts_api.database.engine import Autocommit, Reads
+from contacts_api.http.answers import PRIVATE, json_answer, with_headers
+from contacts_api.http.etags import TAKES_IF_NONE_MATCH, IfMatch, IfNoneMatch, etag_of, is_known
+from contacts_api.http.paging import InvalidCursor, Page, PageQuery, Pages, count_fitting
+from contacts_api.http.query import QueryParameters
+from contacts_api.http.route import Route
 from contacts_api.problems import documented
-from contacts_api.query_parameters import QueryParameters
-from contacts_api.routing import Route
 from contacts_api.settings import known_time_zone
 
 MERGE_PATCH = "application/merge-patch+json"

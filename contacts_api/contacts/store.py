@@ -13,8 +13,8 @@ import asyncpg
 from contacts_api.contacts import queries, quota
 from contacts_api.contacts.models import columns_of, fields_of, is_same
 from contacts_api.contacts.own import ContactNotFound, PreconditionFailed
-from contacts_api.database import Database
-from contacts_api.etags import matches_etag
+from contacts_api.database.engine import Database
+from contacts_api.http.etags import matches_etag
 from contacts_api.problems import Busy
 
 MAX_ATTEMPTS = 20

@@ -4,7 +4,7 @@ import pytest
 from fastapi import FastAPI
 
 from contacts_api.accounts.cleanup import BITE_ROWS
-from contacts_api.handlers import DATABASE_ERRORS
+from contacts_api.database.errors import DATABASE_ERRORS
 from tests.client import Client
 from tests.conftest import Execute
 

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from contacts_api.app import create_app
 from contacts_api.runtime import JsonFormatter
 from contacts_api.settings import Settings
+from tests.cli.test_command_line import Start, command, start, stop
 from tests.client import A_PASSWORD, Client
 from tests.conftest import SECRET, Execute, client_of
 from tests.servers import free_port
-from tests.test_command_line import Start, command, start, stop
 
 __all__ = ["start"]
 

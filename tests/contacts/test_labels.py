@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from contacts_api import pagination
 from contacts_api.contacts import labels as labels_module
+from contacts_api.http import paging as pagination
 from tests.client import Client
 
 

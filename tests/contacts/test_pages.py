@@ -7,10 +7,10 @@ import asyncpg
 import pytest
 from fastapi import FastAPI
 
-from contacts_api import pagination
-from contacts_api.connecting import LOCK_SECONDS, Row
 from contacts_api.contacts import queries
-from contacts_api.pagination import PAGE_BYTES, Cursors, InvalidCursor, pages_of
+from contacts_api.database.connecting import LOCK_SECONDS, Row
+from contacts_api.http import paging as pagination
+from contacts_api.http.paging import PAGE_BYTES, Cursors, InvalidCursor, pages_of
 from tests.client import A_CONTACT, Client
 from tests.conftest import Execute
 

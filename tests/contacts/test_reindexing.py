@@ -6,9 +6,9 @@ from fastapi import FastAPI
 
 from contacts_api.contacts.models import FOLDING
 from contacts_api.contacts.reindexing import BATCH_ROWS, reindex
+from tests.cli.test_command_line import command
 from tests.client import Client
 from tests.conftest import Execute
-from tests.test_command_line import command
 
 # As release 0.1 of 25 November 2026 has stored it.
 AGE = """

@@ -19,7 +19,7 @@ async def chunks(count: int) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-# In chunks; that of an import is a setting, and tested with a small one in tests/exchange.
+# In chunks; that of an import is a setting, and tested with a small one in tests/features/exchange.
 TOO_MANY = {"create_contacts": 33, "update_contacts": 33}
 
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from fastapi import FastAPI
 
-from contacts_api import database
 from contacts_api.app import create_app
 from contacts_api.contacts.models import STORED, columns_of
+from contacts_api.database import engine as database
 from contacts_api.settings import Settings
 from tests.client import A_CONTACT, Client
 from tests.conftest import Execute, client_of

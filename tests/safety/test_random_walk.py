@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from contacts_api.app import create_app
-from contacts_api.collation import sort_form
+from contacts_api.contacts.collation import sort_form
 from contacts_api.contacts.fields import last_date_of_birth
 from contacts_api.contacts.models import FIELDS
-from contacts_api.exchange import csv
-from contacts_api.exchange.reader import ImportedContact, Reading
+from contacts_api.features.exchange import csv_file as csv
+from contacts_api.features.exchange.reader import ImportedContact, Reading
 from contacts_api.settings import Settings
 from contacts_api.text import fold
 from tests.client import Client, Clock

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from contacts_api.standby import AWAY_SECONDS
+from contacts_api.database.standby import AWAY_SECONDS
 from tests.client import Client
 from tests.faults.load import Load
 from tests.scale.conftest import BINARIES, directory

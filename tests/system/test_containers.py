@@ -17,7 +17,7 @@ STORE = """
 import sys
 from pathlib import Path
 import psycopg2
-from contacts_api import embedded
+from contacts_api.database import embedded
 
 connection = psycopg2.connect(embedded.start(Path(sys.argv[1])))
 connection.autocommit = True

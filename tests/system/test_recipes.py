@@ -22,15 +22,15 @@ COPIED = ("contacts_api", "migrations", "tests", "docs", "alembic.ini", "pyproje
 # What finds the tables and the routes by itself.
 CONCERNED = (
     "tests/test_architecture.py",
-    "tests/test_migrations.py",
-    "tests/test_examples.py",
-    "tests/test_openapi.py",
-    "tests/test_pages.py",
+    "tests/database/test_migrations.py",
+    "tests/http/test_examples.py",
+    "tests/http/test_openapi.py",
+    "tests/http/test_pages.py",
     "tests/safety/test_ownership.py",
     "tests/safety/test_hostile_input.py",
 )
 # What knows of the fields of a contact.
-OF_FIELDS = ("tests/contacts", *(f"tests/exchange/test_{name}.py" for name in ("csv", "exports", "vcard")))
+OF_FIELDS = ("tests/contacts", *(f"tests/features/exchange/test_{name}.py" for name in ("csv", "exports", "vcard")))
 SECONDS = 900
 
 
@@ -182,14 +182,15 @@ def test_a_field_is_added_in_one_file_and_works_everywhere(project: Path) -> Non
             assert "company" in document["components"]["schemas"][schema]["properties"], schema
 
 
-def test_a_resource_is_added_in_three_files_and_a_line(project: Path) -> None:
+def test_a_resource_is_added_in_a_package_and_a_line(project: Path) -> None:
     changed = follow(recipe("Add a resource"), project)
 
     assert [name for name in changed if name.startswith("contacts_api/")] == [
-        "contacts_api/notes/models.py",
-        "contacts_api/notes/queries.py",
-        "contacts_api/notes/routes.py",
-        "contacts_api/app.py",
+        "contacts_api/features/notes/models.py",
+        "contacts_api/features/notes/queries.py",
+        "contacts_api/features/notes/routes.py",
+        "contacts_api/features/notes/__init__.py",
+        "contacts_api/features/__init__.py",
     ]
     check(project, "note")
     with served(project) as client:

@@ -14,13 +14,13 @@ from sqlalchemy.engine import make_url
 from uuid_utils.compat import uuid7
 
 from contacts_api.accounts.models import User
-from contacts_api.connecting import connect_synchronously
+from contacts_api.cli.demo import believable_contacts
 from contacts_api.contacts import queries
 from contacts_api.contacts.models import Contact, columns_of
 from contacts_api.contacts.queries import ContactQuery
-from contacts_api.database import Database, create_engine
-from contacts_api.demo import believable_contacts
-from contacts_api.migrating import migrate
+from contacts_api.database.connecting import connect_synchronously
+from contacts_api.database.engine import Database, create_engine
+from contacts_api.database.migrating import migrate
 
 # From the sixth execution on, PostgreSQL considers a plan for any parameters.
 EXECUTIONS = 10

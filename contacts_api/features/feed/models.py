@@ -1,0 +1,38 @@
+"""The secret addresses of calendars."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic import Field as Rule
+from sqlmodel import Field, SQLModel
+
+from contacts_api.database.engine import stamped
+
+_A_KEY = "01a220429c1f7b369a523f0b6f1d2c44.Zm9yIHRoZSBkb2N1bWVudGF0aW9uIG9ubHkhISEhISEh"
+
+
+class CalendarFeed(SQLModel, table=True):
+    """The secret address of an owner's calendar: of its key only a hash is kept."""
+
+    __tablename__ = "calendar_feed"
+
+    owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
+    key_hash: bytes
+    created_at: datetime = stamped()
+
+
+class FeedQuery(BaseModel):
+    """Other parameters are ignored: people add them against caches."""
+
+    key: str = Rule(description="As in the address of the calendar.", examples=[_A_KEY])
+
+
+class FeedAddress(SQLModel):
+    """The secret address of a calendar, to subscribe to."""
+
+    url: str = Rule(
+        description="The address. Whoever knows it can read the birthdays, so keep it secret.",
+        json_schema_extra={"format": "uri"},
+        examples=[f"https://contacts.example.com/contacts/birthdays.ics?key={_A_KEY}"],
+    )

@@ -1,0 +1,104 @@
+"""Reads from a standby. Here it is the primary itself, or is not there; tests/scale has a real one."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from contacts_api.app import create_app
+from contacts_api.database.standby import Shared
+from tests.client import Client
+from tests.conftest import client_of
+
+NOBODY_THERE = "postgresql:///contacts?host=/nowhere"
+
+
+async def signed_up(app: FastAPI, email: str) -> AsyncIterator[Client]:
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        yield await client.sign_up(email)
+
+
+@pytest.fixture
+async def reader(database_url: str, make_settings: Any) -> AsyncIterator[Client]:
+    async for client in signed_up(create_app(make_settings(database_read_url=database_url)), "reader@example.com"):
+        yield client
+
+
+@pytest.fixture
+async def alone(make_settings: Any) -> AsyncIterator[Client]:
+    async for client in signed_up(create_app(make_settings(database_read_url=NOBODY_THERE)), "alone@example.com"):
+        yield client
+
+
+READS = ["/contacts", "/contacts?q=grace&with_total=true", "/contacts/birthdays?days=365", "/contacts/export.csv"]
+
+
+@pytest.mark.parametrize("path", READS)
+async def test_what_was_just_written_is_read(reader: Client, path: str) -> None:
+    await reader.create_contact()
+
+    assert "Grace" in (await reader.get(path)).text
+
+
+@pytest.mark.parametrize("path", READS)
+async def test_without_the_standby_the_primary_is_read(alone: Client, path: str) -> None:
+    await alone.create_contact()
+
+    assert "Grace" in (await alone.get(path)).text
+
+
+async def test_a_calendar_is_read_without_the_standby(alone: Client) -> None:
+    await alone.create_contact()
+    url = (await alone.post("/contacts/birthdays/feed")).json()["url"]
+
+    assert "Grace" in (await alone.get(url)).text
+
+
+async def test_a_standby_that_is_away_is_named_once(alone: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "contacts_api.database.standby"):
+        for _ in range(3):
+            await alone.list_contacts()
+
+    assert [record.message for record in caplog.records] == ["cannot read from the standby: FileNotFoundError"]
+
+
+class Question:
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self) -> int:
+        self.asked += 1
+        answer = self.asked
+        await asyncio.sleep(0.01)
+        return answer
+
+
+async def test_who_asks_at_once_shares_an_answer() -> None:
+    question = Question()
+    shared = Shared(question)
+
+    assert await asyncio.gather(*(shared() for _ in range(10))) == [1] * 10
+
+
+async def test_who_asks_while_a_question_is_under_way_gets_the_next_answer() -> None:
+    question = Question()
+    shared = Shared(question)
+
+    first = asyncio.create_task(shared())
+    await asyncio.sleep(0.005)
+    others = await asyncio.gather(*(shared() for _ in range(10)))
+
+    assert (await first, set(others), question.asked) == (1, {2}, 2)
+
+
+async def test_an_answer_does_not_end_with_who_asked_first() -> None:
+    shared = Shared(Question())
+
+    first, second = asyncio.create_task(shared()), asyncio.create_task(shared())
+    await asyncio.sleep(0.005)
+    first.cancel()
+
+    assert await second == 1

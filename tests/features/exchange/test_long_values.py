@@ -1,0 +1,38 @@
+"""What a value of 60 KB costs to read: as much again for twice as much, whatever it is made of."""
+
+import time
+
+import pytest
+
+from contacts_api.problems import Problem
+from tests.features.exchange.contacts import read
+
+COLUMNS = ["last_name", "name", "email", "phone", "birthday", "anniversary", "company", "labels", "notes", "details"]
+COLUMNS += ["home street"]
+PROPERTIES = ["N", "FN", "EMAIL", "TEL", "BDAY", "ANNIVERSARY", "ADR", "ORG", "NICKNAME", "CATEGORIES", "NOTE", "UID"]
+PROPERTIES += ["X-OTHER", "item1.X-ABLabel"]
+# What patterns for dates, numbers, addresses, names in brackets, folded lines and details begin or go on with.
+UNITS = [" ", "1 ", "1/", "12:", "T:", "(", "a", "a ", "@", "a@", "<", "=C3", "=", "\\"]
+UNITS += [",", ";", "' ", " or", "\n ", "\n"]
+UNITS += ["other (", "other (a): b\n", "::: ", ") :", "_$!<", "é", "\u200b"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_time_that_a_long_value_takes_grows_as_its_length_does(unit: str) -> None:
+    value = (unit * 60_000)[:60_000] + "x"
+    quoted = f'"{value}"'
+    files = [f"first_name,{name}\nAda,{quoted}\n" for name in COLUMNS]
+    files += [f"first_name,{quoted}\nAda,x\n", f"{value}\n"]
+    for name in PROPERTIES:
+        for parameters in ("", ";ENCODING=QUOTED-PRINTABLE", f";TYPE={value[:20_000]}"):
+            files.append(f"BEGIN:VCARD\nFN:Ada\n{name}{parameters}:{value}\nEND:VCARD\n")
+    begin = time.process_time()
+
+    for file in files:
+        try:
+            read(file)
+        except Problem as problem:
+            assert problem.status == 422  # noqa: PT017 (a file may be none)
+
+    # Some 50 files: what takes quadratic time took minutes for one.
+    assert time.process_time() - begin < 60
