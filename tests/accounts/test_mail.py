@@ -456,7 +456,7 @@ async def test_what_is_sent_is_not_sent_again_because_the_database_is_busy(
     await until(lambda: inbox.asked == 2)
     places = app_with_mail.state.database._places
     async with AsyncExitStack() as held:
-        for _ in range(places._free._value):
+        for _ in range(places._free):
             await held.enter_async_context(places.place())
         inbox.hangs = False
         await inbox.wait_for(2)

@@ -5,7 +5,6 @@ from pydantic import ValidationError
 
 from contacts_api.contacts.models import ContactCreate
 from contacts_api.contacts.queries import ContactQuery
-from contacts_api.features.exchange.models import ContactBatch
 from contacts_api.http.field_errors import CODES, code_and_detail
 from tests.client import A_CONTACT, Client
 
@@ -76,12 +75,15 @@ def test_what_is_missing_and_what_is_one_of_few() -> None:
     assert detail.startswith("Must be 'name', '-name'")
 
 
-def test_an_error_in_a_long_list_says_the_same_as_in_a_short_one() -> None:
+async def test_an_error_in_a_long_list_says_the_same_as_in_a_short_one(ada: Client) -> None:
     wrong = [{}, {**A_CONTACT, "email": "x"}, {**A_CONTACT, "labels": ["x"] * 51}, {**A_CONTACT, "first_name": ""}]
 
-    short, long = ([*wrong, *[A_CONTACT] * more] for more in (0, 100))
+    short = await ada.post("/contacts/batch", json={"items": wrong})
+    long = await ada.post("/contacts/batch", json={"items": [*wrong, *[A_CONTACT] * 100]})
 
-    assert errors_of(ContactBatch, {"items": short}) == errors_of(ContactBatch, {"items": long})
+    assert (short.status_code, long.status_code) == (422, 422)
+    assert short.json() == long.json()
+    assert short.json()["errors"][5]["loc"] == ["body", "items", 1, "email"]
 
 
 async def test_no_error_has_a_code_of_its_own(ada: Client) -> None:

@@ -67,7 +67,9 @@ async def test_what_is_anothers_answers_as_what_never_was(
         urls = [operation.url(*prefix, *ids[-(len(own) - len(prefix)) :]) for ids in (theirs, nobodys)]
         their_answer, nobodys_answer = [await ada.request(method, url, json=body, headers=headers) for url in urls]
 
-        assert their_answer.status_code == 404, (method, body, headers, prefix)
+        # An invalid body may be refused before the contact is looked up.
+        expected = (404,) if body == operation.example or body is None else (404, 422)
+        assert their_answer.status_code in expected, (method, body, headers, prefix)
         assert as_sent(their_answer, *theirs, *nobodys) == as_sent(nobodys_answer, *theirs, *nobodys)
     assert snapshot(execute) == before
 
