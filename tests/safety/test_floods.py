@@ -404,3 +404,19 @@ async def test_one_account_cannot_take_the_connections_of_others(
     assert statuses_of(changes) == {503: 40}
     assert all("Retry-After" in answer.headers for answer in changes)
     assert (await ada.get("/contacts?limit=1")).status_code == 200
+
+
+async def test_large_bodies_without_a_token_do_not_keep_out_a_user(ada: Client, client: Client) -> None:
+    batch = next(each for each in operations() if each.name == "create_contacts")
+    many = as_json({"items": [{**batch.example["items"][0], "details": []}] * 500})
+    one = {"items": [{**batch.example["items"][0], "details": []}]}
+
+    async def send_without_token() -> int:
+        answer = await client.post(batch.path, content=pieces(many), headers={"Content-Type": "application/json"})
+        return answer.status_code
+
+    strangers = [asyncio.create_task(send_without_token()) for _ in range(30)]
+    users = [(await ada.post(batch.path, json=one)).status_code for _ in range(10)]
+
+    assert set(await asyncio.gather(*strangers)) == {401}
+    assert users == [201] * 10
