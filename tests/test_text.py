@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
@@ -14,7 +14,16 @@ import contacts_api
 from contacts_api.contacts.collation import sort_form
 from contacts_api.contacts.fields import label_key
 from contacts_api.contacts.models import columns_of
-from contacts_api.text import Form, check_address, fold, is_plain_address, normalize, normalize_email, read_address
+from contacts_api.text import (
+    Form,
+    check_address,
+    fold,
+    is_common_address,
+    is_plain_address,
+    normalize,
+    normalize_email,
+    read_address,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +103,25 @@ def test_everyday_addresses_are_plain(text: str) -> None:
 def test_an_address_that_is_not_plain_is_looked_at_more_closely(text: str) -> None:
     assert not is_plain_address(text)
     check_address(text)
+
+
+INTERNATIONAL = st.text("abzAZ09-.zoëÉßüøłИйїґЄ日本語かなカナ한글\u0301\u0130\u0149\u03c2", max_size=24)
+
+
+@settings(max_examples=1000)
+@given(INTERNATIONAL, INTERNATIONAL)
+@example("zoë", "münchen.de")
+@example("пошта", "приклад.укр")
+def test_a_common_address_is_a_valid_one(local_part: str, domain: str) -> None:
+    address = f"{local_part}@{domain}"
+    if is_common_address(address):
+        assert read_address(address)
+
+
+@pytest.mark.parametrize("text", ["zoë@example.com", "jürgen@müller-söhne.de", "пошта@приклад.укр", "花子@例え.jp"])
+def test_everyday_addresses_of_common_scripts_are_common(text: str) -> None:
+    assert is_common_address(text)
+    assert not is_plain_address(text)
 
 
 @pytest.mark.parametrize("text", ["a@b", "@b.com", "a..b@c.com", "Bob <a@b.com>", "a@b.com\n", "a@-b.com"])

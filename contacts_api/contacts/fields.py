@@ -21,7 +21,16 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from contacts_api.http.bodies import Body
-from contacts_api.text import Label, Lines, OneLine, Trimmed, check_address, check_one_line, is_plain_address, normalize
+from contacts_api.text import (
+    Label,
+    Lines,
+    OneLine,
+    Trimmed,
+    check_address,
+    check_one_line,
+    is_common_address,
+    normalize,
+)
 
 MAX_LABELS, MAX_DETAILS, DETAIL_CHARACTERS = 50, 100, 1000
 MAX_SLOW_ADDRESSES = 10
@@ -266,7 +275,7 @@ def _few_slow(details: object) -> object:
     """Refuse more than MAX_SLOW_ADDRESSES of the addresses that take milliseconds to validate."""
     given = [each for each in details[:MAX_DETAILS] if isinstance(each, dict)] if isinstance(details, list) else []
     texts = [each.get("value") for each in given if each.get("kind") == "email"]
-    if sum(isinstance(text, str) and not is_plain_address(text.strip()) for text in texts) > MAX_SLOW_ADDRESSES:
+    if sum(isinstance(text, str) and not is_common_address(text.strip()) for text in texts) > MAX_SLOW_ADDRESSES:
         rule = f"May have at most {MAX_SLOW_ADDRESSES} e-mail addresses with a domain in Punycode or in rarer scripts."
         raise PydanticCustomError("too_many", rule)
     return details
