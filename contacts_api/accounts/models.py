@@ -223,8 +223,8 @@ class Verification(Body):
 
 _NEEDED_BY_GRANT: dict[str, JsonValue] = {
     "if": {"properties": {"grant_type": {"const": "password"}}},
-    "then": {"required": ["username", "password"]},
-    "else": {"required": ["refresh_token"]},
+    "then": {"properties": {"username": {}, "password": {}}, "required": ["username", "password"]},
+    "else": {"properties": {"refresh_token": {}}, "required": ["refresh_token"]},
 }
 
 

@@ -55,6 +55,8 @@ def run(data_dir: Path) -> Iterator[Run]:
     for container in containers:
         if container.poll() is None:
             container.communicate(timeout=60)
+        for pipe in filter(None, (container.stdin, container.stdout, container.stderr)):
+            pipe.close()
 
 
 def read_line(container: Container) -> str:

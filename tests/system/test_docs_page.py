@@ -24,7 +24,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Response, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = ROOT / "tests" / "exchange" / "samples"
+SAMPLES = ROOT / "tests" / "features" / "exchange" / "samples"
 AXE = ROOT / "tests" / "clients" / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
