@@ -1,1 +1,1 @@
-"""Everything PostgreSQL."""
+"""Access to PostgreSQL: connections, transactions, errors and migrations."""

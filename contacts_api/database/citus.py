@@ -1,4 +1,4 @@
-"""Spreading the tables of owners over the nodes of a Citus cluster: once, by a command."""
+"""Distributes the tables over the nodes of a Citus cluster. Run once, by a command."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,17 +11,17 @@ _DONE = "SELECT logicalrelid::regclass::text FROM pg_dist_partition WHERE partme
 
 
 def distribute(url: str, shards: int) -> Iterator[str]:
-    """Copy the accounts to every node, and spread what belongs to them by owner. Yields each table when it is done.
+    """Copy the accounts to every node, and shard all tables with an owner by owner. Yields each table when it is done.
 
-    All that an owner has is on one node then, and every statement on it names the owner, so that it goes there. The
-    tables that belong to no owner stay on the coordinator. What is done already is left alone. A table cannot be
-    written to while its rows are moved. Raises CommandError.
+    All rows of an owner are then on one node. Every statement names the owner, so Citus routes it to that node. Tables
+    without an owner stay on the coordinator. Tables that are already distributed are skipped. Writes to a table are
+    blocked while its rows are moved. Raises CommandError if the database does not have the Citus extension.
     """
     users = "user"
     calls = {users: f"""create_reference_table('"{users}"')"""}
     first, *_ = owners = [(column.table.name, column.name) for column in owner_columns()]
     for table, column in owners:
-        # What belongs to one owner is kept together: the others go where the shards of the first are.
+        # Colocate the other tables with the first, so that all rows of an owner are on the same node.
         where = f"shard_count => {shards:d}" if (table, column) == first else f"""colocate_with => '"{first[0]}"'"""
         calls[table] = f"""create_distributed_table('"{table}"', '{column}', {where})"""
     with closing(connect_synchronously(url)) as connection, connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""How connections to PostgreSQL are opened: to one of several hosts, and through a pooler."""
+"""Opens connections to PostgreSQL, with several hosts and through connection poolers."""
 
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
@@ -8,20 +8,20 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 
 CONNECT_SECONDS = 2
-"""How long each host may take to answer."""
+"""Connection timeout for each host."""
 IDLE_SECONDS = 10
 LOCK_SECONDS = 2
 
 Host: TypeAlias = tuple[str | None, int | None]
-# What libpq knows, and asyncpg would take for a setting of the server.
+# Parameters of libpq that asyncpg does not know. It would send them to the server as settings.
 _ONLY_LIBPQS = {
     *("hostaddr", "connect_timeout", "channel_binding", "client_encoding", "fallback_application_name"),
     *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
     *("gssencmode", "gssdelegation", "load_balance_hosts", "require_auth", "sslcompression", "sslsni", "requirepeer"),
 }
-# After these the next host is tried. (A refused password ends the search: it would be refused there, too.)
+# After these errors, try the next host. A wrong password is not among them: the next host would reject it too.
 _NEXT_HOST = (
-    OSError,  # asyncio's time-outs are OSErrors, too
+    OSError,  # includes the timeouts of asyncio
     asyncpg.CannotConnectNowError,
     asyncpg.PostgresConnectionError,
     asyncpg.TargetServerAttributeNotMatched,
@@ -30,33 +30,33 @@ _NEXT_HOST = (
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection that takes leave without waiting for an answer: a frozen server gives none."""
+    """A connection that closes without waiting for the server, because a frozen server does not reply."""
 
     replayed = 0
-    """Up to where its server had replayed the log when it was last asked, if it is a standby."""
+    """On a standby: the last known replay position in the write-ahead log."""
 
     async def close(self, **_: Any) -> None:
         self.terminate()
 
 
 class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg has no types
-    """A row of an answer, with its columns as attributes."""
+    """A result row with its columns as attributes."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
 
 
 def connect_synchronously(url: str) -> Any:
-    """Return a connection of psycopg2, for migrations. It knows several hosts itself."""
+    """Return a psycopg2 connection, for migrations. libpq handles several hosts in the URL."""
     return psycopg2.connect(url, connect_timeout=CONNECT_SECONDS)
 
 
 class Connector:
-    """Opens connections to the host that answered last, else to the first one of the others that does.
+    """Opens connections. Tries the host that answered last first, then the others in order.
 
-    `url` is read as libpq reads it (PostgreSQL, 34.1.1), with several hosts and `target_session_attrs`. A statement
-    may take `statement_seconds`. Without `prepared_statements` none outlives its transaction: for poolers that give
-    each transaction another connection.
+    `url` is parsed by libpq's rules (PostgreSQL manual, 34.1.1), including several hosts and `target_session_attrs`.
+    `statement_seconds` is the timeout of each statement. With `prepared_statements=False`, no prepared statement
+    outlives its transaction, as required by poolers that assign a connection to each transaction.
     """
 
     def __init__(self, url: str, statement_seconds: float, prepared_statements: bool = True) -> None:
@@ -65,7 +65,7 @@ class Connector:
         self._attributes = parameters.pop("target_session_attrs", None)
         database = parameters.pop("dbname", None)
         self._dsn = f"postgresql:///?{urlencode({k: v for k, v in parameters.items() if k not in _ONLY_LIBPQS})}"
-        # The server gives up first, and says why.
+        # Longer than the server's own timeout, so that the server's error message comes first.
         self._options: dict[str, Any] = {"database": database, "command_timeout": statement_seconds + 0.5}
         if not prepared_statements:
             self._options["statement_cache_size"] = 0
@@ -74,14 +74,14 @@ class Connector:
             "statement_timeout": str(round(statement_seconds * 1000)),
             "lock_timeout": str(LOCK_SECONDS * 1000),
             "idle_in_transaction_session_timeout": str(round(max(statement_seconds, IDLE_SECONDS) * 1000)),
-            # Some servers compile even small statements, which takes seconds.
+            # JIT compilation can take seconds, and some servers use it even for small statements.
             "jit": "off",
         }
-        """What each connection sets. Less, once a pooler has refused it."""
+        """Settings sent with each connection. Reduced to `application_name` after a pooler has refused them."""
 
     async def __call__(self, **_: Any) -> Connection:
-        """Return a new connection. Raises the error of the host that was tried last."""
-        # The one wish for which there is a second best.
+        """Return a new connection. If every host fails, raises the error of the last one."""
+        # `prefer-standby` falls back to any host.
         rounds = ("standby", "any") if self._attributes == "prefer-standby" else (self._attributes,)
         failure: Exception | None = None
         for attributes in rounds:
@@ -96,7 +96,7 @@ class Connector:
         try:
             connection = await self._open(host, attributes)
         except BaseException:
-            # Also where it is the caller who waits no longer. Others may have put this host last meanwhile.
+            # Move the failed host to the end, also after a cancellation. A concurrent call may have moved it already.
             if host == self._hosts[0]:
                 self._hosts.append(self._hosts.pop(0))
             raise
@@ -110,7 +110,7 @@ class Connector:
         except asyncpg.ProtocolViolationError as error:
             if "startup parameter" not in str(error):
                 raise
-            # A pooler that passes no settings on. The start says what to do about it: commands.check_server().
+            # The pooler does not accept settings. commands.check_server() tells the operator what to do.
             self.settings = {"application_name": self.settings["application_name"]}
             return await self._log_in(host, attributes)
 
@@ -131,7 +131,10 @@ class Connector:
 
 
 def _hosts_of(parameters: dict[str, str]) -> list[Host]:
-    """Return the hosts with their ports, and take both out of the parameters. One port is that of all hosts."""
+    """Remove the hosts and ports from the parameters, and return them as pairs. A single port applies to all hosts.
+
+    Raises ValueError if the number of ports does not match the number of hosts.
+    """
     hosts = parameters.pop("host", "").split(",")
     ports = parameters.pop("port", "").split(",")
     if len(ports) == 1:

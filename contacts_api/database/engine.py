@@ -1,4 +1,4 @@
-"""The way to PostgreSQL: the engine, reads in autocommit, and one transaction a request for writes."""
+"""The database engine: single statements in autocommit, and one transaction per request for writes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -29,11 +29,11 @@ SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
 }
 
-# A statement waits for a connection of the pool, and then either for a new one or for an answer, since the first of
-# these that fails is the last. What a request waits for in all has a deadline of its own: waiting.REQUEST_SECONDS.
+# A statement waits at most POOL_SECONDS for a pooled connection, and then either for a new connection or at most
+# STATEMENT_SECONDS for its rows. A step that times out is not retried. waiting.REQUEST_SECONDS limits the whole request.
 POOL_SECONDS = 1.5
 STATEMENT_SECONDS = 2.5
-# So many may wait for a connection.
+# The maximum number of callers waiting for a connection.
 MAX_WAITING = 200
 
 Ready: TypeAlias = Callable[[Connection], Awaitable[None]]
@@ -44,23 +44,23 @@ LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
-    # asyncpg raises this one if it is used between the server's goodbye and the end of the connection.
+    # asyncpg raises this if it is used after the server has announced its shutdown but before the socket closes.
     asyncpg.InternalClientError,
     ConnectionError,
 )
-"""What is raised where a connection is no more."""
-# After these a connection is not used again: it is lost, or the answer to an earlier statement may still come, or its
-# server is a standby now.
+"""Errors that mean that the connection is lost."""
+# After these errors, discard the connection: it is lost, a reply to an earlier statement may still be in flight, or the
+# server has become a standby.
 _SPOILT = (*LOST, OSError, asyncio.CancelledError, asyncpg.ReadOnlySQLTransactionError)
 
 
 def table_of(model: type[SQLModel]) -> Table:
-    """Return the table of a model, for statements that the ORM has no part in."""
-    return model.__table__  # type: ignore[attr-defined, no-any-return]  # SQLModel declares no such thing
+    """Return the table of a model, for statements without the ORM."""
+    return model.__table__  # type: ignore[attr-defined, no-any-return]  # SQLModel does not declare it
 
 
 def owner_columns() -> list[Column[UUID]]:
-    """Return the column that names the owner, of each table whose rows belong to a user: referring tables last."""
+    """Return the owner column of each table whose rows belong to a user. Referring tables come last."""
     return [
         key.parent
         for table in SQLModel.metadata.sorted_tables
@@ -70,27 +70,30 @@ def owner_columns() -> list[Column[UUID]]:
 
 
 def stamped(*, index: bool = False) -> Any:
-    """Return the field of a moment that PostgreSQL sets when the row is created."""
+    """Return a timestamp field that PostgreSQL sets when the row is created."""
     return Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()}, index=index)
 
 
 def create_engine(
     url: str, pool_size: int, statement_seconds: float = STATEMENT_SECONDS, *, prepared_statements: bool = True
 ) -> AsyncEngine:
-    """Return an engine in autocommit, of at most `pool_size` connections, whose statements may take so long."""
+    """Return an autocommit engine with at most `pool_size` connections.
+
+    `statement_seconds` is the timeout of each statement.
+    """
     connector = Connector(url, statement_seconds, prepared_statements)
-    # An empty name is that of a statement which ends with the next one.
+    # An empty name makes a prepared statement that the next one replaces.
     unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connector,
         connect_args={} if prepared_statements else unnamed,
         pool_size=pool_size,
-        # Nobody waits in the pool: Database lets in as many as it has connections.
+        # The pool never makes callers wait: Database admits no more callers than there are connections.
         max_overflow=-1,
-        # Setting it for each statement, and back again, takes longer than PostgreSQL takes to read a row.
+        # Switching to autocommit and back for each statement takes longer than reading a row.
         isolation_level="AUTOCOMMIT",
-        # Every connection comes back with its transaction ended, by Session or by autocommit.
+        # No reset is needed: the session or autocommit has ended the transaction before the connection is returned.
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,
@@ -101,14 +104,15 @@ def create_engine(
 
 
 def _replace_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-    # One that was lost in the pool costs no request an error. A new one has been tried by connecting.
+    # Replace a pooled connection that was closed while idle, so that the request does not fail. New connections need no
+    # check.
     if "used" in record.info and connection.driver_connection.is_closed():
         raise InvalidatePoolError
     record.info["used"] = True
 
 
 def _give_up_on_spoilt(context: ExceptionContext) -> None:
-    # After a time-out the connection still waits for its answer; a rollback would wait behind it.
+    # After a timeout, the connection still waits for the reply, and a rollback would wait behind it.
     error = context.original_exception
     is_on_standby = getattr(error, "sqlstate", None) == asyncpg.ReadOnlySQLTransactionError.sqlstate
     if isinstance(error, TimeoutError) or is_on_standby:
@@ -117,14 +121,14 @@ def _give_up_on_spoilt(context: ExceptionContext) -> None:
 
 @lru_cache(maxsize=512)
 def _compile(statement: Executable) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-    """Return the SQL, the names of its parameters in order, and the values that the statement itself gives them."""
+    """Return the SQL, the parameter names in order, and the values that are bound in the statement."""
     compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
     given = {name: bind.effective_value for bind, name in compiled.bind_names.items() if not bind.required}
     return str(compiled), tuple(compiled.positiontup), given
 
 
 class Reader(Protocol):
-    """What reads from the database: the database itself, or a standby."""
+    """The interface for reads, implemented by the database and by a standby."""
 
     async def read(self, statement: Executable, **parameters: Any) -> list[Row]:
         """Return the rows."""
@@ -132,9 +136,10 @@ class Reader(Protocol):
 
 
 class Database:
-    """Single statements, each its own transaction, on asyncpg's own connections: SQLAlchemy's cost twice the CPU.
+    """Runs single statements in autocommit on asyncpg connections, because SQLAlchemy's need twice the CPU.
 
-    Whoever finds no free connection waits in a short queue, and raises Busy where that does not help.
+    If no connection is free, callers wait in a bounded queue. Methods raise Busy if the queue is full or the wait
+    times out.
     """
 
     def __init__(
@@ -145,16 +150,16 @@ class Database:
         self.engine = engine.execution_options(isolation_level="READ COMMITTED")
 
     async def read(self, statement: Executable, **parameters: Any) -> list[Row]:
-        """Return the rows. Tries again once where the connection was lost: reading changes nothing."""
+        """Return the rows. Retries once if the connection is lost, which is safe because reads change nothing."""
         try:
             return await self.execute(statement, **parameters)
         except LOST:
             return await self.execute(statement, **parameters)
 
     async def execute(self, statement: Executable, ready: Ready | None = None, /, **parameters: Any) -> list[Row]:
-        """Run one statement, committed on return, and return the rows of its answer.
+        """Run one statement, commit it, and return its rows.
 
-        `ready` is awaited before, with the connection that the statement will run on.
+        `ready` is awaited first, with the connection that the statement runs on.
         """
         sql, names, given = _compile(statement)
         values = {**given, **parameters}
@@ -168,7 +173,7 @@ class Database:
                 rows: list[Row] = await connection.fetch(sql, *[values[name] for name in names])
                 return rows
             except _SPOILT:
-                # Better none than one with an answer under way. The others of the pool stay.
+                # Discard this connection only: a reply may still be in flight.
                 pooled.invalidate()
                 raise
             finally:
@@ -178,14 +183,14 @@ class Database:
 
     async def _connect(self) -> PoolProxiedConnection:
         try:
-            # A connection that lies in the pool is had without SQLAlchemy's greenlets, at a third of the CPU.
+            # An idle connection is available without a greenlet, which needs a third of the CPU.
             return self._autocommit.pool.connect()
         except MissingGreenlet:
             return await self._autocommit.raw_connection()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """Yield a session in a transaction of its own, which is committed at the end."""
+        """Yield a SQLAlchemy session in its own transaction, and commit it at the end."""
         async with self._places.place(), AsyncSession(self.engine, expire_on_commit=False) as session:
             yield session
             await session.commit()
@@ -193,7 +198,7 @@ class Database:
 
 @contextmanager
 def refused_where_taken(problem: type[Problem]) -> Iterator[None]:
-    """Raise the problem where a unique index refuses a row."""
+    """Raise the problem if a unique constraint rejects a row."""
     try:
         yield
     except IntegrityError as error:
@@ -211,33 +216,34 @@ _IS_ANALYSIS_DUE = text(
 
 
 async def renew_statistics(session: AsyncSession, owner: Column[UUID], new: int | None = None) -> None:
-    """Have PostgreSQL count the rows of owners if many have come: `new` in this transaction, or else since it last did.
+    """Update the planner statistics of an owner column after many rows were added.
 
-    Statements are planned by its statistics: by those of before, an owner whose million contacts are new has hardly
-    any. PostgreSQL renews them by itself where a tenth of the rows has changed, but up to a minute later.
-    `owner` is the column that names the owner. The others are left to PostgreSQL: all take three times as long.
+    `new` is the number of rows added in this transaction. If None, PostgreSQL's count of changes since the last ANALYZE
+    decides. With outdated statistics, the planner expects hardly any rows for an owner with a million new contacts.
+    Autovacuum updates them after a tenth of the rows has changed, but up to a minute later. The other columns are left
+    to autovacuum, because analyzing all of them takes three times as long.
     """
     table = f'"{owner.table.name}"'
     if await session.scalar(_IS_ANALYSIS_DUE, {"table": table, "new": new}):
-        # Not where another analysis is under way.
+        # Skip it if another process is analyzing the table.
         await session.execute(text(f"ANALYZE (SKIP_LOCKED) {table} ({owner.name})"))
 
 
 async def copy_into(
     session: AsyncSession, table: str, columns: Sequence[str], records: Iterable[tuple[Any, ...]], *, seconds: float
 ) -> None:
-    """Append records to a table by COPY, which SQLAlchemy has no way for. The transaction has begun.
+    """Append records to a table by COPY, which SQLAlchemy does not support. The transaction must have begun.
 
-    Raises TimeoutError after so many seconds, and at once if the connection is lost.
+    Raises TimeoutError after `seconds`, or at once if the connection is lost.
     """
     connection = await (await session.connection()).get_raw_connection()
     driver: Any = connection.driver_connection
     async with asyncio.timeout(seconds) as limit:
 
         def give_up(_: object) -> None:
-            limit.reschedule(0)  # the time is up now
+            limit.reschedule(0)  # time out now
 
-        # asyncpg 0.32 waits to send more for ever, even on a connection that is no more.
+        # asyncpg 0.32 waits forever to send more data, even after the connection is lost.
         driver.add_termination_listener(give_up)
         try:
             await driver.copy_records_to_table(table, records=records, columns=columns)
@@ -246,7 +252,7 @@ async def copy_into(
 
 
 def from_state(name: str) -> Any:
-    """Return the dependency on what the application made under this name when it started."""
+    """Return a dependency on the object of this name in `app.state`."""
 
     async def get(request: Request) -> Any:
         return getattr(request.app.state, name)
@@ -261,11 +267,11 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 Reads: TypeAlias = Annotated[Reader, from_state("reader")]
-"""What lists, searches and files are read from: a standby where there is one."""
+"""Reads for lists, searches and files. Uses a standby if there is one."""
 
 Autocommit: TypeAlias = Annotated[Database, from_state("database")]
-"""Single statements, each its own transaction."""
+"""Single statements, each in its own transaction."""
 
-# Scope "function" commits before the answer leaves, so that no client is told of a success that fails.
+# Scope "function" commits before the response is sent. Otherwise a client could get a success whose commit then fails.
 Session: TypeAlias = Annotated[AsyncSession, Depends(get_session, scope="function")]
-"""One transaction for the whole request."""
+"""One transaction per request."""

@@ -1,4 +1,4 @@
-"""Errors of PostgreSQL, and the problems that answer them."""
+"""Maps errors of PostgreSQL to problems."""
 
 import re
 
@@ -8,7 +8,7 @@ from sqlalchemy import exc
 from contacts_api import problems
 from contacts_api.problems import Problem
 
-# What Citus says, as an internal error, in a transaction that has lost its connection to a node.
+# Citus reports this as an internal error when a transaction has lost its connection to a node.
 LOST_NODE = "failure on connection"
 DATABASE_ERRORS = (
     exc.DBAPIError,
@@ -16,12 +16,12 @@ DATABASE_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    OSError,  # a refused or lost connection; asyncio's time-outs are OSErrors, too
+    OSError,  # a refused or lost connection, or a timeout of asyncio
 )
 
 
 class UnexpectedDatabaseError(Exception):
-    """A fault of ours, logged without PostgreSQL's DETAIL: that may hold a row with a password's hash."""
+    """A bug in this application. Logged without PostgreSQL's DETAIL, which may contain a row with a password hash."""
 
     def __init__(self, error: BaseException) -> None:
         original = getattr(error, "orig", None) or error
@@ -32,7 +32,7 @@ class UnexpectedDatabaseError(Exception):
 
 
 def problem_of_database_error(error: BaseException) -> Problem:
-    """Return the problem that answers an error of the database, by its SQLSTATE (PostgreSQL, appendix A)."""
+    """Return the problem for a database error, chosen by its SQLSTATE (PostgreSQL manual, appendix A)."""
     original = error.orig if isinstance(error, exc.DBAPIError) else error
     state = getattr(original, "sqlstate", None) or ""
     if state == "23505":
@@ -40,12 +40,12 @@ def problem_of_database_error(error: BaseException) -> Problem:
     if state == "42P01":
         return problems.SchemaOutdated()
     if state == "23503" and _is_of_owner(original):
-        # The account of the caller was deleted a moment ago.
+        # The owner's account was deleted during the request.
         return problems.Unauthorized()
     if state.startswith("22") or state == "23502":
         return problems.Invalid("A value does not fit where it is to be stored.")
     if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        # asyncpg cannot write a parameter as the type that it has in the statement.
+        # asyncpg cannot encode a parameter as the type that the statement expects.
         return problems.InternalError()
     if state == "XX000" and LOST_NODE in str(original):
         return problems.DatabaseUnavailable()
@@ -57,9 +57,9 @@ def problem_of_database_error(error: BaseException) -> Problem:
 
 
 def _is_of_owner(error: BaseException | None) -> bool:
-    """Say whether a foreign key that failed is the one that leads from a row to its owner."""
+    """Return True if the violated foreign key is the one from a row to its owner."""
     cause = getattr(error, "__cause__", None) or error
-    # Citus adds the number of the shard to both names.
+    # Citus appends the shard number to both names.
     name, table = (re.sub(r"_\d+$", "", str(getattr(cause, f"{kind}_name", None))) for kind in ("constraint", "table"))
     return name in (f"fk_{table}_owner_id", f"fk_{table}_user_id")
 

@@ -1,4 +1,4 @@
-"""Bringing a database to the newest schema."""
+"""Migrates a database to the newest schema."""
 
 import itertools
 import re
@@ -25,10 +25,10 @@ _LINE = re.compile(r"^(revision|down_revision)\b.*?= (.+)$", re.MULTILINE)
 
 @cache
 def newest_revision(versions: Path = ROOT / "migrations" / "versions") -> str:
-    """Return the revision that this code works with: the one migration that no other follows.
+    """Return the revision that this code requires: the migration that no other migration follows.
 
-    It is read from the files, since importing Alembic takes a fifth of a second. Raises CommandError if a migration
-    is missing, or two follow the same one.
+    Parses the files, because importing Alembic takes 0.2 seconds. Raises CommandError if a migration is missing, or if
+    two migrations follow the same one.
     """
     followed_by: dict[str, list[str]] = {}
     revisions = set()
@@ -47,14 +47,14 @@ def newest_revision(versions: Path = ROOT / "migrations" / "versions") -> str:
 
 
 def migrate(database_url: str, wait_seconds: float = WAIT_SECONDS) -> bool:
-    """Bring the database to the newest schema; return True if it had another. Several processes may do so at once.
+    """Migrate the database to the newest schema. Return True if it had another one. Safe to run concurrently.
 
-    Each migration has its own transaction. One that cannot get a lock is tried again for `wait_seconds`.
-    Raises CommandError if that fails, and for a database that a newer release has migrated.
+    Each migration runs in its own transaction. If one cannot get a lock, it is retried for at most `wait_seconds`.
+    Raises CommandError if that fails, or if a newer release has migrated the database.
     """
     if _current_revision(database_url) == newest_revision():
         return False
-    # Imported only when needed: see newest_revision().
+    # Imported only when needed, because it is slow: see newest_revision().
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -65,7 +65,7 @@ def migrate(database_url: str, wait_seconds: float = WAIT_SECONDS) -> bool:
     give_up_at = time.monotonic() + wait_seconds
     try:
         for script in reversed([*ScriptDirectory.from_config(config).walk_revisions()]):
-            # Does nothing if the database has this revision or a later one.
+            # A no-op if the database has this revision or a later one.
             _retry_for_lock(partial(command.upgrade, config, script.revision), script.revision, give_up_at)
     except AlembicError:
         raise CommandError(
@@ -76,9 +76,10 @@ def migrate(database_url: str, wait_seconds: float = WAIT_SECONDS) -> bool:
 
 
 def _retry_for_lock(upgrade: Callable[[], None], revision: str, give_up_at: float) -> None:
-    """Run a migration. If it times out waiting for a lock, run it again after a pause.
+    """Run a migration. If it times out waiting for a lock, retry it after a pause. Raises CommandError at `give_up_at`.
 
-    Everything that wants the same table queues behind a migration that waits for it. The pause lets them finish.
+    While a migration waits for a lock on a table, all other statements on that table wait behind it. The pause lets
+    them finish.
     """
     for tries in itertools.count(1):
         try:
@@ -98,9 +99,9 @@ def _retry_for_lock(upgrade: Callable[[], None], revision: str, give_up_at: floa
 
 
 def _current_revision(database_url: str) -> str | None:
-    """Return the revision of the database, or None if it cannot be read: Alembic will say why."""
+    """Return the revision of the database, or None if it cannot be read. Alembic then reports the reason."""
     with suppress(psycopg2.Error), closing(connect_synchronously(database_url)) as connection:
-        # A pooler closes the server connection of a client that disconnects inside a transaction.
+        # Autocommit, because a pooler closes the server connection of a client that disconnects inside a transaction.
         connection.autocommit = True
         cursor = connection.cursor()
         cursor.execute("SELECT version_num FROM alembic_version")

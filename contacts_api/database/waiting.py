@@ -1,4 +1,4 @@
-"""Bounded waiting: short queues, a deadline for each request, and no work for clients that have gone."""
+"""Limits on waiting: bounded queues, a deadline for each request, and no work for disconnected clients."""
 
 import asyncio
 import time
@@ -13,39 +13,39 @@ from starlette.requests import Request
 from contacts_api.problems import Busy
 
 REQUEST_SECONDS = 5.0
-"""How long a request may take once its body has been read. After that it is answered with a 503."""
+"""Time limit for a request after its body has been read. A request that exceeds it gets a 503."""
 ASKED_AFTER_SECONDS = 0.05
 """Check for a disconnect only after this wait, because the check costs 50 µs."""
 
 OwnerKey: TypeAlias = int | None
-"""The number of an owner's id, which is compared faster than the id; None if the owner is not known."""
+"""An owner's id as an integer, because integers compare faster than UUIDs. None if the owner is unknown."""
 
 _request: ContextVar[Request] = ContextVar("request")
 
 
 def has_come(request: Request) -> None:
-    """Note that `request` has been read to its end. From now on, queues drop it if its client has gone."""
+    """Record that the body of `request` has been read. From now on, queues drop it if its client disconnects."""
     _request.set(request)
 
 
 def act_for(request: Request, owner_id: UUID) -> None:
-    """Note the owner that `request` acts for. From now on, the places that it takes are this owner's."""
+    """Record the owner that `request` acts for. From now on, its places count towards this owner's share."""
     request.scope["owner"] = owner_id.int
 
 
 async def refuse_disconnected() -> None:
-    """Raise Busy if the client of the current request has gone."""
+    """Raise Busy if the client of the current request has disconnected."""
     request = _request.get(None)
     if request is not None and await request.is_disconnected():
         raise Busy
 
 
 class Places:
-    """A number of places, and a queue for them: first come, first served.
+    """A semaphore with a bounded first-in, first-out queue, shared fairly between owners.
 
-    `count` callers have a place at once; at most `max_waiting` more wait, each for at most `max_seconds`. One owner
-    has at most half of the places and half of the queue, so that nobody else is refused because of one account.
-    Requests without an owner, such as sign-ins, have no such limit.
+    At most `count` callers hold a place. At most `max_waiting` more wait, each for at most `max_seconds`. One owner
+    gets at most half of the places and half of the queue, so one account cannot block the others. Requests without
+    an owner, such as sign-ins, have no such limit.
     """
 
     def __init__(self, count: int, *, max_waiting: int, max_seconds: float) -> None:
@@ -56,7 +56,7 @@ class Places:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Hold a place. Raises Busy when the queue is full, the time is up or the client has gone."""
+        """Hold a place. Raises Busy if the queue is full, the wait times out or the client disconnects."""
         owner = await self.take()
         try:
             yield
@@ -64,7 +64,7 @@ class Places:
             self.leave(owner)
 
     async def take(self) -> OwnerKey:
-        """Take a place, and return what `leave` must be given. Raises Busy as `place` does."""
+        """Take a place, and return its owner to pass to `leave`. Raises Busy as `place` does."""
         request = _request.get(None)
         owner: OwnerKey = request.scope.get("owner") if request else None
         if self._has_room(owner):
@@ -108,7 +108,7 @@ class Places:
             if time.monotonic() - begun_at >= ASKED_AFTER_SECONDS:
                 await refuse_disconnected()
         except BaseException as error:
-            # The place may have been given just before the time was up, or before the task was cancelled.
+            # The place may have been granted just before the timeout or the cancellation. Give it back.
             if turn.done() and not turn.cancelled():
                 self.leave(owner)
             if isinstance(error, TimeoutError):
