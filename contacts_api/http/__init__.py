@@ -1,1 +1,1 @@
-"""What every route gets."""
+"""HTTP handling that all routes share."""

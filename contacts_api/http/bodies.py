@@ -17,12 +17,12 @@ from contacts_api.problems import MAX_ERRORS, BodyTooLarge, InvalidJSON
 from contacts_api.settings import Settings
 
 BODY_BYTES = 64 * 1024
-# An upload is handed to its parser in pieces of this size, so that one step of it is short.
+# Uploads are passed to the parser in pieces of this size, so that each step is short.
 _PIECE_BYTES = 16 * 1024
 MAX_ITEMS = 500
-"""The most contacts that one call may create, change or delete."""
+"""The maximum number of contacts that one call may create, change or delete."""
 STEP_SECONDS = 0.01
-"""How long work on many items may hold the event loop."""
+"""How long work on many items may block the event loop."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,21 +31,21 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class BodyLimit:
-    """Marks the annotation of a body with the number of bytes that it may have."""
+    """Annotates a body parameter with its maximum size in bytes, which depends on the settings."""
 
     of: Callable[[Settings], int]
 
 
 class Body(SQLModel):
-    """The base of all request bodies. Unknown members are refused; only the first MAX_ERRORS are looked at."""
+    """The base of all request bodies. Rejects unknown members, and reports at most MAX_ERRORS of them."""
 
     model_config = {"extra": "forbid"}
 
-    # Not SQLModel's constructor: a member called `self` or `cls` would collide with its own parameters.
+    # Replaces SQLModel's constructor, whose own parameters collide with a member called `self` or `cls`.
     __init__ = BaseModel.__init__
 
     def sent(self) -> dict[str, Any]:
-        """Return the members that were sent."""
+        """Return the members that the client sent."""
         return self.model_dump(include=self.model_fields_set)
 
     @model_validator(mode="before")
@@ -55,10 +55,7 @@ class Body(SQLModel):
 
 
 def with_example(members: Mapping[str, JsonValue], **keywords: JsonValue) -> Any:
-    """Return the `model_config` of a body whose example has these members, and not each that it may have.
-
-    `keywords` are further ones of its JSON schema.
-    """
+    """Return a `model_config` whose example has only these members. `keywords` are added to the JSON schema."""
     return ConfigDict(json_schema_extra={"examples": [dict(members)], **keywords})
 
 
@@ -72,11 +69,14 @@ def limit_unknown(model: type[BaseModel], data: Any) -> Any:
 
 
 UNCHECKED = WrapValidator(lambda item, _: item)
-"""Marks the item of a list that FastAPI must not validate: the route calls `validate_items`."""
+"""Stops FastAPI from validating the items of a list. The route calls `validate_items` instead."""
 
 
 async def validate_items(model: type[Model], items: Iterable[Any]) -> list[Model]:
-    """Return the items of a body as models. Raises RequestValidationError, with at most MAX_ERRORS errors."""
+    """Return the items of a body as models. Raises RequestValidationError with the errors of the first invalid items.
+
+    Stops after MAX_ERRORS errors.
+    """
     errors: list[Any] = []
 
     def validate(numbered: tuple[int, Any]) -> Any:
@@ -96,7 +96,7 @@ async def validate_items(model: type[Model], items: Iterable[Any]) -> list[Model
 
 
 async def in_steps(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Apply the function to each item. Let other tasks run after each STEP_SECONDS."""
+    """Apply the function to each item, and return the results. Yields to other tasks every STEP_SECONDS."""
     results = []
     resumed_at = time.perf_counter()
     for item in items:
@@ -108,11 +108,11 @@ async def in_steps(function: Callable[[Item], Result], items: Iterable[Item]) ->
 
 
 class Request(FastAPIRequest):
-    """A request whose body has a limit, and whose JSON is JSON (RFC 8259): no NaN, no lone surrogate."""
+    """A request with a size limit for its body and a strict JSON parser (RFC 8259: no NaN, no lone surrogates)."""
 
     max_bytes = BODY_BYTES
     check_sender: Callable[[FastAPIRequest], Awaitable[object]] | None = None
-    """Is awaited before more than BODY_BYTES are read."""
+    """Awaited before more than BODY_BYTES are read."""
 
     async def stream(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         size = 0
@@ -133,13 +133,13 @@ class Request(FastAPIRequest):
             raise BodyTooLarge(f"It may have at most {self.max_bytes:,} bytes.")
 
     def refuse_announced(self) -> None:
-        """Refuse a body whose Content-Length says that it is too large."""
+        """Raise BodyTooLarge if the Content-Length exceeds the limit."""
         announced = self.headers.get("content-length", "")
         if announced.isdecimal():
             self.refuse_more(int(announced) if len(announced) < 20 else self.max_bytes + 1)
 
     async def has_body(self) -> bool:
-        """Return True if there is a body. Reads no more than its first piece."""
+        """Return True if there is a body. Reads only its first piece."""
         async for chunk in self.stream():
             if chunk:
                 return True
@@ -153,7 +153,7 @@ class Request(FastAPIRequest):
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value of a JSON text. Raises InvalidJSON."""
+    """Parse a JSON text. Raises InvalidJSON."""
     try:
         return orjson.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Turns exceptions (FastAPI's, Pydantic's and PostgreSQL's) into problems, and answers with them."""
+"""Converts exceptions of FastAPI, Pydantic and PostgreSQL to problem responses."""
 
 import logging
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer every exception with problem+json."""
+    """Make `app` respond to every exception with problem+json."""
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     for error in DATABASE_ERRORS:
@@ -53,7 +53,7 @@ def _allowed_methods(request: Request) -> str:
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return the problem that answers an exception raised by a route."""
+    """Return the problem for an exception raised by a route."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
@@ -62,7 +62,7 @@ def problem_of(error: Exception) -> Problem:
         return problem_of_database_error(error)
     if error.status_code == 404:
         return problems.NotFound()
-    # All others come from the framework's parsers of bodies.
+    # The framework raises all others while it parses a body.
     return problems.Invalid.field("body", code="malformed", detail=f"The body could not be read: {error.detail}")
 
 

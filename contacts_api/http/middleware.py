@@ -1,4 +1,4 @@
-"""Request ids, HEAD, one line in the log for each request, and an answer where all else has failed."""
+"""Middleware: request ids, HEAD, the access log, and a 500 for unhandled errors."""
 
 import logging
 import re
@@ -16,31 +16,31 @@ from contacts_api.problems import Busy, InternalError, Invalid
 logger = logging.getLogger("contacts_api.access")
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-# Where the id of a request is in its scope.
+# The scope key of the request id.
 _ID = "contacts_api.request_id"
 _scope: ContextVar[Scope] = ContextVar("scope")
-# A proxy may forward any text as the address of a client.
+# Replaced in logs, because a proxy may forward any text as the client's address.
 _NOT_IN_ADDRESSES = re.compile(r"[^0-9A-Za-z.:%_-]")
 
 
 def describe_request() -> dict[str, str]:
-    """Return the `client` (its address) and the `request_id` of the current request; nothing outside of a request."""
+    """Return the `client` address and the `request_id` of the current request. Empty outside a request."""
     scope = _scope.get(None)
     if scope is None:
         return {}
-    # A client at a Unix socket has no address.
+    # Clients of a Unix socket have no address.
     host = scope["client"][0] if scope.get("client") else ""
     client = {"client": _NOT_IN_ADDRESSES.sub("?", host[:64])} if host else {}
     return {**client, "request_id": scope[_ID]}
 
 
 class AccessLog:
-    """The outermost layer. It
+    """The outermost middleware. It
 
     - gives every request an id,
-    - answers HEAD where GET is answered,
-    - writes one line to the log, without the query string: that may hold names, addresses and keys. Where there are
-      traces (OpenTelemetry), it takes it out of them, too.
+    - handles HEAD as GET without a body,
+    - writes one log line per request, without the query string, which may contain names, addresses and keys,
+    - removes the query string from OpenTelemetry traces.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -65,7 +65,7 @@ class AccessLog:
                 message = {**message, "body": b""}
             await send(message)
 
-        # A copy: uvicorn looks at the scope itself to see whether to send a body.
+        # Copy the scope: uvicorn reads the method from its own to decide whether to send a body.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         inner_scope = {**scope, "method": method, _ID: request_id.decode()}
         token = _scope.set(inner_scope)
@@ -84,7 +84,7 @@ class AccessLog:
 
 
 class LastResort:
-    """Refuses a query string that is not UTF-8, and answers with a 500 where all else has failed."""
+    """Rejects query strings that are not UTF-8, and responds to unhandled exceptions with a 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -110,10 +110,10 @@ class LastResort:
         try:
             await app(scope, receive, send_noted)
         except Exception as error:
-            # Starlette raises an error of its own where one that it has an answer for comes too late.
+            # If the response has started, Starlette wraps a handled exception in its own.
             cause = error.__cause__ or error
             if has_begun and isinstance(cause, (*DATABASE_ERRORS, Busy)):
-                # uvicorn breaks the connection off, and says that it does.
+                # uvicorn closes the connection and logs it.
                 logger.info("request %s broke off: %s", scope[_ID], type(cause).__name__)
                 return
             logger.exception("request %s failed", scope[_ID])

@@ -1,7 +1,7 @@
-"""Lists in pages, each of which goes on where the one before ended (keyset pagination).
+"""Keyset pagination: each page of a list continues after the last row of the previous page.
 
-A `Listing` is the statement of a list, and `Pager` answers with a page of it. `Cursors` writes positions so that
-clients can hold them, and nobody can make one up.
+A `Listing` holds the SQL statements of a list, and `Pager` responds with one page of it. `Cursors` encodes positions as
+authenticated strings, so that clients can store but not forge them.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ from contacts_api.text import OneLine
 
 T = TypeVar("T")
 Position: TypeAlias = Mapping[str, str]
-"""Where a list goes on: the values of its keys, as text. Empty where it begins."""
+"""A position in a list: the sort keys of the last row returned, as text. Empty for the beginning."""
 
-# `pages_of` reads few rows first, so that they come quickly. After that, more rows a statement cost less in all.
+# `pages_of` reads few rows first, to respond quickly. After that, larger pages cost less overall.
 FIRST_ROWS, PAGE_ROWS = 100, 1000
 PAGE_BYTES = 2 * 1024 * 1024
-"""A page ends with the row that exceeds this size."""
+"""A page ends with the row that exceeds this size, in bytes."""
 STEP_ROWS = 100
-"""How many rows of a list one statement reads, since each row may be as large as a request."""
+"""The maximum number of rows that one statement reads for a page. Each row may be as large as a request body."""
 WAIT_SECONDS, PAUSE_SECONDS = 30.0, 0.5
-"""How long `pages_of` waits for its next page while the database is busy or away, and how often it tries."""
+"""How long `pages_of` retries while the database is busy or unavailable, and the pause between two tries."""
 _MAC_BYTES = 16
 
 
 class Page(BaseModel, Generic[T]):
-    """A part of a list. `next_cursor` leads to the next part; null on the last."""
+    """One page of a list. `next_cursor` leads to the next page, and is null on the last."""
 
     items: list[T] = Field(description="What this part of the list has, in its order.")
     next_cursor: str | None = Field(
@@ -52,7 +52,7 @@ class Page(BaseModel, Generic[T]):
 
 
 class PageQuery(BaseModel):
-    """The query parameters of every list that comes in pages."""
+    """The query parameters of every paginated list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +68,7 @@ class PageQuery(BaseModel):
 
 
 class InvalidCursor(Invalid):
-    """The cursor was changed, or it is of another list: of other filters, or of another sort."""
+    """The cursor was modified, or belongs to a list with other filters or another sort."""
 
     advice = "Leave it out to begin anew; follow the Link header to go on."
     code, title = "invalid_cursor", "The cursor does not belong to this list"
@@ -77,11 +77,12 @@ class InvalidCursor(Invalid):
 
 
 class Listing:
-    """The rows of a list in the order of `keys`, which are columns of the rows; the last key is unique.
+    """The SQL statements of a list that is sorted by `keys`. The keys are columns of its rows, and the last is unique.
 
-    `first` and `rest` are the statements for at most `limit` rows: from the beginning, or after a position. With
-    `size`, the size of a row in bytes, they return fewer rows where these reach PAGE_BYTES. With `found`, a condition,
-    they look at `limit` rows, and return those that meet it and the last one: `is_found` tells them apart.
+    `first` selects at most `limit` rows from the beginning, `rest` at most `limit` rows after a position.
+
+    With `size`, the size of a row in bytes, both stop after the row that reaches PAGE_BYTES. With `found`, a condition,
+    both scan `limit` rows and return the matching ones and the last one. The column `is_found` marks the matches.
     """
 
     def __init__(
@@ -117,16 +118,16 @@ class Listing:
         )
 
     def keys_of(self, columns: ReadOnlyColumnCollection[str, Any]) -> list[ColumnElement[Any]]:
-        """Return those of the columns of a subquery that are the keys."""
+        """Return the key columns of a subquery."""
         return [columns[str(key.key)] for key in self._keys]
 
     def order_of(self, columns: ReadOnlyColumnCollection[str, Any] | None = None) -> list[ColumnElement[Any]]:
-        """Return the order of the list, for a subquery by its columns."""
+        """Return the ORDER BY expressions of the list, or of a subquery with these columns."""
         keys = self._keys if columns is None else self.keys_of(columns)
         return [key.desc() if self._descending else key.asc() for key in keys]
 
     async def read(self, database: Reader, limit: int, position: Position, **parameters: Any) -> list[Row]:
-        """Return the next rows, as `read_in_steps` does."""
+        """Return the rows after the position, as `read_in_steps` does."""
 
         async def read_step(limit: int, position: Position) -> list[Row]:
             return await self.read_at_once(database, limit, position, **parameters)
@@ -138,7 +139,7 @@ class Listing:
         return await database.read(statement, limit=limit, **parameters, **self.after(position))
 
     def after(self, position: Position) -> dict[str, Any]:
-        """Return the parameters of `rest` for this position."""
+        """Return the parameters of `rest` for a position."""
         return {
             f"after_{name}": key.validate_strings(position[name])
             for name, key in self._parsers.items()
@@ -152,9 +153,10 @@ class Listing:
 async def read_in_steps(
     read: Callable[[int, Position], Awaitable[Sequence[Row]]], listing: Listing, limit: int, position: Position
 ) -> list[Row]:
-    """Return the next rows, at most `limit`. `read` is called for at most STEP_ROWS of them at a time.
+    """Return at most `limit` rows after the position. Calls `read` for at most STEP_ROWS rows at a time.
 
-    Of very large rows there are fewer: as many as fit on a page, and at least one more if the list goes on.
+    Stops early once the rows exceed PAGE_BYTES. The result then has at least one row more than the page, if the list
+    continues.
     """
     rows: list[Row] = []
     while True:
@@ -167,7 +169,7 @@ async def read_in_steps(
 
 
 def count_fitting(rows: Sequence[Row]) -> int | None:
-    """Return how many of the rows make a page of not much more than PAGE_BYTES; None if all of them do."""
+    """Return how many rows fill a page, including the one that exceeds PAGE_BYTES. None if all rows fit."""
     size = 0
     for n, row in enumerate(rows, 1):
         size += len(row["details"])
@@ -179,8 +181,8 @@ def count_fitting(rows: Sequence[Row]) -> int | None:
 async def pages_of(database: Reader, listing: Listing, **parameters: Any) -> AsyncIterator[list[Row]]:
     """Yield all rows of a list, page by page.
 
-    The first page fails at once if the database is busy or away, because the client can still be told. Later pages
-    wait for the database.
+    If the database is busy or unavailable, the first page fails at once, because the response can still be an error.
+    Later pages are retried for WAIT_SECONDS.
     """
     position: dict[str, str] = {}
     limit, give_up_at = FIRST_ROWS, float("inf")
@@ -201,10 +203,10 @@ async def pages_of(database: Reader, listing: Listing, **parameters: Any) -> Asy
 
 
 class Cursors:
-    """Writes and reads cursors: a position in a list, authenticated with the list it belongs to.
+    """Encodes and decodes cursors. A cursor is a position with a MAC that binds it to one list.
 
-    `secret` keys the authentication (HMAC-SHA256, RFC 2104, cut to 128 bits). What identifies
-    the list (whose it is, its sort, its filters) is authenticated but not stored in the cursor.
+    The MAC is HMAC-SHA256 (RFC 2104), truncated to 128 bits, with a key derived from `secret`. It covers the owner, the
+    sort and the filters of the list, which are not stored in the cursor.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -215,7 +217,7 @@ class Cursors:
         return base64.urlsafe_b64encode(self._mac(payload, which) + payload).rstrip(b"=").decode()
 
     def read(self, cursor: str, *which: object) -> dict[str, str]:
-        """Return the position in `cursor`. Raises InvalidCursor for any other list's, or a changed one."""
+        """Return the position in `cursor`. Raises InvalidCursor if it was modified or belongs to another list."""
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         except ValueError:
@@ -224,7 +226,7 @@ class Cursors:
         if not hmac.compare_digest(mac, self._mac(payload, which)):
             raise InvalidCursor
         position: dict[str, str] = json.loads(payload)
-        # Base64 has spare bits at its end: refuse another text that stands for the same bytes.
+        # The unused bits at the end of Base64 allow several texts for the same bytes. Accept only ours.
         if self.write(position, *which) != cursor:
             raise InvalidCursor
         return position
@@ -234,7 +236,7 @@ class Cursors:
 
 
 class Pager:
-    """Reads where a list goes on, and answers with the page from there. `which` tells the list from all others."""
+    """Decodes the cursor of a request, and responds with the page after it. `which` identifies the list."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -247,7 +249,7 @@ class Pager:
     async def page(
         self, listing: Listing, query: PageQuery, to_item: Callable[[Row], Any], **parameters: Any
     ) -> Response:
-        """Answer with a page of the rows that these parameters of the listing's statements find."""
+        """Respond with a page of the listing. `parameters` are the parameters of its statements."""
         which = sorted(parameters.items())
         rows = await listing.read(self.database, query.limit + 1, self.position(query, which), **parameters)
         return self.answer(listing, query, rows, to_item, which)
@@ -263,10 +265,10 @@ class Pager:
         limit: int | None = None,
         **members: Any,
     ) -> Response:
-        """Answer with these rows.
+        """Respond with a page of these rows.
 
-        There are up to `query.limit` + 1 rows: the extra one means that there is a next page. `limit` makes the page
-        shorter. `keep` is what the cursor holds besides the position.
+        Takes up to `query.limit` + 1 rows. The extra row means that there is a next page. `limit` makes the page
+        shorter. `keep` is stored in the cursor together with the position.
         """
         headers, next_cursor = dict(PRIVATE), None
         limit = limit or query.limit
@@ -288,4 +290,4 @@ async def get_pager(request: Request) -> Pager:
 
 
 Pages: TypeAlias = Annotated[Pager, Depends(get_pager)]
-"""Answers with pages of lists."""
+"""Responds with pages of lists."""

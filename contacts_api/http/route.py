@@ -1,4 +1,4 @@
-"""The route class of the API: it checks media types, query parameters and body limits, and sets a deadline."""
+"""The route class of the API. It checks the media type, the query parameters and the body size, and sets a deadline."""
 
 import asyncio
 import inspect
@@ -26,17 +26,17 @@ Handler: TypeAlias = Callable[[FastAPIRequest], Coroutine[Any, Any, Response]]
 
 
 class Route(APIRoute):
-    """A route that refuses other media types than its own, and query parameters that it does not declare."""
+    """A route that rejects other media types and undeclared query parameters."""
 
     seconds = REQUEST_SECONDS
     check_sender: Callable[[FastAPIRequest], Awaitable[object]] | None = None
-    """Is awaited before a body of more than 64 KiB is read."""
+    """Awaited before more than 64 KiB of a body are read."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         signature = inspect.signature(endpoint)
         options["operation_id"] = endpoint.__name__
         if signature.return_annotation is None:
-            # No body, and so no media type.
+            # An endpoint that returns None sends no body, so it needs no media type.
             options["response_class"] = Response
         # FastAPI's constructor calls get_route_handler() below, which sets self.query.
         super().__init__(path, endpoint, **options)
@@ -53,12 +53,12 @@ class Route(APIRoute):
 
     def get_route_handler(self) -> Handler:
         self.query = _find_query(self.dependant)
-        # Read the query last, so that a 401 and a 404 come before its 422.
+        # Validate the query last, so that a 401 or a 404 takes precedence over its 422.
         self.dependant.dependencies.sort(key=lambda dependant: _find_query(dependant) is not None)
         without_query = with_query = super().get_route_handler()
         if self.query is None:
-            # A second handler, for requests that have a query string: it refuses all parameters. FastAPI makes it of
-            # self.dependant. (One handler for all requests would cost 25 µs of CPU more.)
+            # A second handler, for requests with a query string, rejects all parameters. FastAPI builds it from
+            # self.dependant. Using it for all requests would cost 25 µs of CPU more per request.
             refuse_all = get_dependant(path=self.path_format, call=NO_PARAMETERS)
             self.dependant = replace(self.dependant, dependencies=[*self.dependant.dependencies, refuse_all])
             with_query = super().get_route_handler()
@@ -91,7 +91,7 @@ class Route(APIRoute):
         return read_and_handle
 
     async def run(self, handle: Handler, request: FastAPIRequest) -> Response:
-        """Read the body, however long it takes, and then answer within `seconds`. Raises Busy."""
+        """Read the body, then call `handle` with a deadline of `seconds`. Reading has no deadline here. Raises Busy."""
         if self.body_field:
             await request.body()
         has_come(request)
@@ -104,9 +104,9 @@ class Route(APIRoute):
             raise
 
     async def _refuse_invalid(self, request: Request) -> None:
-        """Raise the errors of an invalid JSON body: it is a 422 whether or not the database answers.
+        """Raise RequestValidationError if the JSON body is invalid, so that it gets a 422 even if the database is down.
 
-        FastAPI validates a body only after the dependencies, of which the sign-in may need the database.
+        FastAPI validates a body only after the dependencies, and authentication may need the database.
         """
         if self.body_field and not isinstance(self.body_field.field_info, params.Form):
             body = await request.json() if await request.body() else None
@@ -127,7 +127,7 @@ class Route(APIRoute):
 
 
 def _find_query(dependant: Dependant) -> QueryParameters[Any] | None:
-    """Return what reads the query string for an endpoint, or for what it depends on."""
+    """Return the QueryParameters among a dependant and its dependencies, or None."""
     if isinstance(dependant.call, QueryParameters):
         return dependant.call
     return next(filter(None, map(_find_query, dependant.dependencies)), None)
