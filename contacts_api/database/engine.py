@@ -30,7 +30,7 @@ SQLModel.metadata.naming_convention = {
 }
 
 # A statement waits at most POOL_SECONDS for a pooled connection, and then either for a new connection or at most
-# STATEMENT_SECONDS for its rows. A step that times out is not retried. waiting.REQUEST_SECONDS limits the whole request.
+# STATEMENT_SECONDS for its rows. A step that times out is not retried. waiting.REQUEST_SECONDS limits the request.
 POOL_SECONDS = 1.5
 STATEMENT_SECONDS = 2.5
 # The maximum number of callers waiting for a connection.

@@ -1,4 +1,4 @@
-"""Answers in JSON: what the database has returned as rows becomes text here, and nowhere else."""
+"""Builds JSON and streaming responses. Rows from the database are serialized only here."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
@@ -13,14 +13,14 @@ PRIVATE = {"Cache-Control": "private, no-cache"}
 
 
 def json_answer(content: Any, headers: Mapping[str, str], status: int = 200) -> Response:
-    """Return `content` as JSON. Rows are made ready by `as_json`."""
+    """Return `content` as a JSON response. Prepare rows with `as_json` first."""
     return Response(orjson.dumps(content, option=orjson.OPT_UTC_Z), status, dict(headers), JSON)
 
 
 def as_json(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return these members of a row as `json_answer` takes them: its `id`, and the time of its creation and change."""
+    """Return these columns of a row as JSON members for `json_answer`. Formats `id`, `created_at` and `updated_at`."""
     members = {name: row[name] for name in names}
-    # orjson does not take asyncpg's subclass of UUID, and leaves out the six digits of a second where all are zero.
+    # orjson does not accept asyncpg's subclass of UUID, and omits the microseconds if they are zero.
     members["id"] = str(members["id"])
     for name in ("created_at", "updated_at"):
         if name in members and not members[name].microsecond:
@@ -29,7 +29,7 @@ def as_json(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 async def streamed(pieces: AsyncIterator[bytes], media_type: str, headers: dict[str, str]) -> Response:
-    # An answer that has begun can no longer say that the database is away.
+    # Read the first piece before the response starts, so that a database error can still become a 503.
     first = await anext(pieces)
 
     async def content() -> AsyncIterator[bytes]:
@@ -41,11 +41,11 @@ async def streamed(pieces: AsyncIterator[bytes], media_type: str, headers: dict[
 
 
 def file_of(media_type: str, example: bytes, *headers: str) -> dict[int | str, dict[str, Any]]:
-    """Return what documents the answer with a file."""
+    """Return the OpenAPI description of a file response."""
     content = {"schema": {"type": "string"}, "example": example.decode("utf-8-sig")}
     return {200: {**with_headers(*headers), "content": {media_type: content}}}
 
 
 def with_headers(*headers: str) -> dict[str, Any]:
-    """Return what documents the headers of a response."""
+    """Return the OpenAPI description of response headers."""
     return {"headers": {name: {"schema": {"type": "string"}} for name in headers}}

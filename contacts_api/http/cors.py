@@ -1,4 +1,4 @@
-"""Calls by pages of other origins (CORS)."""
+"""CORS: calls from pages of other origins."""
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -11,7 +11,7 @@ EXPOSED_HEADERS = ["Content-Disposition", "ETag", "Link", "Location", "Retry-Aft
 
 
 class CORS(CORSMiddleware):
-    """Starlette's, for these origins; it refuses others as everything else here refuses."""
+    """Starlette's middleware for the given origins. Rejects preflight requests with a problem response."""
 
     def __init__(self, app: ASGIApp, origins: list[str], root_path: str) -> None:
         self._root_path = root_path

@@ -4,7 +4,7 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Header, Request
 
-# FastAPI takes an eighth of the CPU of a read to find one header: where reads are frequent, it only documents it.
+# Frequent reads only document this header. Declaring it as a parameter takes an eighth of the CPU of a read.
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
@@ -21,7 +21,7 @@ _IF_MATCH = Header(
 
 
 def list_header(request: Request, name: str) -> str | None:
-    """Return the value of a header that may be spread over several lines (RFC 9110, 5.3); None if there is none."""
+    """Return the combined value of all header lines with this name (RFC 9110, 5.3), or None if there are none."""
     lines = request.headers.getlist(name)
     return ", ".join(lines) if lines else None
 
@@ -46,11 +46,11 @@ def etag_of(version: object) -> str:
 
 
 def matches_etag(tags: str, version: object) -> bool:
-    """Say whether the value of If-Match or If-None-Match names this version."""
+    """Return True if an If-Match or If-None-Match value matches this version."""
     return tags.strip() == "*" or etag_of(version) in (tag.strip() for tag in tags.split(","))
 
 
 def is_known(request: Request, version: object) -> bool:
-    """Say whether the client has this version already, by its If-None-Match. Weak tags count (RFC 9110, 8.8.3.2)."""
+    """Return True if If-None-Match matches this version. Uses weak comparison (RFC 9110, 8.8.3.2)."""
     if_none_match = list_header(request, "if-none-match")
     return if_none_match is not None and matches_etag(if_none_match.replace("W/", ""), version)

@@ -1,4 +1,4 @@
-"""What is wrong with one value: Pydantic's errors in our codes and words, which never repeat the value."""
+"""Converts Pydantic's errors to the codes and messages of this API. Messages never repeat the invalid value."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ CODES = {
     "control_character": "The text has a control character or a lone surrogate.",
     "repeated": "What may be there once is there more than once.",
 }
-"""The codes of field errors, and what each means. A problem that one field causes has its own code there instead."""
+"""The codes of field errors and their meanings. A problem with a `loc` uses its own code instead."""
 
 _WORDS = {
     "missing": ("missing", "Is required."),
@@ -52,15 +52,15 @@ _WORDS = {
 
 
 def code_and_detail(error: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what one of Pydantic's `ErrorDetails` says, as a code and a sentence.
+    """Return the code and the message for one of Pydantic's `ErrorDetails`.
 
-    An error that a validator of ours raised has a code already, or is one that was returned from here before.
+    Errors raised by our own validators already have a code. So do errors that this function has already converted.
     """
     kind, context = error["type"], error.get("ctx", {})
     is_ours = kind in CODES and (not context or "message" in context)
     if (is_ours and kind != "missing") or "message" in context:
         return kind, str(error["msg"])
-    # Of a text that a validator has returned, Pydantic says that it has too many items.
+    # For a text that a validator returned, Pydantic reports `too_short` and `too_long` as it does for lists.
     unit = "item" if context.get("field_type", "Value") != "Value" else "character"
     kind = f"string_{kind}" if kind in ("too_short", "too_long") and unit == "character" else kind
     code, words = _WORDS.get(kind, ("malformed", "This is not a valid value."))

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with limits on the memory and the time that one connection can take."""
+"""uvicorn's HTTP protocol with limits on the memory and time that one connection can use."""
 
 import asyncio
 import sys
@@ -11,25 +11,25 @@ if sys.platform == "linux":
     import termios
 
 HEAD_BYTES = 64 * 1024
-"""The most bytes that the URL, the headers and the trailers of one request may have together."""
+"""The maximum total size of the URL, headers and trailers of one request."""
 MAX_PIPELINED = 16
-"""The most requests that may wait on a connection behind the one that is being answered."""
+"""The maximum number of requests queued on a connection behind the current one."""
 PIPELINED_BYTES = 2 * HEAD_BYTES
-"""The most bytes that these requests may have together, bodies included."""
+"""The maximum total size of the queued requests, including their bodies."""
 SILENCE_SECONDS = 10.0
-"""How long a client may take to send a whole head, and then to send the next bytes of a body."""
+"""How long a client may take to send a complete head, and then between two pieces of a body."""
 UNREAD_SECONDS = 30.0
-"""How long a client may take to receive the next byte of an answer."""
+"""How long a client may go without receiving any byte of a pending response."""
 
 
 class ConnectionLimitError(Exception):
-    """A client exceeds a limit of its connection. Raised in a callback of the parser, which makes uvicorn close it."""
+    """A client exceeded a connection limit. Raised in a parser callback, which makes uvicorn close the connection."""
 
 
 class Parser(httptools.HttpRequestParser):
-    """Reads a request with `Upgrade` as if it had none (RFC 9110, 7.8).
+    """A parser that ignores the `Upgrade` header (RFC 9110, 7.8).
 
-    httptools drops the body of such a request. So the request is read again, by a new parser, without the header.
+    httptools drops the body of a request with this header. So a new parser reads the request again without it.
     """
 
     def __init__(self, protocol: "Protocol") -> None:
@@ -52,10 +52,10 @@ class Parser(httptools.HttpRequestParser):
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 that closes the connection of a client that exceeds a limit, stops sending or stops receiving.
+    """HTTP/1.1 that closes a connection if the client exceeds a limit, stops sending or stops receiving.
 
-    httptools itself collects heads without limit. uvicorn queues pipelined requests without limit, waits for the rest
-    of a request forever, and forever for a client to receive an answer.
+    httptools buffers heads without limit. uvicorn queues pipelined requests without limit. It also waits without limit
+    for the rest of a request, and for a client to receive a response.
     """
 
     parser: Parser
@@ -65,7 +65,7 @@ class Protocol(HttpToolsProtocol):
         self.parser = Parser(self)
         self._expects_head = self._expects_body = True
         self._head_bytes = self._pipelined_bytes = 0
-        # What has come since the parser last called one of the methods below, and whether it has for this piece.
+        # The bytes received since the parser last called a method below, and whether it has called one for this piece.
         self._unreported_bytes, self._has_reported = 0, False
         self._heard_at = self._received_at = self.loop.time()
         self._unread_bytes = 0
@@ -80,18 +80,18 @@ class Protocol(HttpToolsProtocol):
             self._heard_at = self.loop.time()
         self._has_reported = False
         super().data_received(data)
-        # The parser reports a header when it is complete. Until then it collects the bytes.
+        # The parser reports a header only when it is complete, and buffers it until then.
         self._unreported_bytes = 0 if self._has_reported else self._unreported_bytes + len(data)
         if self._unreported_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The URL, headers and trailers may have at most {HEAD_BYTES:,} bytes.")
-        # A line break between two requests cancels uvicorn's keep-alive time-out.
+        # A line break between two requests cancels uvicorn's keep-alive timeout, so start ours.
         if not self._has_reported and self._is_between_requests():
             self._expects_head, self._heard_at = True, self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse the request, and close the connection.
+        """Reject the request, and close the connection.
 
-        Without an answer if others are due first: the client would take this one for theirs.
+        Sends no response if earlier requests are still queued: the client would match it to one of them.
         """
         if self.pipeline:
             self.transport.close()
@@ -112,7 +112,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + len(": \r\n"))
-        # Trailers come after the application was called, and must not become headers.
+        # Trailers arrive after the application was called, and must not be treated as headers.
         if self._expects_head:
             super().on_header(name, value)
 
@@ -136,7 +136,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def head_without_upgrade(self) -> bytes:
-        """Return the head of the request that was just read, without what asks for another protocol."""
+        """Return the head of the current request without the headers that ask for another protocol."""
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:
             if name == b"connection":
@@ -163,7 +163,7 @@ class Protocol(HttpToolsProtocol):
         return not self._expects_head and not self._expects_body and self.cycle.response_complete
 
     def _check_progress(self) -> None:
-        """Close the connection of a client that has stopped sending a request or receiving an answer."""
+        """Close the connection if the client has stopped sending a request or receiving a response."""
         now = self.loop.time()
         # While reading is paused, the client cannot send.
         if self.flow.read_paused or not (self._expects_head or self._expects_body):
@@ -181,7 +181,7 @@ class Protocol(HttpToolsProtocol):
 
 
 def _count_unread(transport: asyncio.Transport) -> int:
-    """Return how many bytes the client has yet to receive: those of this process and, on Linux, of the kernel."""
+    """Return the number of unsent bytes in the buffers of this process and, on Linux, of the kernel."""
     unread = transport.get_write_buffer_size()
     if sys.platform == "linux" and (connection := transport.get_extra_info("socket")):
         in_kernel = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))

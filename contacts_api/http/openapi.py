@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI makes of the routes, completed for people and for generators of clients."""
+"""Completes FastAPI's OpenAPI document for human readers and client generators."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from contacts_api.problems import PROBLEM_JSON, InternalError, Invalid, all_prob
 
 Json: TypeAlias = dict[str, Any]
 
-# The chapters in the order in which they are read, with what their paths begin with; guide.md has their texts.
+# The chapters in reading order, with the prefixes of their paths. Their texts are in guide.md.
 CHAPTERS = {
     "Start here": ("/auth/register", "/auth/login"),
     "Signing in": ("/auth",),
@@ -44,7 +44,7 @@ HEADERS = {
         'Bearer error="invalid_token"',
     ),
 }
-# What can be done with a contact that was created, by the operation that does it.
+# OpenAPI links from a created contact to other operations, by operation id.
 LINKS = {
     "get_contact": "Read it.",
     "replace_contact": "Replace it.",
@@ -62,10 +62,10 @@ _FIRST_SENTENCE = re.compile(r"(.+?)\.(?:\s+(.*))?", re.DOTALL)
 
 
 def completed(document: Json) -> Json:
-    """Return the document with what FastAPI does not know.
+    """Return a completed copy of FastAPI's document.
 
-    Chapters, summaries, examples and links are added; what several operations share is written once; what is always
-    there is required, and what is never null is plain.
+    Adds chapters, summaries, examples and links. Moves responses that several operations share into components. Marks
+    members that are always sent as required, and removes null from parameters and form fields.
     """
     document = deepcopy(document)
     components = document["components"]
@@ -74,7 +74,7 @@ def completed(document: Json) -> Json:
     for operation in operations:
         _complete_operation(operation, schemas)
     for schema in schemas.values():
-        # It stands beside the bodies and answers now.
+        # _add_examples() has copied it to the request bodies and responses.
         schema.pop("examples", None)
     components["responses"] = _share_responses(operations)
     components["headers"] = {
@@ -91,7 +91,7 @@ def completed(document: Json) -> Json:
         "bearerFormat": "JWT",
         "description": "An access token, or a key (`ck_…`).",
     }
-    # Each operation says itself whether it needs a token.
+    # No default: each operation declares whether it needs a token.
     document["security"] = []
     introduction, *chapters = (files("contacts_api.http") / "guide.md").read_text().split("\n# ")
     texts = {title: text.strip() for title, _, text in (chapter.partition("\n") for chapter in chapters)}
@@ -102,7 +102,7 @@ def completed(document: Json) -> Json:
 
 
 def at_server(document: Json, address: str) -> Json:
-    """Return the document as it is served at an absolute address."""
+    """Return the document with the absolute URL of the server and its token endpoint."""
     schemes = document["components"]["securitySchemes"]
     token_url = f"{address}/auth/token"
     flow = {"scopes": {}, "tokenUrl": token_url, "refreshUrl": token_url}
@@ -118,10 +118,10 @@ def _complete_schemas(schemas: Json, operations: list[Json]) -> Json:
     schemas |= problem_schemas()
     for schema in schemas.values():
         for member in schema.get("properties", {}).values():
-            # Pydantic makes it of the member's name, which stands beside it.
+            # Pydantic generates the title from the member's name, so it says nothing new.
             member.pop("title", None)
             if member.get("default", ...) is None:
-                # It may be left out. A default of null would be a value to send.
+                # The member is optional. A default of null would mean that clients may send null.
                 del member["default"]
     codes_of_fields = {each.code for each in all_problems() if issubclass(each, Invalid) or each.status == 404}
     schemas["FieldError"]["properties"]["code"]["enum"] = [
@@ -130,11 +130,11 @@ def _complete_schemas(schemas: Json, operations: list[Json]) -> Json:
     ]
     problem = schemas["ProblemDetails"]["properties"]
     problem["code"]["enum"] = sorted({each.code for each in all_problems()})
-    # Where there are none, it is not there.
+    # Problems without field errors omit `errors`.
     del problem["errors"]["default"]
     sent = _schemas_in([operation.get("requestBody") for operation in operations], schemas)
     for name in schemas.keys() - sent - {"ProblemDetails"}:
-        # The server leaves out nothing else.
+        # The server sends all other members.
         if properties := schemas[name].get("properties"):
             schemas[name]["required"] = list(properties)
             for member in properties.values():
@@ -143,7 +143,7 @@ def _complete_schemas(schemas: Json, operations: list[Json]) -> Json:
 
 
 def _schemas_in(part: Any, schemas: Json) -> set[str]:
-    """Return the names of the schemas that a part of the document leads to."""
+    """Return the names of the schemas that a part of the document refers to, directly or indirectly."""
     found: set[str] = set()
     new = set(_references(part))
     while new:
@@ -194,16 +194,16 @@ def _complete_parameter(parameter: Json) -> None:
 
 
 def _make_plain(schema: Json) -> None:
-    """Take null away: a parameter, or a field of a form, is there or it is not."""
+    """Remove null from the types, because parameters and form fields can be absent but not null."""
     for choice in schema.pop("anyOf", ()):
         if choice.get("type") != "null":
             schema.update(choice)
 
 
 def _add_examples(message: Json, schemas: Json) -> None:
-    """Give the body of a request or an answer the example that the examples of its members make.
+    """Build the example of a request body or response from the examples of its members.
 
-    A route can give other values for some of them, as the `example` of an answer.
+    A route can override some members with the `example` of a response.
     """
     for media_type, media in message.get("content", {}).items():
         if "form" in media_type:
@@ -214,7 +214,7 @@ def _add_examples(message: Json, schemas: Json) -> None:
 
 
 def _complete_form(schema: Json) -> None:
-    """Make the fields of a form plain: each is a text that is there or is not, and Postman looks for its `example`."""
+    """Remove null from the fields of a form, and set the `example` of each, which Postman reads."""
     for field in schema["properties"].values():
         _make_plain(field)
         field["example"] = field["examples"][0]
@@ -225,7 +225,7 @@ def _example_of(schema: Json, schemas: Json) -> Any:
         return _example_of(schemas[_name_in(schema["$ref"])], schemas)
     members = schema.get("properties")
     if members and "examples" in schema:
-        # Pydantic has sorted it.
+        # Pydantic sorts the members of an example. Restore their order.
         return {name: schema["examples"][0][name] for name in members if name in schema["examples"][0]}
     if "examples" in schema:
         return schema["examples"][0]
@@ -235,7 +235,10 @@ def _example_of(schema: Json, schemas: Json) -> Any:
 
 
 def _share_responses(operations: list[Json]) -> Json:
-    """Write each problem that several operations answer with once, under its status and codes; return these."""
+    """Replace error responses that several operations share with references.
+
+    Return the shared responses by name. The name consists of the status and the problem codes.
+    """
     responses = [each["responses"] for each in operations]
     uses = Counter(_name_of(status, response) for each in responses for status, response in each.items())
     shared: Json = {}
@@ -254,7 +257,7 @@ def _name_of(status: str, response: Json) -> str:
 
 
 def _in_reading_order(paths: Json) -> Json:
-    """Return the paths by their chapters, and what creates before what reads."""
+    """Return the paths ordered by chapter, with the methods of a path in the order of _METHODS. Set their tags."""
     ordered: Json = {}
     for chapter in CHAPTERS:
         for path in paths:

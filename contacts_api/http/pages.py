@@ -1,4 +1,4 @@
-"""The docs pages with the catalogue of errors, the files that they load, and the health checks."""
+"""The documentation pages, the catalogue of errors, static files and health checks."""
 
 import gzip
 from asyncio import to_thread
@@ -29,7 +29,7 @@ from contacts_api.http.route import Route
 from contacts_api.problems import DatabaseUnavailable, SchemaOutdated, all_problems, documented
 
 STATIC = Path(__file__).parent / "static"
-# The pages load nothing from elsewhere; without this, ReDoc would fetch its logo from a CDN.
+# The pages load nothing from other servers. Without this policy, ReDoc would fetch its logo from a CDN.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "worker-src blob:; frame-ancestors 'none'; form-action 'none'",
@@ -43,7 +43,7 @@ _COMPRESSIBLE = (".css", ".html", ".js")
 
 @dataclass(frozen=True, eq=False)
 class CodeList:
-    """Codes that stand in answers, each with what it means: a section of the page /docs/errors."""
+    """Codes that responses contain, with their meanings. Rendered as a section of /docs/errors."""
 
     title: str
     introduction: str
@@ -62,7 +62,7 @@ health = APIRouter(prefix="/health", route_class=Route)
 
 
 class Assets(StaticFiles):
-    """The files of the pages. A large one is compressed once in each worker."""
+    """Serves static files. Each worker compresses a file once and keeps the result."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -86,7 +86,7 @@ def _takes_gzip(request: Request) -> bool:
 
 @lru_cache(maxsize=8)
 def _schema(app: FastAPI, address: str, *, compress: bool) -> tuple[bytes, str]:
-    """Return the OpenAPI document as it is served at this address, and what changes when it does."""
+    """Return the OpenAPI document for this server address, and a hash of it for the ETag."""
     content = orjson.dumps(at_server(app.openapi(), address))
     tag = blake2b(content, digest_size=16).hexdigest()
     return gzip.compress(content, mtime=0) if compress else content, tag
@@ -94,7 +94,7 @@ def _schema(app: FastAPI, address: str, *, compress: bool) -> tuple[bytes, str]:
 
 @lru_cache(maxsize=1)
 def _catalogue(code_lists: tuple[CodeList, ...]) -> str:
-    """Return the page that explains every problem, and other codes."""
+    """Return the HTML page that explains every problem code and the other code lists."""
     texts: dict[str, str] = {}
     for problem in all_problems():
         if "code" in vars(problem):
@@ -114,26 +114,26 @@ def _section(codes: CodeList) -> str:
 
 
 def _marked_up(text: str) -> str:
-    """Return a text as HTML; what stands between backticks is code."""
+    """Return a text as HTML, with text in backticks as code."""
     parts = escape(text).split("`")
     return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
 
 
 class Healthy(BaseModel):
-    """That all is well."""
+    """The result of a successful health check."""
 
     status: Literal["ok"] = Field("ok", description="Always `ok`; else the answer is a problem.", examples=["ok"])
 
 
 @health.get("/live")
 async def check_live() -> Healthy:
-    """Say that the process runs. It does so with or without a database."""
+    """Check that the process runs. Does not need the database."""
     return Healthy()
 
 
 @health.get("/ready", responses=documented(DatabaseUnavailable, SchemaOutdated))
 async def check_ready(database: Autocommit) -> Healthy:
-    """Say that the database answers. Its schema must be current, too."""
+    """Check that the database is available. Its schema must be current, too."""
     revisions = await database.read(_REVISIONS)
     if [row.version_num for row in revisions] != [newest_revision()]:
         raise SchemaOutdated

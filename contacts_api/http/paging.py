@@ -226,7 +226,7 @@ class Cursors:
         if not hmac.compare_digest(mac, self._mac(payload, which)):
             raise InvalidCursor
         position: dict[str, str] = json.loads(payload)
-        # The unused bits at the end of Base64 allow several texts for the same bytes. Accept only ours.
+        # Unused bits at the end of Base64 allow several texts for the same bytes. Accept only the text that we write.
         if self.write(position, *which) != cursor:
             raise InvalidCursor
         return position
