@@ -1,4 +1,4 @@
-"""`python -m contacts_api`: see cli.py."""
+"""Runs the command line as `python -m contacts_api`."""
 
 from contacts_api.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The application: create_app() puts it together, and `app` is what uvicorn serves."""
+"""The application: create_app() builds it, and uvicorn serves `app`."""
 
 import asyncio
 import os
@@ -34,9 +34,9 @@ from contacts_api.http.pages import FIELD_ERRORS, STATIC, Assets, health, pages
 from contacts_api.http.paging import Cursors
 from contacts_api.settings import Settings
 
-# Batches are validated one at a time, most in a fraction of a second.
+# Large bodies are validated one at a time. Most take a fraction of a second.
 LARGE_BODIES_WAITING, LARGE_BODIES_SECONDS = 24, 15.0
-# The end of a worker waits so long for what runs in its background, and as long for its connections.
+# On shutdown, wait this long for background tasks, then again for connections to close.
 END_SECONDS = 5
 
 
@@ -52,7 +52,7 @@ def utc_now() -> datetime:
 
 
 def create_app(settings: Settings | None = None, clock: Callable[[], datetime] = utc_now) -> FastAPI:
-    """Return the application. `clock` returns the current time: it decides when tokens expire and what "today" is."""
+    """Return the application. `clock` returns the current time, for the expiry of tokens and for "today"."""
     settings = settings or Settings()
     is_observed = any("OTEL_" in name for name in os.environ)
     app = Application(
@@ -66,17 +66,18 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # OpenTelemetry is set up by its own variables: without them nothing looks for it in every request, which takes
-        # 10 µs. Its logs would hold the messages of errors, and what was sent.
+        # OpenTelemetry is configured by its own environment variables. Without them it is off, which saves 10 µs per
+        # request. Its logs are always off, because they would contain error messages and request data.
         telemetry={"tracing": is_observed, "metrics": is_observed, "logs": False},
         lifespan=lifespan,
     )
-    # Deprecated as a parameter; uvicorn's own would serve proxies that cut the path off, and no others.
+    # An attribute, because FastAPI deprecates the parameter. uvicorn's root_path supports only proxies that strip the
+    # prefix.
     app.root_path = settings.root_path
     app.state.settings = settings
     app.state.clock = clock
-    # Those of contacts are called the most, and stand first. Not by include_router(), which matches each
-    # router once more: 25 to 40 µs of CPU for a call of contacts, which takes 200, and 50 for a sign-in.
+    # The routes of contacts are first, because they are called most. include_router() would match each router again. It
+    # adds 25 to 40 µs of CPU to a call on contacts, which takes 200 µs, and 50 µs to a sign-in.
     features = load_features()
     routers_of_features = [router for feature in features for router in feature.routers]
     for router in (contacts, relabelling, *routers_of_features, auth, token, users, health, pages):
@@ -84,7 +85,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app.state.code_lists = (FIELD_ERRORS, *(codes for feature in features for codes in feature.code_lists))
     app.mount("/assets", Assets(directory=STATIC, packages=[("fastapi_offline", "static")]))
     add_error_handlers(app)
-    # From the inside out: a page of an allowed origin can read every answer, the last resort's, too.
+    # From the inside out. CORS is outside LastResort, so that allowed origins can read its 500 responses too.
     app.add_middleware(LastResort)
     if settings.cors_origins:
         app.add_middleware(CORS, settings.cors_origins, settings.root_path)
@@ -94,13 +95,16 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Connect to the database, and run the background tasks until the server stops."""
+    """Create the services, and run the background tasks until the server stops.
+
+    Raises RuntimeError without DATABASE_URL and JWT_SECRET.
+    """
     settings: Settings = app.state.settings
     if settings.database_url is None or settings.jwt_secret is None:
         raise RuntimeError("DATABASE_URL and JWT_SECRET are not set; `python -m contacts_api` does without them.")
     connect = partial(create_engine, settings.url, prepared_statements=settings.prepared_statements)
-    # The watch of ended sessions has a connection of its own, so that it never waits for requests. Imports have
-    # theirs, so that requests never wait for imports; fewer of them where a small pool is shared behind a pooler.
+    # The watch of ended sessions has its own connection, so that it never waits for requests. Imports have their own
+    # connections, so that requests never wait for imports. A small POOL_SIZE, as behind a pooler, reduces them.
     imports = max(1, min(IMPORTS, settings.pool_size // 4))
     engines = [connect(settings.pool_size), connect(1), connect(imports, IMPORT_SECONDS)]
     app.state.database = app.state.reader = Database(engines[0])
@@ -134,11 +138,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel the tasks, and wait until they have ended, for END_SECONDS at most."""
+    """Cancel the tasks, and wait for them, at most END_SECONDS."""
     for _ in range(END_SECONDS):
         for task in tasks:
             task.cancel()
-        # Again, since a library may lose a cancellation, as asyncio.wait_for() does before Python 3.12.
+        # Cancel every second, because a library may lose a cancellation, as asyncio.wait_for() does before Python 3.12.
         _, tasks = await asyncio.wait(tasks, timeout=1)
         if not tasks:
             return

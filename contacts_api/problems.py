@@ -1,6 +1,6 @@
-"""Problems: the errors that the API answers with, as problem+json (RFC 9457).
+"""Problems: the error responses of the API, as problem+json (RFC 9457).
 
-These are for all features. A feature keeps its own problems beside the code that raises them.
+This module has the shared problems. A feature defines its own beside the code that raises them.
 
 Problem
   * 401 Unauthorized
@@ -31,9 +31,8 @@ from starlette.responses import JSONResponse, Response
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = {"Retry-After": "1"}
 BEARER = {"WWW-Authenticate": "Bearer"}
-# A body of 64 KiB has room for thousands of unknown fields.
 MAX_ERRORS = 100
-"""How many errors one answer names."""
+"""The maximum number of field errors in a response. A body of 64 KiB could cause thousands."""
 
 
 CATALOGUE = "/docs/errors"
@@ -41,7 +40,7 @@ CATALOGUE = "/docs/errors"
 
 
 class FieldError(BaseModel):
-    """One rule that one field broke."""
+    """A rule that a field violates."""
 
     loc: list[str | int] = Field(
         description="The way to the field: `body` or `query`, the names of members, and the indexes of items, from 0.",
@@ -54,7 +53,7 @@ class FieldError(BaseModel):
 
 
 class ProblemDetails(BaseModel):
-    """An error (RFC 9457); `code` is the word for a program to switch on."""
+    """An error response (RFC 9457). Programs should check `code`."""
 
     type: str = Field(
         description="The address, relative to this server, of what there is to know about this error.",
@@ -73,11 +72,11 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(HTTPException):
-    """The base of all problems. Raise one to answer with it.
+    """The base of all problems. Raise a subclass to send it as the response.
 
-    A subclass has a status, a code and a title. Its docstring says when it comes and its `advice` what to do about it,
-    for the catalogue of errors. Where needed, it has a detail that says more than the title, the headers that it is
-    always sent with, and the place (`loc`) of the one field that causes it.
+    A subclass defines `status`, `code` and `title`. For the catalogue of errors, its docstring states the cause and its
+    `advice` the remedy. It may define `detail`, which says more than the title, `headers`, which are always sent, and
+    `loc`, the one field that causes the problem.
     """
 
     status: ClassVar[int]
@@ -87,10 +86,10 @@ class Problem(HTTPException):
     detail: str = ""
     headers: Mapping[str, str] = {}
     further_headers: ClassVar[tuple[str, ...]] = ()
-    """The names of headers whose values depend on the request."""
+    """Headers whose values depend on the request."""
     loc: ClassVar[tuple[str, ...]] = ()
     example_errors: ClassVar[tuple[FieldError, ...]] = ()
-    """The errors of fields that the documentation shows."""
+    """Field errors for the example in the documentation."""
 
     def __init__(
         self,
@@ -124,7 +123,7 @@ class Problem(HTTPException):
 
 
 class Unauthorized(Problem):
-    """The call needs a sign-in, and the request has no `Authorization: Bearer …` header."""
+    """The call requires authentication, but the request has no `Authorization: Bearer …` header."""
 
     advice = "Sign in by POST /auth/login, and send the access token as a Bearer token."
     status, code, title = 401, "not_authenticated", "Sign in first"
@@ -132,35 +131,35 @@ class Unauthorized(Problem):
 
 
 class OriginRefused(Problem):
-    """A browser asks for a page of another site, which this server does not list."""
+    """A browser sent the request for a page of another site, and this server does not allow that site."""
 
     advice = "The operator of the server can add the site to CORS_ORIGINS."
     status, code, title = 403, "origin_refused", "Pages of this origin may not call this API"
 
 
 class NotFound(Problem):
-    """No route has this path: a typo, a slash too many, or an id that is no UUID."""
+    """No route matches this path. It may have a typo, an extra slash, or an id that is not a UUID."""
 
     advice = "Compare the path with the documentation."
     status, code, title = 404, "not_found", "There is nothing at this address"
 
 
 class MethodNotAllowed(Problem):
-    """The path is right, and the method is not."""
+    """The path exists, but does not support this method."""
 
     advice = "Use one of the methods in the Allow header."
     status, code, title = 405, "method_not_allowed", "This address does not accept this method"
 
 
 class Conflict(Problem):
-    """Two requests stored the same thing at the same time, and the other one came first."""
+    """Another request stored the same thing at the same time, and came first."""
 
     advice = "Read what is stored now. If your change is still needed, send it again."
     status, code, title = 409, "conflict", "This conflicts with what is stored"
 
 
 class BodyTooLarge(Problem):
-    """The body has more bytes than the call takes: 64 KiB, 2 MiB for a batch, 100 MB for an import."""
+    """The body exceeds the limit of the call: 64 KiB, 2 MiB for a batch, or 100 MB for an import."""
 
     advice = (
         "Send fewer items at a time, a smaller file, or shorter texts. The detail says how many bytes there may be."
@@ -169,7 +168,7 @@ class BodyTooLarge(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    """The Content-Type header is missing or names another type than the call takes; or the body is compressed."""
+    """The Content-Type header is missing or not supported by the call, or the body is compressed."""
 
     advice = "Send the type that the detail names."
     status, code, title = 415, "unsupported_media_type", "The body has a type that is not accepted here"
@@ -177,7 +176,7 @@ class UnsupportedMediaType(Problem):
 
 
 class Invalid(Problem):
-    """A member of the body or a parameter of the query breaks a rule. `errors` names each, and its rule."""
+    """A member of the body or a query parameter violates a rule. `errors` lists each field and its rule."""
 
     advice = "Go through `errors`: `loc` leads to the field, and `code` is one of the field errors below."
     status, code, title = 422, "validation_error", "The request breaks a rule"
@@ -185,12 +184,12 @@ class Invalid(Problem):
 
     @classmethod
     def field(cls, *loc: str, code: str, detail: str) -> "Invalid":
-        """Return the problem that one field has."""
+        """Return a problem with one field error."""
         return cls(detail, errors=[FieldError(loc=list(loc), code=code, detail=detail)])
 
 
 class InvalidJSON(Invalid):
-    """The body cannot be read as JSON (RFC 8259): its syntax, its encoding, or far too many values."""
+    """The body is not valid JSON (RFC 8259) because of its syntax or encoding, or it has far too many values."""
 
     advice = "Send what a JSON library writes, in UTF-8."
     code, title = "invalid_json", "The body is not valid JSON"
@@ -198,7 +197,7 @@ class InvalidJSON(Invalid):
 
 
 class TooMany(Invalid):
-    """An account may have a limited number of contacts; the detail says how many."""
+    """The account has reached its maximum number of contacts. The detail states the maximum."""
 
     advice = "Delete some that you do not need, or ask the operator of the server for more."
     code, title = "too_many", "The account has as many of these as it may have"
@@ -206,14 +205,14 @@ class TooMany(Invalid):
 
 
 class InternalError(Problem):
-    """A fault of the server."""
+    """An unexpected error occurred on the server."""
 
     advice = "Try again later. The operator finds the fault in the log by the X-Request-ID of the answer."
     status, code, title = 500, "internal_error", "Something went wrong on the server, and it has been logged"
 
 
 class DatabaseUnavailable(Problem):
-    """The server runs, but its database does not answer in time."""
+    """The server is running, but its database does not respond in time."""
 
     advice = "Try again after the seconds that Retry-After names. Nothing was half written."
     status, code, title = 503, "database_unavailable", "The database does not answer; try again in a moment"
@@ -221,14 +220,14 @@ class DatabaseUnavailable(Problem):
 
 
 class SchemaOutdated(DatabaseUnavailable):
-    """The server is newer than the schema of its database."""
+    """The database schema is older than the server requires."""
 
     advice = "The operator of the server runs `python -m contacts_api migrate`."
     code, title = "schema_outdated", "The database must be migrated: python -m contacts_api migrate"
 
 
 class Busy(Problem):
-    """More requests came at once than the server can answer in time."""
+    """The server has more requests than it can handle in time."""
 
     advice = "Try again after the seconds that Retry-After names."
     status, code, title = 503, "busy", "Too many requests are waiting; try again in a moment"
@@ -236,9 +235,9 @@ class Busy(Problem):
 
 
 def all_problems(base: type[Problem] = Problem) -> list[type[Problem]]:
-    """Return every kind of problem that a route may answer with, by status and code."""
+    """Return all problem classes of this package, sorted by status and code."""
     found = {problem for child in base.__subclasses__() for problem in (child, *all_problems(child))}
-    # Of this package: the tests have some of their own.
+    # The tests define problems too. Leave them out.
     named = [each for each in found if hasattr(each, "code") and each.__module__.startswith(f"{__package__}.")]
     return sorted(named, key=lambda problem: (problem.status, problem.code, problem.__name__))
 
@@ -246,7 +245,7 @@ def all_problems(base: type[Problem] = Problem) -> list[type[Problem]]:
 def documented(
     *problems: type[Problem], onto: Mapping[int | str, dict[str, Any]] | None = None
 ) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route that can answer with these problems, on top of those in `onto`."""
+    """Return the `responses` of a route that can raise these problems, added to those in `onto`."""
     responses = deepcopy(dict(onto or {}))
     for problem in problems:
         document = {

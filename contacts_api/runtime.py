@@ -1,4 +1,4 @@
-"""Settings of a process: open files, garbage collection, logging; and files that survive a power cut."""
+"""Process setup (garbage collection, open files, logging), and file writes that survive a power failure."""
 
 import gc
 import json
@@ -14,36 +14,36 @@ if os.name == "posix":
 
 
 class CommandError(Exception):
-    """Why a command cannot do what it should, in one line."""
+    """A command failed. The message is one line for the user."""
 
 
 def prepare_start() -> None:
-    """Collect garbage seldom while modules load: at the usual rate it takes a tenth of the time, and finds nothing."""
+    """Make garbage collection rare during imports. It would take a tenth of the time, and finds nothing."""
     gc.set_threshold(200_000)
 
 
 def prepare_worker() -> None:
-    """Set up a process that serves requests. Call it when everything is imported."""
-    # What is imported stays: a collection that walks all of it stops the worker for 40 ms.
+    """Set up a process that serves requests. Call it after all imports."""
+    # Exclude imported objects from collections. Otherwise a full collection stops the worker for 40 ms.
     gc.collect()
     gc.freeze()
-    # Looking through what comes after that takes a millisecond at most.
+    # A collection of the remaining objects takes at most a millisecond.
     gc.set_threshold(10_000)
-    # The log names no threads and no processes, so none are looked up.
+    # The log formats contain no threads or processes, so do not look them up.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def allow_many_files() -> None:
-    """Raise the limit on open files to the highest that is allowed: each connection takes one."""
+    """Raise the limit on open files to the maximum, because each connection needs one."""
     if os.name == "posix":
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # macOS names a limit that it does not grant.
+        # macOS reports a maximum that it does not grant.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def write_whole_file(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read. After a power cut it is complete, or it is not there."""
+    """Write a file that only its owner can read. After a power failure, it is either complete or absent."""
     unfinished = path.with_name(f"{path.name}.part")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
@@ -54,7 +54,7 @@ def write_whole_file(path: Path, content: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Write the names in a directory through to the disk."""
+    """Flush the entries of a directory to the disk."""
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -64,9 +64,9 @@ def sync_directory(directory: Path) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes each record as one line of JSON: `time` (RFC 3339), `level`, `logger`, `message` and `exception`.
+    """Formats each record as one line of JSON: `time` (RFC 3339), `level`, `logger`, `message` and `exception`.
 
-    A record that was logged with `extra={"members": …}` has these members as well.
+    Members from `extra={"members": …}` are added.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -79,7 +79,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def logging_at(level: str, format_: str) -> dict[str, Any]:
-    """Return the configuration of the log, as `text` or `json`, for uvicorn to apply in each worker."""
+    """Return a logging configuration with the format `text` or `json`. uvicorn applies it in each worker."""
     formatters = {
         "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
         "json": {"()": JsonFormatter},
@@ -90,6 +90,6 @@ def logging_at(level: str, format_: str) -> dict[str, Any]:
         "formatters": formatters,
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": format_}},
         "root": {"handlers": ["stderr"]},
-        # Not the root's level: SQLAlchemy would log every statement.
+        # Do not set the root's level, because SQLAlchemy would log every statement.
         "loggers": {"contacts_api": {"level": level}, "uvicorn": {"level": level}},
     }

@@ -1,4 +1,4 @@
-"""The settings of an operator: environment variables or lines of `.env`."""
+"""The settings, read from environment variables or `.env`."""
 
 import os
 from email.utils import getaddresses
@@ -16,10 +16,11 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SECRET_BYTES = 32
-# Not zoneinfo.available_timezones(), which opens some six hundred files.
+# Not from zoneinfo.available_timezones(), which opens about 600 files.
 _TIME_ZONES = frozenset((files("tzdata") / "zones").read_text().split())
 
-# Unix paths on macOS, too: its own directory has a space in its name, which the embedded PostgreSQL cannot take.
+# Unix paths on macOS, too. The usual directory there has a space in its name, which the embedded PostgreSQL does not
+# support.
 _DIRECTORIES = (Unix if os.name == "posix" else PlatformDirs)("contacts-api", appauthor=False)
 
 
@@ -28,7 +29,7 @@ def _postgresql_url(value: SecretStr) -> SecretStr:
     scheme, is_url, rest = url.partition("://")
     if not is_url:
         raise ValueError("is not a URL; expected postgresql://user:password@host/database")
-    # As SQLAlchemy spells it, with the name of a driver, too.
+    # Also accept SQLAlchemy's form, which has a driver name: postgresql+asyncpg://.
     if scheme.partition("+")[0] not in ("postgres", "postgresql"):
         raise ValueError("must start with postgresql://")
     url = f"postgresql://{rest}"
@@ -60,16 +61,16 @@ def _sender(value: str) -> str:
 
 
 def _long_secret(value: SecretStr) -> SecretStr:
-    # RFC 7518, 3.2: a key for HS256 has at least the 256 bits of its hash.
+    # RFC 7518, 3.2: a key for HS256 must have at least 256 bits.
     if len(value.get_secret_value().encode()) < SECRET_BYTES:
         raise ValueError(f"must have at least {SECRET_BYTES} bytes; try: openssl rand -hex 32")
     return value
 
 
 def known_time_zone(name: str | None) -> str | None:
-    """Refuse what is not a time zone of the IANA database.
+    """Return the name. Raises PydanticCustomError if it is not a time zone of the IANA database.
 
-    `ZoneInfo(name)` does not check: it opens whatever file the name leads to.
+    `ZoneInfo(name)` does not check this: it opens any file that the name resolves to.
     """
     if name is not None and name not in _TIME_ZONES:
         raise PydanticCustomError("not_allowed", "Must be a time zone of the IANA database, such as Europe/Kyiv.")
@@ -81,7 +82,7 @@ def _comma_separated(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """The settings, each under its own name in upper case; docs/operating.md explains them."""
+    """The settings. Environment variables have the same names in upper case. docs/operating.md explains them."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True
@@ -119,18 +120,18 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The URL of the database."""
+        """The URL of the database. Raises RuntimeError if it is not set."""
         if self.database_url is None:
             raise RuntimeError("DATABASE_URL is not set; `python -m contacts_api` does without it.")
         return self.database_url.get_secret_value()
 
     @property
     def secrets(self) -> list[str]:
-        """The keys of tokens: the one that signs and, while it is being changed, the one before."""
+        """The keys for tokens: the current one, which signs, and during a key rotation the previous one."""
         given = (self.jwt_secret, self.jwt_secret_previous)
         return [secret.get_secret_value() for secret in given if secret]
 
     @property
     def hashing_threads(self) -> int:
-        """How many passwords one worker hashes at once: its share of the cores."""
+        """The number of passwords that one worker hashes at the same time: its share of the CPU cores."""
         return max(1, (os.cpu_count() or 1) // self.web_concurrency)

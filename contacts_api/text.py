@@ -1,4 +1,4 @@
-"""The types of text, the form of it that searches compare, and what vCards and calendars share."""
+"""Validated text types, the folded form for searches, and the line format that vCards and calendars share."""
 
 import re
 import unicodedata
@@ -15,31 +15,32 @@ from pydantic_core import PydanticCustomError
 _SPELLED_OUT = str.maketrans(
     {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "ß": "ss", "þ": "th"}
 )
-# What people write for an apostrophe, or leave out.
+# Characters that people use as an apostrophe. Folding removes them, because people also omit them.
 _APOSTROPHES = frozenset("'`\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\u2035\u05f3\uff07")
 _NO_ASCII_APOSTROPHES = str.maketrans("", "", "'`")
 
-# The marks of Latin, Greek and Cyrillic letters that casefolding and NFKD leave as they are.
+# Combining marks of Latin, Greek and Cyrillic letters that case folding and NFKD do not change.
 _MARKS = re.compile("[\u0300-\u0344\u0346-\u034e\u0350-\u036f]")
 
-# What folding may still alter then: no letter or digit but these, and no ASCII but two apostrophes.
+# Characters that folding may still change after NFKD and case folding. Of the letters and digits, only the listed ones;
+# of ASCII, only two apostrophes.
 _NOT_PLAIN = re.compile(r"[^\w\s!-&(-/:-@\[-_{-~]+|[\u02b9\u02bb\u02bc\u02bdłøđðħıæœßþ]+")
 
 Form: TypeAlias = Literal["NFC", "NFD", "NFKC", "NFKD"]
 MARKS_IN_A_ROW = 30
-# No combining mark is a word character. Written so, the pattern takes a sixth of the time of `\W{31,}`.
+# Combining marks are not word characters. This form takes a sixth of the time of `\W{31,}`.
 _MANY_MARKS = re.compile(rf"\W\W{{{MARKS_IN_A_ROW},}}+")
 
-# Control characters (C0, DEL, C1), Unicode's own line breaks, and lone surrogates, which UTF-8 cannot hold.
+# Control characters (C0, DEL, C1), Unicode line breaks, and lone surrogates, which UTF-8 cannot encode.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FORBIDDEN_IN_NOTES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# Addresses that need no Unicode, no quotes and no IDNA to be seen valid: a dot-atom (RFC 5322, 3.2.3) at a host name.
+# Common ASCII addresses, which need no full validation: a dot-atom (RFC 5322, 3.2.3) at a host name.
 _LABEL = "(?![a-zA-Z0-9-]{64})[a-zA-Z0-9]++(?:-[a-zA-Z0-9]++)*+"
 _ATOM = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]++"
 _PLAIN_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@(?:{_LABEL}\.)++(?=.*[a-zA-Z]$){_LABEL}")
 
-# The same with letters of Latin, Greek, Cyrillic, Chinese, Japanese and Korean that IDNA (RFC 5892) allows everywhere.
+# The same with Latin, Greek, Cyrillic, Chinese, Japanese and Korean letters that IDNA (RFC 5892) allows everywhere.
 _LETTERS = (
     "a-zA-Z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u0131\u0134-\u013e\u0141-\u0148\u014a-\u017e"
     "\u0391-\u03a1\u03a3-\u03c9\u0410-\u044f\u0451\u0454\u0456\u0457\u0491"
@@ -52,14 +53,15 @@ _INTERNATIONAL_ADDRESS = re.compile(
     rf"(?:{_INTERNATIONAL_LABEL}\.)++(?=.*[{_LETTERS}]$){_INTERNATIONAL_LABEL}"
 )
 
-# Prototypes and offices use these (`.test`, `.local`, `.internal`, …). The library has no other way to allow them.
+# Allow special-use domains (`.test`, `.local`, `.internal`, …), because prototypes and offices use them. The library
+# has no other way to allow them.
 SPECIAL_USE_DOMAIN_NAMES.clear()
 
 # The same rules as ECMA-262 patterns, for the OpenAPI document.
 _CONTROLS = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
-# What turns the text that follows it around, and that of whoever shows it.
+# Bidirectional controls. They change the direction of the text that follows, even outside the value.
 _BIDIRECTIONAL = r"\u202a-\u202e\u2066-\u2069"
-# White space, formats (category Cf), fillers and variation selectors: all that nobody sees.
+# Invisible characters: white space, format characters (category Cf), fillers and variation selectors.
 _INVISIBLE = (
     r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
@@ -67,26 +69,29 @@ _INVISIBLE = (
 ONE_LINE = rf"^[^{_CONTROLS}]*$"
 _NAME_CHARACTER = rf"[^{_CONTROLS}{_BIDIRECTIONAL}]"
 _VISIBLE_NAME = rf"^{_NAME_CHARACTER}*[^{_INVISIBLE}{_CONTROLS}{_BIDIRECTIONAL}]{_NAME_CHARACTER}*$"
-# Tags and musical marks as well, which a pattern of ECMA-262 cannot name without a flag.
+# Also excludes tags and musical format characters, which an ECMA-262 pattern cannot express without a flag.
 _VISIBLE = re.compile(rf"[^{_INVISIBLE}{_BIDIRECTIONAL}\U0001d173-\U0001d17a\U000e0000-\U000e0fff]")
 _TURNS_AROUND = re.compile(f"[{_BIDIRECTIONAL}]")
 _SEVERAL_LINES = r"^[^\u0000-\u0008\u000b-\u000c\u000e-\u001f\u007f-\u009f]*$"
 
 
 def fold(text: str) -> str:
-    """Return the form of `text` that is compared, the same in every locale. Folding twice changes nothing.
+    """Return the form of `text` that searches compare. Independent of the locale, and idempotent.
 
-    Casefold and NFKD (Unicode 3.13, D147) without combining marks, apostrophes and what is invisible (category Cf),
-    every hyphen and dash as a hyphen, and the letters of `_SPELLED_OUT` in plain ones.
+    Applies case folding and NFKD (Unicode 3.13, D147), then
+
+    - removes combining marks, apostrophes and format characters (category Cf),
+    - replaces every dash by a hyphen,
+    - replaces the letters in `_SPELLED_OUT` by ASCII letters.
     """
     if text.isascii():
-        # What most names come to, and most others without their marks: in a third of the time.
+        # A fast path in a third of the time. Most names are ASCII, here or after their marks are removed below.
         return text.lower().translate(_NO_ASCII_APOSTROPHES) if "'" in text or "`" in text else text.lower()
-    # NFKD takes an acute accent that stands by itself for a space.
+    # NFKD turns a spacing acute accent into a space and a mark, so replace it by an apostrophe first.
     text = _MARKS.sub("", normalize("NFKD", text.replace("\u00b4", "'")))
     if text.isascii():
         return fold(text)
-    for _ in range(2):  # as D147 has it
+    for _ in range(2):  # as D147 defines it
         text = normalize("NFKD", text.casefold())
     return _NOT_PLAIN.sub(_plain_run, text)
 
@@ -97,7 +102,7 @@ def _plain_run(found: re.Match[str]) -> str:
 
 @lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
-    """Return a character as it is compared: nothing for a mark, an apostrophe or what is invisible."""
+    """Return the folded character. Empty for a mark, an apostrophe or a format character."""
     category = unicodedata.category(character)
     if unicodedata.combining(character) or category == "Cf" or character in _APOSTROPHES:
         return ""
@@ -107,8 +112,9 @@ def _plain(character: str) -> str:
 def normalize(form: Form, text: str) -> str:
     """Return `text` in a normalization form, in linear time.
 
-    Sorting a run of combining marks takes quadratic time. Of each run, only the first MARKS_IN_A_ROW are kept, where
-    the stream-safe text format (UAX 15) would break the run: no language writes so many.
+    Normalization sorts each run of combining marks, which takes quadratic time. To prevent that, only the first
+    MARKS_IN_A_ROW marks of a run are kept. The stream-safe text format (UAX 15) has the same limit, and no language
+    needs more.
     """
     return unicodedata.normalize(form, _without_surplus_marks(text))
 
@@ -162,7 +168,7 @@ Trimmed = StringConstraints(strip_whitespace=True)
 
 
 class Line(StringConstraints):
-    """Makes a text one line: trimmed, of 1 to so many characters, of which one can be seen."""
+    """Constrains a text to one trimmed line of 1 to `characters` characters, at least one of them visible."""
 
     def __init__(self, characters: int) -> None:
         super().__init__(strip_whitespace=True, min_length=1, max_length=characters)
@@ -183,12 +189,12 @@ Note = Annotated[
     BeforeValidator(_several_lines),
     Field(json_schema_extra={"pattern": _SEVERAL_LINES}),
 ]
-"""Free text of at most 2,000 characters, its lines ending in LF."""
+"""Free text of at most 2,000 characters. Line breaks are converted to LF."""
 
 Lines = BeforeValidator(_several_lines)
 
 SearchTerm = Annotated[str, Trimmed, OneLine, Field(json_schema_extra={"pattern": ONE_LINE})]
-"""A text to look for, trimmed; empty as if absent."""
+"""A trimmed search text. An empty one counts as absent."""
 
 
 def malformed_address() -> PydanticCustomError:
@@ -197,9 +203,12 @@ def malformed_address() -> PydanticCustomError:
 
 
 def read_address(text: str) -> ValidatedEmail:
-    """Return the parts of a bare e-mail address (RFC 5321, RFC 6531) of at most 254 characters."""
+    """Parse an e-mail address without a display name (RFC 5321, RFC 6531), of at most 254 characters.
+
+    Raises PydanticCustomError if it is invalid.
+    """
     try:
-        # A label of more than 63 characters cannot be valid, and IDNA would take 10 ms to say so.
+        # A label of more than 63 characters is never valid, but IDNA takes 10 ms to reject it.
         is_short = len(text) <= 254 and all(
             len(label) <= 63 for label in normalize("NFC", text.rpartition("@")[2]).split(".")
         )
@@ -211,9 +220,10 @@ def read_address(text: str) -> ValidatedEmail:
 
 
 def normalize_email(text: str) -> str:
-    """Return the one form of an account's address: NFC, the domain in Unicode, all in lower case.
+    """Return the canonical form of an account's address: NFC, lower case, with the domain in Unicode.
 
-    Nothing like an encoded word (RFC 2047) is one: a mail to it would go to another address.
+    Raises PydanticCustomError if it is invalid or contains an encoded word (RFC 2047), because mail to it would go to
+    another address.
     """
     if "=?" in text:
         raise malformed_address()
@@ -244,7 +254,7 @@ def is_common_address(text: str) -> bool:
 
 
 def _punycode_octets(text: str) -> int:
-    """Return at least as many octets as the text takes in Punycode."""
+    """Return an upper bound for the length of the text in Punycode, in octets."""
     return 4 * len(text.encode(errors="replace")) - 3 * len(text)
 
 
@@ -258,12 +268,12 @@ Timestamp = Annotated[
     PlainSerializer(format_timestamp, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
-"""A moment, written in UTC with six digits of the second."""
+"""A timestamp in UTC with microseconds."""
 CreatedAt = Annotated[Timestamp, Field(description="When it was created, in UTC.", examples=[A_TIME])]
 
 
 def content_line(text: str) -> bytes:
-    """Return a line of a vCard or a calendar, folded at 75 octets between characters (RFC 6350, 3.2)."""
+    """Encode a line of a vCard or calendar, folded at 75 octets without splitting characters (RFC 6350, 3.2)."""
     line = text.encode()
     if len(line) <= 75:
         return line + b"\r\n"
@@ -278,5 +288,5 @@ def content_line(text: str) -> bytes:
 
 
 def escape_text(text: str) -> str:
-    """Return a TEXT value (RFC 2426, 5; RFC 5545, 3.3.11)."""
+    """Escape a TEXT value (RFC 2426, 5; RFC 5545, 3.3.11)."""
     return text.replace("\\", "\\\\").replace(";", "\\;").replace(",", "\\,").replace("\n", "\\n")

@@ -1,4 +1,4 @@
-"""`make migration NAME="add company"`: write the migration that the models need, on a throw-away PostgreSQL."""
+"""Writes a migration for changed models, with a temporary PostgreSQL: `make migration NAME="add company"`."""
 
 import atexit
 import shutil
@@ -12,7 +12,7 @@ from alembic.config import Config
 from contacts_api.database import embedded
 
 directory = Path(mkdtemp())
-# Registered before the server is started, it runs after the server has stopped.
+# Exit handlers run in reverse order, so this runs after the server has stopped.
 atexit.register(shutil.rmtree, directory)
 config = Config(Path(__file__).parent.parent / "alembic.ini")
 config.attributes["url"] = embedded.start(directory)

@@ -1,4 +1,4 @@
-"""Runs the migrations, on the URL that they are given or that of DATABASE_URL, and writes new ones."""
+"""Runs migrations and writes new ones. Uses the URL in Alembic's configuration, or else DATABASE_URL."""
 
 import re
 from datetime import datetime
@@ -16,15 +16,15 @@ import contacts_api
 from contacts_api.database.connecting import LOCK_SECONDS, connect_synchronously
 from contacts_api.settings import Settings
 
-# Any number will do, as long as nothing else in the database locks it.
+# The advisory lock of migrations. Any number works if nothing else in the database uses it.
 LOCK = 7_265_420_318
-# It is there only where the server offers the extensions.
+# Ignored in comparisons, because this index exists only if the server has the extensions.
 TRIGRAM_INDEX = "ix_contact_by_trigram"
 LONGEST_REVISION = 32
 
 PACKAGE = Path(contacts_api.__file__).parent
 for models in PACKAGE.rglob("models.py"):
-    # They define the tables to compare with.
+    # Importing the models registers their tables in SQLModel.metadata.
     import_module(".".join(["contacts_api", *models.relative_to(PACKAGE).with_suffix("").parts]))
 
 
@@ -43,15 +43,15 @@ def include_name(name: str | None, kind: str, _: object) -> bool:
 
 
 def render_item(kind: str, item: object, _: object) -> str | Literal[False]:
-    """Write SQLModel's type of text as SQLAlchemy's own."""
+    """Render SQLModel's string type as SQLAlchemy's."""
     return f"sa.String({item.length or ''})" if kind == "type" and isinstance(item, AutoString) else False
 
 
 def name_revision(_: object, __: object, scripts: list[MigrationScript]) -> None:
-    """Name the revision by date and message; write none if nothing has changed."""
+    """Name the revision by date and message. Write no migration if the models have not changed."""
     (script,) = scripts
     if script.message is None:
-        # `alembic check` only compares.
+        # `alembic check` compares without a message, and writes nothing.
         return
     if script.upgrade_ops is None or script.upgrade_ops.is_empty():
         scripts.clear()
@@ -76,12 +76,12 @@ creator = partial(connect_synchronously, url_to_migrate())
 with create_engine("postgresql+psycopg2://", creator=creator, poolclass=NullPool).connect() as connection:
     context.configure(connection, **options)
     with context.begin_transaction():
-        # A migration may take long, and so may waiting for another process that migrates. SET LOCAL, because a pooler
-        # may give the next transaction another connection.
+        # No timeouts, because a migration may be slow, and so may the wait for another process that migrates. SET LOCAL,
+        # because a pooler may run the next transaction on another connection.
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
-        # If several processes migrate at once, the others wait here, then find the migration done.
+        # If several processes migrate at once, the others wait here, and then find the migration done.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        # Requests queue behind a migration that waits for a table. It gives up before they do (LOCK_SECONDS).
+        # Requests queue behind a migration that waits for a table lock, and give up after LOCK_SECONDS. Give up sooner.
         connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000 // 2}"))
         context.run_migrations()

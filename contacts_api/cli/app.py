@@ -1,6 +1,6 @@
-"""The command line: the commands with their options and help. What they do is in commands.py.
+"""The command line: the commands with their options and help texts. commands.py implements them.
 
-Only what a command needs is imported, when it runs, so that `--help` answers at once.
+Imports happen only when a command runs, so that `--help` is fast.
 """
 
 import sys
@@ -47,13 +47,13 @@ def serve(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the newest schema. Several may run at once."""
+    """Migrate the database to the newest schema. Safe to run concurrently."""
     commands().migrate()
 
 
 @app.command()
 def reindex() -> None:
-    """Bring what searches compare up to date after an upgrade. Run it after migrate, while the API serves."""
+    """Update the search columns after an upgrade. Run it after migrate; the API may be running."""
     commands().reindex()
 
 
@@ -61,7 +61,7 @@ def reindex() -> None:
 def distribute(
     shards: Annotated[int, Option(help="Into how many parts each table is split.", min=1, max=1024)] = 32,
 ) -> None:
-    """Spread the contacts over the nodes of a Citus cluster, by owner. Running it again changes nothing."""
+    """Distribute the contacts over the nodes of a Citus cluster, by owner. Running it again changes nothing."""
     commands().distribute(shards)
 
 
@@ -70,7 +70,7 @@ def seed(
     email: Owner = "demo@example.com",
     contacts: Annotated[int, Option(help="How many contacts to add.", min=0)] = 100,
 ) -> None:
-    """Add believable contacts to a demo account."""
+    """Add sample contacts to a demo account."""
     commands().seed(email, contacts)
 
 
@@ -91,7 +91,7 @@ def import_contacts(
         str | None, Option(help='What columns mean whose names do not: \'{"Naam": "first_name"}\'.', show_default=False)
     ] = None,
 ) -> None:
-    """Import a file into an account, and print what became of each row. Ends with 1 where rows failed."""
+    """Import a file into an account, and print a report. Exits with 1 if rows failed."""
     options = {"dry_run": dry_run, "on_duplicate": on_duplicate, "date_order": date_order, "encoding": encoding}
     commands().import_contacts(file, email, {**options, "label": label}, columns)
 
@@ -110,19 +110,19 @@ def export_contacts(
 
 @app.command()
 def add_user(email: Account) -> None:
-    """Make an account, also where registration is closed. Mails a link or, without SMTP_URL, asks for a password."""
+    """Create an account, even if registration is closed. Mails a link or, without SMTP_URL, asks for a password."""
     commands().add_user(email)
 
 
 @app.command()
 def users(as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False) -> None:
-    """List the accounts: contacts, sessions that are open, and the last sign-in of these."""
+    """List the accounts with their contacts, open sessions and last sign-in."""
     commands().list_users(as_json)
 
 
 @app.command()
 def set_password(email: Account) -> None:
-    """Ask for a new password for an account, and end its sessions and keys."""
+    """Set a new password for an account, and end its sessions and keys."""
     commands().set_password(email)
 
 
@@ -150,14 +150,14 @@ def take_options(
         bool, Option("--version", help="Show the version.", callback=show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Take what stands before the command."""
+    """Handle the options before the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command. If it fails, say why in one line, and exit with 1."""
+    """Run one command. If it fails, print the reason in one line, and exit with 1."""
     runtime.prepare_start()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Without a command, the options are those of serve.
+    # `serve` is the default command.
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "serve")
     try:

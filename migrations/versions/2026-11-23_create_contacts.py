@@ -1,4 +1,4 @@
-"""Create the contacts."""
+"""Create the table of contacts."""
 
 import logging
 
@@ -43,7 +43,7 @@ def upgrade() -> None:
 
 
 def _index_trigrams(connection: sa.Connection) -> None:
-    """Speed the search up where the server offers the extensions and lets us use them."""
+    """Create a trigram index for searches, if the server has the extensions and we may create them."""
     if connection.scalar(sa.text(AVAILABLE)) != 2:
         return
     try:

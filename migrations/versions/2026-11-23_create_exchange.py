@@ -1,4 +1,4 @@
-"""Keep the UIDs that contacts were imported with, and the keys of calendar feeds."""
+"""Add the UIDs of imported contacts, and the keys of calendar feeds."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Create the counters of wrong passwords."""
+"""Create the table that counts wrong passwords."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,8 @@
-"""Index what is deleted by its age; keep deleted accounts until their rows are gone, tallies, and running imports."""
+"""Prepare for cleanup and limits.
+
+Adds indexes for deleting old rows, upper bounds of contact counts, running imports, and a mark for deleted accounts that
+still have rows.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Create the table of keys for scripts."""
+"""Create the table of access keys."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Create the queue of mails, and number the addresses of an account."""
+"""Create the mail queue, and add a sequence number for the address of an account."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Keep what tells contacts apart, and by which rules a contact is folded; `reindex` folds those of before anew."""
+"""Add the identity of a contact, and the version of its folding rules. `reindex` updates existing contacts."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,7 +15,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # As the release before reads it: a line for each of five texts, without their names.
+    # Restore the format of the previous release: one line for each of five texts, without field names.
     lines = ", ".join(
         rf"split_part(split_part(search_text, E'\n{name} ', 2), E'\n', 1)"
         for name in ("FIRSTNAME", "LASTNAME", "EMAIL", "PHONENUMBER")

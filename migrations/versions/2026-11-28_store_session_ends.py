@@ -1,4 +1,4 @@
-"""Store when a session ends: Citus computes no such times in an UPDATE."""
+"""Store when a session ends, because Citus cannot compute it in an UPDATE."""
 
 from datetime import timedelta
 

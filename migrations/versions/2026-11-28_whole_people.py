@@ -1,4 +1,4 @@
-"""Keep birthdays without a year, labels and details. No row is written: a million contacts take no longer than one."""
+"""Add birthdays without a year, labels and details. Rewrites no rows, so the number of contacts does not matter."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,14 +10,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # From now on the application sets it, the one of rows that are stored stays.
+    # From now on, the application sets `birthday`. Stored values stay.
     op.execute("ALTER TABLE contact ALTER COLUMN birthday DROP EXPRESSION")
     for name in ("labels", "details"):
         op.add_column("contact", sa.Column(name, sa.String(), server_default="[]", nullable=False))
 
 
 def downgrade() -> None:
-    # What is kept in these columns alone is lost.
+    # Data that only these columns hold is lost.
     op.drop_index("ix_contact_by_birthday", "contact")
     for name in ("details", "labels", "birthday"):
         op.drop_column("contact", name)

@@ -1,7 +1,7 @@
 """Keep contacts without a birthday out of the index by birthday.
 
-It was the smallest of those that begin with the owner. So it was what PostgreSQL looked through for each id of an owner
-whose contacts were newer than its statistics: all of them, instead of one.
+The full index was the smallest index that begins with the owner. With outdated statistics, PostgreSQL chose it over the
+primary key to find a contact by id, and then scanned all contacts of the owner.
 """
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ depends_on = None
 def upgrade() -> None:
     where = sa.text("birthday IS NOT NULL")
     op.create_index("ix_contact_with_birthday", "contact", ["owner_id", "birthday"], postgresql_where=where)
-    # Last, since nothing can be read from then on to the end of this transaction.
+    # Last, because it blocks reads until the end of this transaction.
     op.drop_index("ix_contact_by_birthday", "contact")
 
 

@@ -1,5 +1,5 @@
-// What Swagger UI leaves out for those who do not see the page, or have no mouse: names of fields and buttons, and
-// elements that the keyboard reaches, one at a time.
+// Improves the accessibility of Swagger UI: adds names of fields and buttons for screen readers, and makes elements
+// reachable by keyboard, with one tab stop each.
 
 const NAMES = {
   "textarea.body-param__text": "Request body",
@@ -11,7 +11,7 @@ const NAMES = {
 };
 
 function complete() {
-  // The first field of the dialog, once: Swagger UI puts the cursor into the last.
+  // Focus the first field when the dialog opens. Swagger UI focuses the last one.
   const first = document.querySelector("#oauth_username:not([data-seen])");
   if (first) {
     first.dataset.seen = "";
@@ -21,7 +21,7 @@ function complete() {
   for (const [selector, name] of Object.entries(NAMES)) {
     for (const element of document.querySelectorAll(`${selector}:not([aria-label])`)) element.setAttribute("aria-label", name);
   }
-  // What they are called is what is written on them.
+  // Remove labels that differ from the visible text.
   for (const button of document.querySelectorAll("button.authorize[aria-label]")) button.removeAttribute("aria-label");
   for (const link of document.querySelectorAll("button a[href]")) link.removeAttribute("href");
   for (const block of document.querySelectorAll("pre.microlight:not([tabindex]), .renderedMarkdown:not([tabindex])")) {

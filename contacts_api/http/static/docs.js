@@ -1,5 +1,5 @@
-// Swagger UI that stays signed in: over a reload, and past the end of the access token.
-// It keeps the pair of tokens in the browser's storage, and the password nowhere.
+// Keeps Swagger UI signed in after a reload and after the access token expires.
+// The pair of tokens is in the browser's local storage. The password is never stored.
 
 const SCHEME = "Account";
 const STORED = "contacts-api.tokens";
@@ -26,10 +26,10 @@ async function refreshed() {
   return null;
 }
 
-// A refresh token is for one use: of several tabs, one refreshes, and the others find its pair.
+// A refresh token works only once. The lock lets one tab refresh, and the other tabs use its new pair.
 const current = () => (navigator.locks ? navigator.locks.request(STORED, refreshed) : refreshed());
 
-// The server is where this page is from, whatever a proxy has told it of its own address.
+// Call the server that this page came from. The server's own address may be wrong behind a proxy.
 function withThisServer(response) {
   if (!response.url.endsWith("/openapi.json") || !response.ok) return response;
   const document = JSON.parse(response.text);
@@ -41,7 +41,7 @@ function withThisServer(response) {
 }
 
 async function withCurrentToken(request) {
-  // A key that was pasted goes as it is.
+  // Do not replace a pasted key.
   if (/^Bearer (?!ck_)/.test(request.headers?.Authorization)) {
     const tokens = await current();
     if (tokens) request.headers.Authorization = `Bearer ${tokens.access_token}`;
@@ -55,7 +55,7 @@ function keepNewTokens(response) {
 }
 
 async function signOut() {
-  // With an access token past its end the server would not know whose session to end.
+  // Get a valid access token first. With an expired one, the server would not know which session to end.
   const tokens = await current().finally(forget);
   if (tokens) await fetch(LOGOUT_URL, { method: "POST", headers: { Authorization: `Bearer ${tokens.access_token}` } });
 }
@@ -118,7 +118,7 @@ function bodyInPython(body, type) {
 function snippetInPython(request) {
   const headers = request.get("headers")?.toJS() ?? {};
   const type = headers["Content-Type"] ?? "";
-  // httpx sets it by the body.
+  // httpx sets the Content-Type itself.
   delete headers["Content-Type"];
   const method = request.get("method").toLowerCase();
   const body = bodyInPython(request.get("body"), type);

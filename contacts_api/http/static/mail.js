@@ -1,9 +1,9 @@
-// The pages that a mail leads to. Nothing happens until the button is pressed: programs that open the links of mails to
-// look at them use nothing up. The token stands behind the #, which no server and no log sees.
+// The pages that links in mails open. The token is used only when the button is pressed, so that link scanners do not use
+// it up. It is in the fragment of the URL, which is not sent to servers and not logged.
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
 history.replaceState(null, "", location.pathname);
-// The link of another mail, opened in the same tab.
+// A link from another mail was opened in the same tab.
 addEventListener("hashchange", () => location.reload());
 
 const form = document.querySelector("form");
@@ -24,7 +24,7 @@ form.addEventListener("submit", async (event) => {
   button.disabled = false;
 });
 
-// Send the form, and return what there is to say.
+// Send the form, and return the message to show.
 async function send() {
   const response = await fetch(password ? "auth/reset-password" : "auth/verify", {
     method: "POST",

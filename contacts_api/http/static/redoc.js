@@ -1,5 +1,5 @@
-// ReDoc would ask a CDN for its logo, and the Content-Security-Policy would say no with an error.
-// React sets the address both ways.
+// Replaces ReDoc's logo from a CDN, which the Content-Security-Policy would block with an error.
+// React sets the URL by attribute and by property.
 
 const image = HTMLImageElement.prototype;
 const src = Object.getOwnPropertyDescriptor(image, "src");

@@ -1,4 +1,4 @@
-// Dark where the system is dark; before anything is drawn, so that nothing flashes.
+// Follow the system's dark mode. Runs before the first paint, to avoid a flash.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
