@@ -22,8 +22,8 @@ _NO_ASCII_APOSTROPHES = str.maketrans("", "", "'`")
 # Combining marks of Latin, Greek and Cyrillic letters that case folding and NFKD do not change.
 _MARKS = re.compile("[\u0300-\u0344\u0346-\u034e\u0350-\u036f]")
 
-# Characters that folding may still change after NFKD and case folding. Of the letters and digits, only the listed ones;
-# of ASCII, only two apostrophes.
+# Characters that folding may still change after NFKD and case folding. The only letters and digits among them are those
+# listed, and the only ASCII characters are two apostrophes.
 _NOT_PLAIN = re.compile(r"[^\w\s!-&(-/:-@\[-_{-~]+|[\u02b9\u02bb\u02bc\u02bdłøđðħıæœßþ]+")
 
 Form: TypeAlias = Literal["NFC", "NFD", "NFKC", "NFKD"]
@@ -85,7 +85,7 @@ def fold(text: str) -> str:
     - replaces the letters in `_SPELLED_OUT` by ASCII letters.
     """
     if text.isascii():
-        # A fast path in a third of the time. Most names are ASCII, here or after their marks are removed below.
+        # A fast path, in a third of the time. Most names are ASCII at once or after their marks are removed below.
         return text.lower().translate(_NO_ASCII_APOSTROPHES) if "'" in text or "`" in text else text.lower()
     # NFKD turns a spacing acute accent into a space and a mark, so replace it by an apostrophe first.
     text = _MARKS.sub("", normalize("NFKD", text.replace("\u00b4", "'")))

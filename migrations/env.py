@@ -76,8 +76,8 @@ creator = partial(connect_synchronously, url_to_migrate())
 with create_engine("postgresql+psycopg2://", creator=creator, poolclass=NullPool).connect() as connection:
     context.configure(connection, **options)
     with context.begin_transaction():
-        # No timeouts, because a migration may be slow, and so may the wait for another process that migrates. SET LOCAL,
-        # because a pooler may run the next transaction on another connection.
+        # No timeouts, because a migration may be slow, and so may the wait for another process that migrates.
+        # SET LOCAL, because a pooler may run the next transaction on another connection.
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         # If several processes migrate at once, the others wait here, and then find the migration done.

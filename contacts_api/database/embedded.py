@@ -203,7 +203,7 @@ class _Server:
             _write_if_different(self.pgdata / "pg_ident.conf", f'contacts_api "{user}" postgres\n')
 
     def _check_wait(self, seconds: float) -> None:
-        """Raise CommandError if the server has not accepted a connection after `seconds`, and this is too long."""
+        """Raise CommandError if `seconds` without an accepted connection are too long."""
         if self._find_process():
             if seconds > START_SECONDS:
                 raise CommandError(f"The embedded PostgreSQL runs, but does not answer: see {self._library.log}.")

@@ -93,7 +93,7 @@ def create_engine(
         max_overflow=-1,
         # Switching to autocommit and back for each statement takes longer than reading a row.
         isolation_level="AUTOCOMMIT",
-        # No reset is needed: the session or autocommit has ended the transaction before the connection is returned.
+        # No reset is needed: each transaction has ended before its connection is returned.
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,
@@ -183,7 +183,7 @@ class Database:
 
     async def _connect(self) -> PoolProxiedConnection:
         try:
-            # An idle connection is available without a greenlet, which needs a third of the CPU.
+            # Try to get an idle connection without a greenlet, because that needs a third of the CPU.
             return self._autocommit.pool.connect()
         except MissingGreenlet:
             return await self._autocommit.raw_connection()

@@ -1,7 +1,7 @@
 """Prepare for cleanup and limits.
 
-Adds indexes for deleting old rows, upper bounds of contact counts, running imports, and a mark for deleted accounts that
-still have rows.
+Adds indexes for deleting old rows, upper bounds of contact counts, running imports, and a mark for deleted accounts
+that still have rows.
 """
 
 import sqlalchemy as sa

@@ -1,5 +1,5 @@
-// The pages that links in mails open. The token is used only when the button is pressed, so that link scanners do not use
-// it up. It is in the fragment of the URL, which is not sent to servers and not logged.
+// The pages that links in mails open. The token is used only when the button is pressed, so that link scanners do not
+// use it up. It is in the fragment of the URL, which is not sent to servers and not logged.
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
 history.replaceState(null, "", location.pathname);
