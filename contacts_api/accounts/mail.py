@@ -1,4 +1,4 @@
-"""Mails: a queue in the database, so that a restart loses none, and the one who sends them."""
+"""Mail: a queue in the database, so that a restart loses no mail, and the sender that empties it."""
 
 import asyncio
 import logging
@@ -28,29 +28,29 @@ logger = logging.getLogger(__name__)
 
 Purpose = Literal["reset", "verify", "invite", "address_changed", "password_changed"]
 NOTICES = ("address_changed", "password_changed")
-"""The purposes of mails without a token."""
-# How many mails of one kind are sent to an address, and for an account, within COUNTED.
+"""Purposes of the mails that contain no token."""
+# The maximum number of mails with one purpose to an address, and for an account, within COUNTED.
 MAX_OF_A_KIND = 3
 COUNTED = timedelta(hours=1)
 KEPT = timedelta(days=1)
 POLL_SECONDS = 1.0
-# A worker sends so many at once: a mail server may take long for one.
+# A worker sends up to this many mails concurrently, because a mail server may be slow.
 AT_ONCE = 10
 CONNECT_SECONDS = 10.0
-# A client that hangs up too early sends the mail twice, so the standard asks for patience (RFC 5321, 4.5.3.2.6).
+# Long, because a client that hangs up too early sends the mail twice (RFC 5321, 4.5.3.2.6).
 SEND_SECONDS = 120.0
-# A mail belongs to the worker that took it. The worker says every HOLD_SECONDS that it still has it; when it has not
-# said so for LEASE, another worker may take the mail.
+# A worker takes a mail for LEASE, and renews this lease every HOLD_SECONDS while it sends. After the lease expires,
+# another worker may take the mail.
 LEASE, HOLD_SECONDS = timedelta(seconds=45), 15.0
-# From the beginning of a try to that of the next.
+# The first and the longest delay between the starts of two attempts. The delay doubles each time.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 5.0, 50.0
-# How many notices are sent for an account within COUNTED. High, so that nobody can suppress a notice by causing others.
+# The same limit as MAX_OF_A_KIND, for notices. High, so that nobody can suppress a notice by causing others.
 MAX_NOTICES = 20
 
-# The longest lines that a mail may have (RFC 5322, 2.1.1), so that a link stays in one piece.
+# The longest lines that RFC 5322 (2.1.1) allows, so that links are not wrapped.
 _POLICY = policy.SMTPUTF8.clone(max_line_length=998, linesep="\n")
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
-# An address without an account gets a row, too, which counts as sent: the same work for both.
+# An address without an account also gets a row, marked as done, so that both cases do the same work.
 _ADD = sa.text(
     """
     WITH owner AS (SELECT coalesce(CAST(:owner_id AS uuid), (SELECT id FROM "user" WHERE email = :address)) AS id),
@@ -65,7 +65,7 @@ _ADD = sa.text(
         AND (SELECT count(*) FROM recent WHERE recent.owner_id = owner.id) < :limit
     """
 ).bindparams(counted=COUNTED)
-# What is new does not wait for what has failed.
+# New mails go first, so that they do not wait for retries.
 _TAKE = sa.text(
     """
     UPDATE mail SET next_try_at = now() + CAST(:lease AS interval), tries = tries + 1
@@ -77,7 +77,7 @@ _TAKE = sa.text(
     """
 ).bindparams(lease=LEASE, kept=KEPT)
 _END = sa.text("UPDATE mail SET done_at = now() WHERE id = :mail_id")
-# Also how a worker says that it still has the mail. Does nothing where another worker has taken it meanwhile.
+# Schedules a retry or renews a lease. Does nothing if another worker has taken the mail in the meantime.
 _POSTPONE = sa.text(
     "UPDATE mail SET next_try_at = now() + CAST(:wait AS interval) WHERE id = :mail_id AND tries = :taken"
 )
@@ -126,7 +126,7 @@ If this was not you, choose a new one: ask for a mail by "forgot password". Then
 
 
 class Server:
-    """A mail server (SMTP, RFC 5321), by STARTTLS (RFC 3207) where it offers that, or by TLS (`smtps:`)."""
+    """A mail server: SMTP (RFC 5321), with STARTTLS (RFC 3207) if the server offers it, or over TLS (`smtps:`)."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -137,8 +137,8 @@ class Server:
             "username": unquote(parts.username) if parts.username else None,
             "password": unquote(parts.password) if parts.password else None,
             "use_tls": is_tls,
-            # A password is never sent in the clear, nor to a server with another's certificate. Without one, and
-            # without TLS asked for, encryption that nobody vouches for is better than none (RFC 7435).
+            # Sending a password requires encryption and a valid certificate. Without a password and without `smtps:`,
+            # the certificate is not checked: unauthenticated encryption is better than none (RFC 7435).
             "start_tls": True if parts.username and not is_tls else None,
             "validate_certs": is_tls or bool(parts.username),
         }
@@ -151,17 +151,17 @@ class Server:
             async with asyncio.timeout(SEND_SECONDS):
                 await client.send_message(message, recipients=[recipient])
         finally:
-            # Without QUIT: the mail is taken by now, or it is not, and a server that hangs is not waited for.
+            # Skip QUIT: the server has already accepted or refused the mail, and it may hang.
             client.close()
 
 
 class Outbox:
-    """A directory, for a prototype without a mail server."""
+    """A directory that mails are written to, for a prototype without a mail server."""
 
     def __init__(self, url: str) -> None:
         self._directory = Path(unquote(urlsplit(url).path))
 
-    async def send(self, message: EmailMessage, recipient: str) -> None:  # noqa: ARG002 (it is in the mail)
+    async def send(self, message: EmailMessage, recipient: str) -> None:  # noqa: ARG002 (the mail contains it)
         path = self._directory / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{uuid7().hex[-12:]}.eml"
         await asyncio.to_thread(self._write, path, bytes(message))
         logger.info("a mail is in %s", path)
@@ -172,16 +172,16 @@ class Outbox:
 
 
 class Mails:
-    """The queue. Without SMTP_URL nothing is put into it."""
+    """The queue of mails. Without SMTP_URL, nothing is queued."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._are_sent = settings.smtp_url is not None
 
     async def add(self, purpose: Purpose, address: str, owner_id: UUID | None = None) -> None:
-        """Put a mail into the queue, unless too many of its kind were put there in the last hour.
+        """Queue a mail, unless the limit for its purpose has been reached within the last hour.
 
-        Without `owner_id` the mail is for the account that has the address, if there is one.
+        Without `owner_id`, the mail is for the account with this address, if there is one.
         """
         if self._are_sent:
             async with self._database.session() as session:
@@ -190,7 +190,7 @@ class Mails:
     async def add_within(
         self, session: AsyncSession, purpose: Purpose, address: str, owner_id: UUID | None = None
     ) -> None:
-        """The same, as a part of a transaction."""
+        """Queue a mail as `add` does, as part of the given transaction."""
         if not self._are_sent:
             return
         await session.execute(_LOCK, {"key": f"{purpose} {address}"})
@@ -200,12 +200,12 @@ class Mails:
 
 
 class Sender:
-    """Sends what is in the queue. Each mail is taken by one worker for a while, and by another if that one has died."""
+    """Sends the queued mails. A worker leases each mail, so that another worker can take over if it dies."""
 
     def __init__(
         self, database: Database, settings: Settings, token_for: Callable[[Row], Awaitable[str | None]]
     ) -> None:
-        """`token_for` returns the token for a mail: empty where the mail needs none, None where it must not be sent."""
+        """`token_for` returns the token for a mail: empty if the mail needs none, None if it must not be sent."""
         self._database, self._token_for = database, token_for
         self._from, self._public_url = settings.mail_from, settings.public_url.rstrip("/")
         url = settings.smtp_url.get_secret_value() if settings.smtp_url else ""
@@ -215,7 +215,7 @@ class Sender:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
-        """Send until cancelled."""
+        """Send mails until cancelled."""
         if self._transport is None:
             return
         async with asyncio.TaskGroup() as sending:
@@ -228,7 +228,7 @@ class Sender:
                     await asyncio.sleep(POLL_SECONDS)
 
     async def _take(self) -> Row | None:
-        """Take the mail that is due next, if there is one."""
+        """Take the next mail that is due, or return None."""
         try:
             return next(iter(await self._database.execute(_TAKE)), None)
         except Exception as error:
@@ -241,7 +241,7 @@ class Sender:
             if await self._try(mail, transport):
                 await self._end(mail)
             else:
-                # Keep the place for a moment, so that a dead server is not asked all the time.
+                # Keep the slot for a moment, so that an unavailable server is not tried continuously.
                 await asyncio.sleep(POLL_SECONDS)
         except Exception as error:
             logger.warning("cannot note when to try mail %s again: %s", mail.id, type(error).__name__)
@@ -250,7 +250,7 @@ class Sender:
             self._places.release()
 
     async def _try(self, mail: Row, transport: Server | Outbox) -> bool:
-        """Send a mail; say whether it is done with. Else it is tried again."""
+        """Send a mail. Return True if it is done: sent, refused or too old. Otherwise schedule a retry."""
         if mail.is_old:
             logger.warning("mail %s was not sent within a day, and is dropped", mail.id)
             return True
@@ -275,14 +275,14 @@ class Sender:
         message = EmailMessage(_POLICY)
         message["From"], message["To"] = self._from, _ascii(mail.address)
         message["Subject"] = SUBJECTS[mail.purpose]
-        # The same one for each try: a mail that was taken twice, since the answer was lost, can be told.
+        # The same for each attempt: if a reply is lost and the mail is sent twice, the duplicate can be recognized.
         message["Date"], message["Message-ID"] = format_datetime(mail.created_at), f"<{mail.id}@contacts-api>"
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834
         message.set_content(TEXTS[mail.purpose].format(link=link, address=mail.address))
         return message
 
     async def _hold(self, mail: Row) -> None:
-        """Say that this worker has the mail, until cancelled."""
+        """Renew the lease of the mail until cancelled."""
         while True:
             await asyncio.sleep(HOLD_SECONDS)
             try:
@@ -291,7 +291,7 @@ class Sender:
                 logger.warning("cannot say that mail %s is being sent: %s", mail.id, type(error).__name__)
 
     async def _end(self, mail: Row) -> None:
-        """Note that a mail is done with: else it would be sent again."""
+        """Mark a mail as done. Retries until this succeeds, because otherwise the mail would be sent again."""
         while True:
             try:
                 await self._database.execute(_END, mail_id=mail.id)
@@ -302,16 +302,16 @@ class Sender:
 
 
 def _ascii(address: str) -> str:
-    """Return the address with its domain in ASCII (RFC 5891). The part before the @ may be in other letters."""
+    """Return the address with its domain in ASCII (RFC 5891). The part before the @ may contain other letters."""
     parts = read_address(address)
     return parts.ascii_email or f"{parts.local_part}@{parts.ascii_domain}"
 
 
 def _final_code(error: Exception) -> int | None:
-    """Return what the mail server answered to a mail that it will never take (RFC 5321, 4.2.1: 500 and above).
+    """Return the reply code with which the server refused a mail permanently (RFC 5321, 4.2.1: 500 and above).
 
-    None where another try may help. Refusing us, by 535 for a password that the operator can mend, is not refusing the
-    mail.
+    Return None if a retry may help. An error that concerns the connection and not the mail is not final: the operator
+    can fix a wrong password (535), for example.
     """
     match error:
         case aiosmtplib.SMTPRecipientsRefused():

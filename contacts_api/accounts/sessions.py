@@ -1,4 +1,4 @@
-"""Sessions: a sign-in opens one, a refresh rotates its tokens, and its end reaches every worker within a second."""
+"""Sessions: sign-in opens one, refresh rotates its tokens. All workers learn within a second that one has ended."""
 
 import asyncio
 import logging
@@ -27,30 +27,31 @@ from contacts_api.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# An access token is taken for this much longer, since the clocks of servers differ.
+# Accept an access token for this long after it expires, because server clocks differ.
 LEEWAY_SECONDS = 30
-# A refresh token may be used a second time within this time: the answer to the first may have been lost.
+# Accept the previous refresh token for this long after a refresh, because the response may have been lost.
 GRACE_SECONDS = 10
-# A worker reads the ended sessions this often. When its copy is older than FRESH_SECONDS, it looks each session up.
+# Each worker polls the ended sessions. If its copy is older than FRESH_SECONDS, it queries the session of each request.
 POLL_SECONDS = 0.5
 FRESH_SECONDS = 1.0
 MAX_SESSIONS = 100
-# A row has the time when its transaction began, and shows when it commits: each reading goes back this far.
+# `ended_at` is the start of a transaction, but the row is visible only after the commit. Each poll goes back this far.
 OVERLAP_SECONDS = 30.0
 BITE_ROWS = 2000
-"""How many ended sessions are read at a time."""
+"""The maximum number of ended sessions read in one query."""
 
 _SESSION = table_of(AuthSession)
 _OWN = (_SESSION.c.user_id == sa.bindparam("owner_id"), _SESSION.c.id == sa.bindparam("session_id"))
 _LIVE = _SESSION.c.expires_at > sa.func.now()
 
-# Sign-ins to an account share this lock, and a change of its password takes it exclusively. So a session that is opened
-# with the old password is committed before the change ends all sessions, or it is not opened. An advisory lock, because
-# on Citus a lock on a row of "user", a reference table, needs every node; this one needs only the coordinator.
+# Signing in takes this lock in shared mode; changing the password takes it exclusively. A sign-in with the old password
+# therefore either commits before the change, which ends its session, or opens no session.
+# It is an advisory lock because it needs only the coordinator on Citus. A row lock on "user", a reference table, needs
+# every node.
 _LOCK_KEY = sa.func.hashtextextended(sa.cast(sa.bindparam("owner_id", type_=sa.Uuid), sa.Text), 0)
 _SHARE_SIGN_INS = sa.select(sa.func.pg_advisory_xact_lock_shared(_LOCK_KEY))
 LOCK_SIGN_INS = sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY))
-"""Wait for the sign-ins to `owner_id` under way, and make new ones wait until the transaction ends."""
+"""Wait for running sign-ins of `owner_id`, and block new ones until the transaction ends."""
 
 _IS_UNCHANGED = sa.select(sa.literal(1)).where(
     col(User.id) == sa.bindparam("owner_id"),
@@ -83,7 +84,7 @@ _of_owner = _SESSION.c.user_id == sa.bindparam("owner_id")
 
 
 def _end(*conditions: sa.ColumnElement[bool]) -> ReturningInsert[tuple[UUID]]:
-    """Return the statement that ends the sessions of `owner_id` that meet these conditions, and returns their ids."""
+    """Return a statement that ends the sessions of `owner_id` that meet all conditions. It returns their ids."""
     ended = sa.delete(_SESSION).where(_of_owner, *conditions).returning(_SESSION.c.id).cte("ended")
     return (
         insert(table_of(EndedSession))
@@ -97,14 +98,14 @@ END = _end(
     sa.or_(sa.bindparam("only", type_=sa.Uuid).is_(None), _SESSION.c.id == sa.bindparam("only", type_=sa.Uuid)),
     sa.or_(sa.bindparam("but", type_=sa.Uuid).is_(None), _SESSION.c.id != sa.bindparam("but", type_=sa.Uuid)),
 )
-"""End the sessions of `owner_id`: all, `only` one, or all `but` one. Returns the ids of those that ended."""
+"""End the sessions of `owner_id`: all, `only` one, or all `but` one. Returns the ids of the ended sessions."""
 
 _newest_first = sa.select(_SESSION.c.id).where(_of_owner).order_by(_SESSION.c.created_at.desc(), _SESSION.c.id.desc())
 _END_OLDEST = _end(_SESSION.c.id.in_(_newest_first.offset(sa.literal(MAX_SESSIONS, sa.Integer))))
 _LIST = sa.select(_SESSION).where(_of_owner, _LIVE).order_by(_SESSION.c.id)
 IS_LIVE = sa.select(sa.literal(1)).where(*_OWN, _LIVE)
 _NOW = sa.select(sa.cast(sa.extract("epoch", sa.func.now()), sa.Double))
-# Names no owner: every worker needs the ended sessions of all users. Times are in seconds.
+# Not limited to one owner, because every worker needs the ended sessions of all users. Times are Unix times in seconds.
 _ENDED_AFTER = sa.text(
     """
     SELECT id, extract(epoch FROM ended_at)::float8 AS ended_at
@@ -115,12 +116,12 @@ _ENDED_AFTER = sa.text(
 
 
 def kept_seconds(access_token_seconds: int) -> int:
-    """Return how long the end of a session is remembered: as long as one of its access tokens may be taken."""
+    """Return how many seconds to remember an ended session: until none of its access tokens is accepted any longer."""
     return access_token_seconds + 2 * LEEWAY_SECONDS
 
 
 class InvalidToken(Unauthorized):
-    """The access token is too old, its session has ended, or it is not one of ours."""
+    """The access token has expired, its session has ended, or this server did not issue it."""
 
     advice = "Get the next pair of tokens by POST /auth/refresh; if that is refused, sign in again."
     code, title = "invalid_token", "The token is invalid or no longer valid"
@@ -128,7 +129,7 @@ class InvalidToken(Unauthorized):
 
 
 class InvalidRefreshToken(Unauthorized):
-    """The refresh token was used before, its session has ended, or it is too old."""
+    """The refresh token has already been used, its session has ended, or it has expired."""
 
     advice = "Sign in again. Keep only the newest pair of tokens."
     code, title = "invalid_refresh_token", "The refresh token is invalid or no longer valid; sign in again"
@@ -136,7 +137,7 @@ class InvalidRefreshToken(Unauthorized):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a token: its session and, for a refresh token, its place in the sequence (`seq`)."""
+    """The claims of a token. `seq` is the number of a refresh token within its session; None for an access token."""
 
     user_id: UUID
     session_id: UUID
@@ -146,10 +147,11 @@ class Claims:
 
 @asynccontextmanager
 async def while_signed_in(database: Database, owner: Claims) -> AsyncIterator[AsyncSession]:
-    """Yield a transaction in which the session of `owner` has not ended. Raises InvalidToken if it has.
+    """Yield a transaction in which the session of `owner` is valid. Raises InvalidToken if the session has ended.
 
-    Use it to make what outlives the session, such as a key. The account is locked, as it is by whatever ends its
-    sessions and keys: what is made before that is ended by it, and nothing is made afterwards.
+    Use it to create things that outlive the session, such as a key. It locks the account, as does every request that
+    ends the account's sessions and keys. Such a request therefore also ends keys created just before it, and no key can
+    be created with the session afterwards.
     """
     async with database.session() as session:
         await session.execute(_LOCK_ACCOUNT, {"owner_id": owner.user_id})
@@ -159,7 +161,7 @@ async def while_signed_in(database: Database, owner: Claims) -> AsyncIterator[As
 
 
 class Sessions:
-    """The sessions of all users. Each statement is committed by itself."""
+    """The sessions of all users. Each method commits its own writes."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -167,9 +169,9 @@ class Sessions:
         self._lifetime = timedelta(seconds=settings.session_seconds)
 
     async def open(self, user: User, user_agent: str | None) -> Any:
-        """Return the row of a new session; None if the account has changed since `user` was read.
+        """Open a session. Return its row, or None if the account has changed since `user` was read.
 
-        If there are more than MAX_SESSIONS, the oldest end.
+        If the user then has more than MAX_SESSIONS, the oldest sessions end.
         """
         new = {"session_id": uuid7(), "user_agent": user_agent, "idle": self._idle, "lifetime": self._lifetime}
         async with self._database.session() as session:
@@ -179,16 +181,16 @@ class Sessions:
                 return None
             row = (await session.execute(_OPEN, {"owner_id": user.id, **new})).one()
         log_event("signed_in", user_id=user.id, session_id=row.id)
-        # After the commit, so that of several sign-ins at once the last one counts all sessions.
+        # Only after the commit, so that the last of several concurrent sign-ins counts all sessions.
         for ended in await self._database.execute(_END_OLDEST, owner_id=user.id):
             log_event("sessions_ended", user_id=user.id, session_id=ended.id)
         return row
 
     async def rotate(self, claims: Claims) -> Row:
-        """Return the row of the session after a refresh with the token of these claims.
+        """Refresh a session with the token of these claims, and return its row. Raises InvalidRefreshToken.
 
-        The newest token raises `seq`. The one before it, within GRACE_SECONDS, is a retry: the row stays as it is.
-        Any other old token is treated as stolen: the session ends, which is committed, and then InvalidRefreshToken is
+        The newest token increments `seq`. The token before it counts as a retry within GRACE_SECONDS, and the row stays
+        unchanged. Any other old token is treated as stolen, and the session ends. This is committed before the error is
         raised.
         """
         own = {"owner_id": claims.user_id, "session_id": claims.session_id}
@@ -209,14 +211,14 @@ class Sessions:
         return await self._database.read(_LIST, owner_id=user_id)
 
     async def end(self, user_id: UUID, *, only: UUID | None = None) -> bool:
-        """End all sessions of the user, or `only` one. Return True if there were any."""
+        """End all sessions of the user, or `only` one. Return True if any session ended."""
         has_ended = await self._end(user_id, only)
         if has_ended:
             log_event("sessions_ended", user_id=user_id, session_id=only)
         return has_ended
 
     async def sign_out(self, claims: Claims) -> None:
-        """End the session of a token, unless it has ended before."""
+        """End the session of a token, unless it has already ended."""
         if await self._end(claims.user_id, claims.session_id):
             log_event("signed_out", user_id=claims.user_id, session_id=claims.session_id)
 
@@ -225,23 +227,23 @@ class Sessions:
 
 
 class EndedSessions:
-    """A worker's copy of the sessions that ended while their access tokens are still valid.
+    """A worker's copy of the ended sessions whose access tokens may still be valid.
 
-    It is read once when the worker starts, a few thousand rows at a time. From then on only what is new is read, over a
-    connection of its own (`watch`), so that it never waits for requests.
+    The worker reads all of them when it starts, BITE_ROWS at a time, and later only the new ones. It reads through
+    `watch`, a separate connection, so that it never waits for requests.
     """
 
     def __init__(self, watch: Database, database: Database, access_token_seconds: int) -> None:
         self._watch, self._database = watch, database
         self._kept = kept_seconds(access_token_seconds)
-        # Roughly in the order in which they ended, so that `_forget` can stop at the first one that is still needed.
+        # Roughly ordered by time, so that `_forget` can stop at the first session that is still needed.
         self._ended_at: dict[UUID, float] = {}
-        # By the database's clock.
+        # The time of the last read: by the database's clock, and by this worker's monotonic clock.
         self._as_of = 0.0
         self._read_at = float("-inf")
 
     async def has_ended(self, claims: Claims) -> bool:
-        """Say whether the session has ended. Asks the database only if the copy is older than FRESH_SECONDS."""
+        """Return True if the session has ended. Queries the database only if the copy is older than FRESH_SECONDS."""
         if time.monotonic() - self._read_at <= FRESH_SECONDS:
             return claims.session_id in self._ended_at
         return not await self._database.read(IS_LIVE, owner_id=claims.user_id, session_id=claims.session_id)
@@ -252,15 +254,15 @@ class EndedSessions:
             try:
                 await self.refresh()
             except Exception as error:
-                # The next attempt may succeed. Until then every request looks up its own session.
+                # The next attempt may succeed. Until then, each request queries its own session.
                 logger.warning("cannot read the ended sessions: %s", type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
 
     async def refresh(self) -> None:
-        """Read what has ended since the last time."""
+        """Read the sessions that have ended since the last read."""
         asked_at = time.monotonic()
         ((now,),) = await self._watch.read(_NOW)
-        # After a failover the clock of the database may be behind.
+        # After a failover, the clock of the new database server may be behind.
         after, last_id = min(self._as_of, now) - OVERLAP_SECONDS, UUID(int=0)
         while rows := await self._watch.read(_ENDED_AFTER, after=after, last_id=last_id, bite=BITE_ROWS):
             self._ended_at.update(rows)
@@ -272,7 +274,7 @@ class EndedSessions:
         self._read_at = asked_at
 
     def _forget(self) -> None:
-        """Drop those whose access tokens have expired."""
+        """Drop the sessions whose access tokens have all expired."""
         expired = takewhile(lambda session: session[1] < self._as_of - self._kept, self._ended_at.items())
         for session_id, _ in list(expired):
             del self._ended_at[session_id]
