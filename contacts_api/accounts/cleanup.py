@@ -1,4 +1,4 @@
-"""Deletes old sessions, keys, endings, counters and erased accounts, a few thousand rows at a time."""
+"""Deletes old sessions, ended sessions, keys, mails, failure counters and erased accounts, in batches."""
 
 import asyncio
 import logging
@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 SWEEP_SECONDS = 600.0
 RETRY_SECONDS = 10.0
 BITE_ROWS = 5000
-# The other connections are for requests, also where opening one takes long.
+# The number of concurrent batches. The other connections are for requests, even if opening a connection takes long.
 BITES_AT_ONCE = 2
-# Any number will do, as long as nothing else in the database locks it.
+# The class of the advisory locks. Any number works if nothing else in the database locks it.
 SWEEPING = 726_542_032
 ERASE_SECONDS = 1.0
-"""How long a request that deletes an account waits for its rows to be deleted. The rest is deleted afterwards."""
+"""How long a request that deletes an account waits for its rows to be deleted. The rest goes on in the background."""
 
 
 def _bite(
@@ -41,11 +41,12 @@ def _bite(
     order: sa.ColumnExpressionArgument[Any] | None = None,
     key: Sequence[sa.ColumnElement[Any]] = (),
 ) -> sa.Select[Any]:
-    """Return the statement that deletes up to BITE_ROWS of these rows, unless another worker is at it.
+    """Return a statement that deletes up to BITE_ROWS of these rows, unless another worker is deleting them.
 
-    The rows are found by their primary key, or by another `key`.
-    It returns whether it was our turn, which `turn_of` names, and how many rows it deleted. (An advisory lock of a
-    transaction: those of a session do not go through a pooler.)
+    It selects the rows by their primary key, or by another `key`. It returns two columns: `is_ours`, which is false if
+    another worker holds the lock that `turn_of` names, and `deleted`, the number of deleted rows.
+
+    The advisory lock belongs to the transaction, because session locks do not work through a connection pooler.
     """
     lock = sa.func.pg_try_advisory_xact_lock(SWEEPING, sa.func.hashtext(turn_of))
     turn = sa.select(lock.label("is_ours")).cte("turn").prefix_with("MATERIALIZED")
@@ -58,13 +59,13 @@ def _bite(
 
 @cache
 def _bites_of_owner() -> list[sa.Select[Any]]:
-    """Return such a statement for each table of rows that belong to the user `owner_id`."""
+    """Return a `_bite` statement for each table with rows of the user `owner_id`."""
     owner_id = sa.bindparam("owner_id", type_=sa.Uuid)
     return [_bite(owner.table, owner == owner_id, sa.cast(owner_id, sa.Text)) for owner in reversed(owner_columns())]
 
 
 def _bite_before(time: Any, moment: sa.ColumnElement[datetime], *key: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """Return such a statement for the rows of before a moment, the oldest first, by the index on `time`."""
+    """Return a `_bite` statement for the rows whose `time` is before `moment`, oldest first, by the index on `time`."""
     table: sa.Table = time.table
     return _bite(table, time < moment, sa.literal(table.name), time, key)
 
@@ -73,7 +74,7 @@ _KEPT = sa.func.now() - sa.bindparam("kept", type_=sa.Interval)
 _SESSIONS = _bite_before(table_of(AuthSession).c.expires_at, sa.func.now())
 _KEYS = _bite_before(table_of(AccessKey).c.expires_at, sa.func.now())
 _MAIL = table_of(Mail)
-# Those that were sent and are not counted any more; and those that nobody sends, since SMTP_URL is no longer set.
+# Mails that are done and no longer counted, and mails that nobody sends because SMTP_URL is no longer set.
 _MAILS = _bite(
     _MAIL,
     sa.and_(
@@ -84,18 +85,18 @@ _MAILS = _bite(
     _MAIL.c.created_at,
 )
 _ENDINGS = _bite_before(table_of(EndedSession).c.ended_at, _KEPT)
-# Counters of accounts with no failed sign-in for a day. A flood leaves millions, so they are deleted by where they lie:
-# those of one time lie together, and their keys, which are hashes, all over the index.
+# Counters of accounts without a failed sign-in for a day. A flood leaves millions, so they are deleted by `ctid`.
+# Rows of the same time lie together in the table, while their keys, which are hashes, are spread over the whole index.
 _ATTEMPTS = _bite_before(table_of(FailedAttempt).c.failed_at, _KEPT, sa.literal_column("ctid"))
 _ERASED = sa.select(col(User.id)).where(col(User.erased_at).is_not(None)).limit(sa.literal(100))
 _FORGET_USER = sa.delete(User).where(col(User.id) == sa.bindparam("owner_id"), col(User.erased_at).is_not(None))
 
 
 class Cleanup:
-    """Deletes what is old. Each kind has a task of its own, so that a failing or slow one does not stop the others."""
+    """Deletes old rows. Each kind has its own task, so that a failing or slow one does not stop the others."""
 
     def __init__(self, database: Database, patient: Database, access_token_seconds: int) -> None:
-        """`patient` is the way to the same database for statements that may take long."""
+        """`patient` connects to the same database, for statements that may take long."""
         self._database = database
         self._patient = patient
         kept = timedelta(seconds=kept_seconds(access_token_seconds))
@@ -111,19 +112,19 @@ class Cleanup:
         self._turns = asyncio.Semaphore(BITES_AT_ONCE)
 
     async def run(self) -> None:
-        """Delete what is old every SWEEP_SECONDS, until cancelled."""
+        """Delete old rows every SWEEP_SECONDS, until cancelled."""
         await asyncio.gather(*(self._repeat(sweep) for sweep in self._sweeps))
 
     async def sweep(self) -> None:
-        """Delete all that is old. Raises the first error, after all sweeps have ended."""
+        """Delete all old rows. Raises the first error after all sweeps have ended."""
         done = await asyncio.gather(*(sweep() for sweep in self._sweeps), return_exceptions=True)
         for error in done:
             if isinstance(error, BaseException):
                 raise error
 
     async def erase(self, owner_id: UUID) -> None:
-        """Delete the rows of an erased account. After ERASE_SECONDS this goes on in the background."""
-        # In a context of its own, so that it goes on when the client of this request has gone.
+        """Delete the rows of an erased account. After ERASE_SECONDS, this continues in the background."""
+        # An empty context, so that the deletion continues if the client of this request disconnects.
         erasing = asyncio.create_task(self._erase_at_last(owner_id), context=Context())
         self._erasing.add(erasing)
         erasing.add_done_callback(self._erasing.discard)
@@ -145,8 +146,8 @@ class Cleanup:
                     return
 
     async def _erase(self, owner_id: UUID) -> bool:
-        """Delete the rows of an erased account, and then the account; return False if another worker is at it."""
-        # Should this fail, deleting may take a minute more.
+        """Delete the rows of an erased account, then the account. Return False if another worker is deleting them."""
+        # If this fails, deleting may take a minute longer.
         with suppress(*DATABASE_ERRORS, Busy):
             async with self._patient.session() as session:
                 for owner in owner_columns():
@@ -158,9 +159,9 @@ class Cleanup:
         return True
 
     async def _delete(self, bite: sa.Select[Any], **parameters: Any) -> bool:
-        """Delete until nothing is left; return False as soon as another worker is at it.
+        """Run `bite` until no rows are left. Return False as soon as another worker is deleting them.
 
-        After each statement, pause for half as long as it took.
+        After each statement, pause for half of its duration.
         """
         while True:
             async with self._turns:

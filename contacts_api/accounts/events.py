@@ -1,4 +1,4 @@
-"""The log of security events: one line for each, by the logger `contacts_api.security`."""
+"""The log of security events: one line for each event, from the logger `contacts_api.security`."""
 
 import logging
 from typing import Literal
@@ -28,7 +28,7 @@ Event = Literal[
 
 
 def log_event(event: Event, **ids: UUID | None) -> None:
-    """Log an event with the ids of what it concerns, the client's address and the id of the request.
+    """Log an event with the given ids, the client's address and the id of the request.
 
     Call it after the commit. Pass ids only: addresses, passwords and tokens must not be logged.
     """

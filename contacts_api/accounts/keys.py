@@ -1,4 +1,4 @@
-"""Keys for scripts: Bearer tokens for contacts alone, which outlive sessions. Of a key only a hash is kept."""
+"""Keys for scripts: Bearer tokens that give access only to contacts and outlive sessions. Only their hash is stored."""
 
 import base64
 import binascii
@@ -25,10 +25,10 @@ from contacts_api.database.errors import DATABASE_ERRORS
 from contacts_api.problems import Busy, NotFound, Problem, TooMany
 
 PREFIX = "ck_"
-# How long a key that was looked up is taken without another look: it ends everywhere within a second.
+# Trust a key this long after a lookup. Below a second, so that a deleted key stops working everywhere within a second.
 FRESH_SECONDS = 0.8
 MAX_REMEMBERED = 4096
-# How exact the time of the last use is.
+# Update `last_used_at` at most this often.
 USED_SECONDS = 60.0
 _SECRET_BYTES = 32
 
@@ -52,7 +52,7 @@ END_KEYS = sa.delete(table_of(AccessKey)).where(_OF_OWNER)
 
 
 class KeyNotAllowed(Problem):
-    """The request has a key where only a sign-in will do; or it writes, and the key may only read."""
+    """The request needs a sign-in instead of a key, or it writes and the key may only read."""
 
     advice = "Use a key for contacts alone, and one with the scope `write` to change them. For all else, sign in."
     status, code, title = 403, "key_not_allowed", "A key is not allowed here"
@@ -74,21 +74,21 @@ class TooManyKeys(TooMany):
 
 @dataclass(frozen=True, slots=True)
 class KeyClaims:
-    """Whose key it is, and what it may do."""
+    """The owner and the scope of a key."""
 
     user_id: UUID
     scope: Scope
 
 
 class Keys:
-    """The keys of all users, and a worker's memory of those that it has looked up a moment ago."""
+    """The keys of all users, with a cache of the keys that this worker has just looked up."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._remembered: dict[str, tuple[float, KeyClaims]] = {}
 
     async def create(self, owner: Claims, new: KeyCreate, max_keys: int) -> dict[str, Any]:
-        """Return the new key, with its text. Raises TooManyKeys, and InvalidToken if the session has ended."""
+        """Create a key and return it with its text. Raises TooManyKeys, and InvalidToken if the session has ended."""
         owner_id = owner.user_id
         key_id, secret = uuid7(), secrets.token_bytes(_SECRET_BYTES)
         values = {"owner_id": owner_id, "id": key_id, "key_hash": sha256(secret).digest(), **new.model_dump()}
@@ -103,13 +103,13 @@ class Keys:
         return await self._database.read(_LIST, owner_id=owner_id)
 
     async def delete(self, owner_id: UUID, key_id: UUID) -> None:
-        """Raises KeyNotFound."""
+        """Delete a key. Raises KeyNotFound."""
         if not await self._database.execute(_DELETE, owner_id=owner_id, key_id=key_id):
             raise KeyNotFound
         log_event("key_deleted", user_id=owner_id, key_id=key_id)
 
     async def find(self, text: str) -> KeyClaims | None:
-        """Return what the key may do; None where it is none, or no longer."""
+        """Return the claims of a key, or None if it is not valid (any more)."""
         asked_at = time.monotonic()
         found_at, claims = self._remembered.get(text, (float("-inf"), None))
         if asked_at - found_at <= FRESH_SECONDS:
@@ -123,7 +123,7 @@ class Keys:
             return None
         now, last_used_at = datetime.now(UTC), rows[0].last_used_at
         if last_used_at is None or now - last_used_at > timedelta(seconds=USED_SECONDS):
-            # Where the database takes no writes, reading goes on.
+            # If the database accepts no writes, the key still works.
             with suppress(*DATABASE_ERRORS, Busy):
                 await self._database.execute(_USE, owner_id=owner_id, key_id=key_id, now=now)
         claims = KeyClaims(owner_id, rows[0].scope)
@@ -134,7 +134,7 @@ class Keys:
 
 
 def _written(owner_id: UUID, key_id: UUID, secret: bytes) -> str:
-    """Return the text of a key: it names its row, whose owner comes first, and has 256 random bits."""
+    """Return the text of a key: the id of the owner, the id of the key, and 256 random bits, in base64url."""
     return PREFIX + base64.urlsafe_b64encode(owner_id.bytes + key_id.bytes + secret).rstrip(b"=").decode()
 
 

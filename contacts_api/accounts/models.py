@@ -1,4 +1,4 @@
-"""Users and their sessions: the tables, and the bodies of requests and answers."""
+"""Accounts, sessions, keys and mails: the tables, and the bodies of requests and responses."""
 
 import re
 import unicodedata
@@ -19,25 +19,25 @@ from contacts_api.text import A_TIME, CreatedAt, Name, OneLine, Timestamp, Trimm
 
 
 class User(SQLModel, table=True):
-    """An account. `is_superuser` is there because fastapi-users asks for it."""
+    """An account. fastapi-users requires `is_superuser`; nothing here uses it."""
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     email: str = Field(sa_type=sa.String(320), unique=True)
-    # It grows with each change of the address, and when the account is deactivated: tokens in mails of before end.
+    # Raised when the address changes and when the account is activated or deactivated. Invalidates earlier mail tokens.
     email_seq: int = Field(default=0, sa_column_kwargs={"server_default": sa.text("0")})
     hashed_password: str
     is_active: bool = True
     is_superuser: bool = False
     is_verified: bool = False
     created_at: datetime = stamped()
-    # When the user deleted the account. Its row is deleted last, after all that it owns.
+    # When the user deleted the account. This row is deleted last, after all rows that belong to the account.
     erased_at: datetime | None = Field(default=None, sa_type=sa.DateTime(timezone=True))
 
     __table_args__ = (sa.Index("ix_user_erased_at", "erased_at", postgresql_where=sa.text("erased_at IS NOT NULL")),)
 
 
 class AuthSession(SQLModel, table=True):
-    """A session, opened by a sign-in. Its tokens are not stored; `seq` is the number of the newest refresh token."""
+    """A session. Its tokens are not stored; `seq` is the number of its newest refresh token."""
 
     __tablename__ = "auth_session"
 
@@ -47,7 +47,7 @@ class AuthSession(SQLModel, table=True):
     created_at: datetime = stamped()
     refreshed_at: datetime = stamped()
     expires_at: datetime = Field(sa_type=sa.DateTime(timezone=True), index=True)
-    # When it ends, however often it is refreshed until then. Workers of a release before leave it to the default.
+    # When the session ends, regardless of refreshes. Workers of an earlier release do not set it and use the default.
     ends_at: datetime = Field(
         sa_type=sa.DateTime(timezone=True), sa_column_kwargs={"server_default": sa.text("now() + interval '30 days'")}
     )
@@ -55,10 +55,10 @@ class AuthSession(SQLModel, table=True):
 
 
 class Mail(SQLModel, table=True):
-    """A mail to send: whom, and what for. Its token is made when it is sent.
+    """A mail to send. Its token is created when it is sent.
 
-    It is kept for an hour after that, to be counted: only so many are sent. No foreign key: addresses that have no
-    account are counted, too.
+    The row is kept for an hour, because the number of mails in an hour is limited. There is no foreign key, because
+    addresses without an account are counted too.
     """
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
@@ -76,7 +76,7 @@ class Mail(SQLModel, table=True):
 
 
 class EndedSession(SQLModel, table=True):
-    """A session that has ended while its access token may still be valid. No foreign key: it outlives its account."""
+    """An ended session whose access token may still be valid. No foreign key, because it outlives its account."""
 
     __tablename__ = "ended_session"
 
@@ -85,7 +85,7 @@ class EndedSession(SQLModel, table=True):
 
 
 class AccessKey(SQLModel, table=True):
-    """A key for scripts. Its text is not stored; a key that has ended is deleted."""
+    """A key for scripts. Its text is not stored. Expired keys are deleted."""
 
     __tablename__ = "access_key"
 
@@ -100,7 +100,7 @@ class AccessKey(SQLModel, table=True):
 
 
 class FailedAttempt(SQLModel, table=True):
-    """How many wrong passwords in a row were tried for an account, and until when it is blocked."""
+    """The number of consecutive wrong passwords for an account, and the time until which it is blocked."""
 
     __tablename__ = "failed_attempt"
 
@@ -121,10 +121,11 @@ MAX_PASSWORD_LENGTH = 128
 
 
 def compose(password: str) -> str:
-    """Return a password in NFC: the same text for every keyboard, composed or decomposed letters alike.
+    """Return the password in NFC, so that composed and decomposed letters from different keyboards give the same text.
 
-    A code point decomposes into at most four (Unicode, UAX 15), so a longer text cannot be an allowed password. It is
-    returned as it is, because normalizing a long run of combining marks takes quadratic time.
+    A text of more than 4 * MAX_PASSWORD_LENGTH code points is returned unchanged, because normalizing a long run of
+    combining marks takes quadratic time. It cannot be an allowed password: a code point decomposes into at most four
+    (Unicode, UAX 15).
     """
     return unicodedata.normalize("NFC", password) if len(password) <= 4 * MAX_PASSWORD_LENGTH else password
 
@@ -136,7 +137,7 @@ Password = Annotated[
     OneLine,
     Rule(json_schema_extra={"format": "password"}),
 ]
-# No rules here: a password that breaks one must get the same answer as a wrong one.
+# Not validated: a password that breaks a rule must get the same answer as a wrong one.
 Secret = Annotated[str, Rule(json_schema_extra={"format": "password"})]
 
 _AN_EMAIL = "ada@example.com"
@@ -168,17 +169,17 @@ class UserCreate(Body):
 class UserUpdate(Body):
     """The changes, and the current password."""
 
-    # Something to change must be there.
+    # The current password and at least one change.
     model_config = with_example({"current_password": _A_PASSWORD, "email": _AN_EMAIL}, minProperties=2)
 
     current_password: CurrentPassword
-    # A null is refused: only who leaves a member out gets the default.
+    # null is rejected; the default applies only if the field is omitted.
     email: Annotated[Address, Rule(None)]
     password: Annotated[NewPassword, Rule(None)]
 
 
 class PasswordCheck(Body):
-    """The password, once more."""
+    """The current password, as a confirmation."""
 
     current_password: CurrentPassword
 
@@ -209,14 +210,14 @@ class AddressOfAccount(Body):
 
 
 class PasswordReset(Body):
-    """The token of a mail, and a new password."""
+    """The token from a mail, and a new password."""
 
     token: Secret = Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])
     password: NewPassword
 
 
 class Verification(Body):
-    """The token of a mail."""
+    """The token from a mail."""
 
     token: Secret = Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])
 
@@ -229,9 +230,9 @@ _NEEDED_BY_GRANT: dict[str, JsonValue] = {
 
 
 class TokenRequest(Body):
-    """The form of OAuth 2.0 (RFC 6749, 4.3.2 and 6).
+    """An OAuth 2.0 token request (RFC 6749, 4.3.2 and 6).
 
-    The name and secret of a client are ignored, and so are fields that are not known (3.2).
+    The client id, the client secret and unknown fields are ignored (3.2).
     """
 
     model_config = with_example(
@@ -241,7 +242,7 @@ class TokenRequest(Body):
     grant_type: Literal["password", "refresh_token"] = Rule(
         description="`password` to sign in, `refresh_token` to get the next pair.", examples=["password"]
     )
-    # The docs page fills in the examples of fields that have no default in the document.
+    # The docs page fills in examples only for fields without a default in the OpenAPI document.
     username: Annotated[
         str, Rule(None, description="Your e-mail address; required with `grant_type=password`.", examples=[_AN_EMAIL])
     ]
@@ -256,7 +257,7 @@ class TokenRequest(Body):
     client_secret: Secret = Rule("", description="Ignored.", examples=[""])
 
     def required(self) -> tuple[str, ...]:
-        """Return the names of the fields that the grant needs."""
+        """Return the names of the fields that the grant type requires."""
         return ("refresh_token",) if self.grant_type == "refresh_token" else ("username", "password")
 
 
@@ -271,7 +272,7 @@ class UserPublic(SQLModel):
 
 
 class TokenPair(SQLModel):
-    """What a sign-in gives. Both tokens are JWTs (RFC 7519)."""
+    """An access token and a refresh token. Both are JWTs (RFC 7519)."""
 
     access_token: str = Rule(description="Send it with every call, as `Authorization: Bearer …`.", examples=[_A_TOKEN])
     refresh_token: str = Rule(description="Gets the next pair, once.", examples=[_A_TOKEN])
@@ -287,7 +288,7 @@ SessionId = Annotated[
 
 
 class SessionPublic(SQLModel):
-    """A session: from a sign-in to its end."""
+    """A session: one sign-in to your account."""
 
     id: SessionId
     created_at: Timestamp = Rule(description="When it began, in UTC.", examples=[A_TIME])
@@ -305,7 +306,7 @@ Scope = Literal["read", "write"]
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}")
 
 
-# The last day of the calendar is none any more in another time zone.
+# The last day of year 9999 is out of range in another time zone.
 _LAST_YEAR = 9998
 
 
@@ -318,7 +319,7 @@ def _time_ahead(moment: datetime) -> datetime:
 
 
 def _time_as_text(value: object) -> object:
-    # Pydantic would take numbers of seconds, too, and a date without a time.
+    # Pydantic would also accept a number of seconds, or a date without a time.
     if value is not None and not isinstance(value, str):
         raise PydanticCustomError("wrong_type", "Must be a time as text: YYYY-MM-DDTHH:MM:SSZ.")
     if value is not None and not _TIME.match(value):
@@ -364,7 +365,7 @@ class KeyPublic(SQLModel):
 
 
 class NewKey(KeyPublic):
-    """A key that was just made, with its text."""
+    """A new key, with its text."""
 
     key: str = Rule(
         description="The key: a Bearer token. It is shown this once, so keep it.",

@@ -36,14 +36,14 @@ from contacts_api.problems import FieldError, InternalError, Invalid, NotFound, 
 
 
 class SessionNotFound(NotFound):
-    """You have no session with this id; it may have ended by itself."""
+    """You have no session with this id. It may have expired."""
 
     advice = "List your sessions: GET /auth/sessions."
     code, title = "session_not_found", "Session not found"
 
 
 class TokenRoute(Route):
-    """A route whose problems are OAuth 2.0 error responses as well (RFC 6749, 5.2)."""
+    """A route whose problems are also OAuth 2.0 error responses (RFC 6749, 5.2)."""
 
     ERRORS: ClassVar = {
         401: "invalid_grant",
@@ -73,7 +73,7 @@ class TokenRoute(Route):
 
 
 def refuse_missing(required: Iterable[str], form: Container[str]) -> None:
-    """Raise a 422 that names the fields which a form does not have."""
+    """Raise Invalid (a 422) with the names of the required fields that are missing in the form."""
     missing = [
         FieldError(loc=["body", name], code="missing", detail="Is required.") for name in required if name not in form
     ]
@@ -100,14 +100,14 @@ async def register(new: models.UserCreate, users: Users) -> User:
 
 @auth.post("/login", responses=documented(BadCredentials, NotVerified, TooManyAttempts))
 async def login(credentials: models.Credentials, issuer: Issuer) -> TokenPair:
-    """Sign in with e-mail address and password."""
+    """Sign in with an e-mail address and a password."""
     return await issuer.sign_in(credentials.email, credentials.password)
 
 
 @token.post("/token", responses=documented(BadCredentials, InvalidRefreshToken, NotVerified, TooManyAttempts))
 async def issue_token(form: Annotated[models.TokenRequest, Form()], request: Request, issuer: Issuer) -> TokenPair:
-    """Sign in or refresh with an OAuth 2.0 form. The Authorize button of this page does so."""
-    # FastAPI drops empty fields, but an empty password is a wrong one.
+    """Sign in or refresh with an OAuth 2.0 form. The Authorize button of this page uses it."""
+    # Look in the raw form, because FastAPI drops empty fields. An empty password is a wrong one, not a missing one.
     refuse_missing(form.required(), await request.form())
     if form.grant_type == "refresh_token":
         return await issuer.refresh(form.refresh_token)
@@ -118,8 +118,8 @@ async def issue_token(form: Annotated[models.TokenRequest, Form()], request: Req
 async def refresh(body: models.RefreshRequest, issuer: Issuer) -> TokenPair:
     """Get the next pair of tokens.
 
-    A refresh token works once. Within ten seconds a second use returns the same pair, so that a retry is safe.
-    After that it ends the session, because the token may have been stolen.
+    A refresh token works once. A second use within ten seconds returns the same pair, so that a retry is safe. A later
+    one ends the session, because the token may have been stolen.
     """
     return await issuer.refresh(body.refresh_token)
 
@@ -140,8 +140,8 @@ async def logout(
 ) -> None:
     """Sign out. The tokens of this session stop working.
 
-    The session is that of the access token, without a body; or that of a refresh token in the body, which may be an old
-    one. So signing out works after the access token has expired.
+    Without a body, this ends the session of the access token. With a refresh token in the body, even an old one, it
+    also ends the session of that token. Signing out therefore works after the access token has expired.
     """
     if body is None and await request.body():
         raise Invalid.field("body", code="missing", detail="Is required.")
@@ -172,7 +172,7 @@ async def end_all_sessions(owner: SignedIn, sessions: OpenSessions) -> None:
 
 @auth.post("/forgot-password", status_code=202)
 async def forgot_password(body: models.AddressOfAccount, mails: MailQueue) -> None:
-    """Ask for a mail with a link to choose a new password. The answer is the same for any address."""
+    """Request a mail with a link to choose a new password. The response is the same for any address."""
     if address := normalized(body.email):
         await mails.add("reset", address)
 
@@ -181,14 +181,14 @@ async def forgot_password(body: models.AddressOfAccount, mails: MailQueue) -> No
 async def reset_password(body: models.PasswordReset, users: Users) -> None:
     """Choose a new password with the token of a mail.
 
-    All sessions and keys of the account end, and its calendar's address is revoked.
+    This ends all sessions and keys of the account, and revokes its calendar address.
     """
     await users.reset(body.token, body.password)
 
 
 @auth.post("/request-verify-token", status_code=202, responses=SIGNED_IN)
 async def request_verify_token(user: CurrentUser, mails: MailQueue) -> None:
-    """Ask for another mail with a link that verifies your address. Nothing is sent where it is verified."""
+    """Request another mail with a link to verify your address. If it is verified already, nothing is sent."""
     if not user.is_verified:
         await mails.add("verify", user.email, user.id)
 
@@ -199,7 +199,7 @@ async def request_verify_token(user: CurrentUser, mails: MailQueue) -> None:
     responses=documented(InvalidMailToken, onto={200: {"content": {JSON: {"example": {"is_verified": True}}}}}),
 )
 async def verify(body: models.Verification, users: Users) -> User:
-    """Verify an address with the token of a mail. It works once."""
+    """Verify an address with the token of a mail. The token works once."""
     return await users.verify_address(body.token)
 
 
@@ -207,7 +207,7 @@ async def verify(body: models.Verification, users: Users) -> User:
 async def create_key(
     new: models.KeyCreate, request: Request, response: Response, owner: SignedIn, keys: AccessKeys
 ) -> Any:
-    """Make a key for a script. It is a Bearer token for your contacts alone, and is shown this once."""
+    """Create a key for a script. It is a Bearer token for your contacts only, and is shown only this once."""
     response.headers["Cache-Control"] = "no-store"
     return await keys.create(owner, new, request.app.state.settings.max_keys)
 
@@ -236,7 +236,7 @@ async def get_me(user: CurrentUser) -> User:
     responses=documented(WrongPassword, EmailTaken, WeakPassword, TooManyAttempts),
 )
 async def update_me(changes: models.UserUpdate, user: CurrentUser, owner: SignedIn, users: Users) -> User:
-    """Change your e-mail address, your password or both. All your other sessions end."""
+    """Change your e-mail address, your password or both. This ends all your other sessions."""
     if not (changes.email or changes.password):
         raise Invalid.field("body", code="missing", detail="Give a new email, a new password or both.")
     return await users.change(user, changes, owner.session_id)

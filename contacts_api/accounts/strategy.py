@@ -1,4 +1,4 @@
-"""Access and refresh tokens (JWT, RFC 7519), and the session of the token that a request bears."""
+"""Access and refresh tokens (JWT, RFC 7519), and the dependencies that authenticate a request."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,8 +28,8 @@ MAX_TOKEN_LENGTH = 2048
 class TokenKind:
     """Signs and verifies the tokens of one audience (HS256).
 
-    Of fastapi-users only `generate_jwt` is used. Its JWTStrategy knows no sessions, so that its tokens cannot be
-    revoked, and it accepts tokens without `exp`.
+    This class uses only `generate_jwt` of fastapi-users. The library's JWTStrategy has no sessions, so its tokens
+    cannot be revoked, and it accepts tokens without `exp`.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class TokenKind:
         clock: Callable[[], datetime],
         refusal: type[Unauthorized],
     ) -> None:
-        """The first of the secrets signs; a token may be signed with any of them."""
+        """The first secret signs new tokens. Tokens signed with any of the secrets are accepted."""
         self._secrets = secrets
         self._audience = audience
         self._seconds = seconds
         self._clock = clock
         self._refusal = refusal
-        # Verifying a signature takes fifty times as long as looking up one that was verified before.
+        # Verifying a signature takes fifty times as long as a cache hit.
         self._decode_once = lru_cache(maxsize=8192)(self._decode)
 
     def sign(self, session: Row, expires_at: int, **claims: int) -> str:
@@ -55,7 +55,10 @@ class TokenKind:
         return generate_jwt({**whose, **claims, **times}, self._secrets[0])
 
     def read(self, token: str) -> Claims:
-        """Return the claims of a token, expired or not. Raises a 401 unless we signed it for this audience."""
+        """Return the claims of a token, even if it has expired.
+
+        Raises the `refusal` of this kind (a 401) if the signature or the audience is wrong.
+        """
         if len(token) > MAX_TOKEN_LENGTH:
             raise self._refusal
         try:
@@ -64,7 +67,10 @@ class TokenKind:
             raise self._refusal from None
 
     def verify(self, token: str) -> Claims:
-        """Return the claims of a token. Raises a 401 unless we signed it for this audience and it has not expired."""
+        """Return the claims of a token.
+
+        Raises the `refusal` of this kind (a 401) if the token has expired, or its signature or audience is wrong.
+        """
         claims = self.read(token)
         if claims.expires_at + LEEWAY_SECONDS <= self._clock().timestamp():
             raise self._refusal
@@ -83,24 +89,25 @@ class TokenKind:
             secret,
             algorithms=[JWT_ALGORITHM],
             audience=self._audience,
-            # The time is checked at each use, not only at the first.
+            # `verify` checks the expiry at each use, because the result of this function is cached.
             options={"require": ["sub", "sid", "aud", "iat", "exp"], "verify_exp": False, "verify_iat": False},
         )
-        # When the setting is lowered, older tokens end earlier, too: ended sessions are not remembered for longer.
+        # After the setting is lowered, older tokens also expire earlier, because ended sessions are not remembered for
+        # longer than the new lifetime.
         expires_at = min(_whole(payload["exp"]), _whole(payload["iat"]) + self._seconds)
         seq = _whole(payload["seq"], bits=31) if "seq" in payload else None
         return Claims(UUID(payload["sub"]), UUID(payload["sid"]), expires_at, seq)
 
 
 def _whole(claim: object, bits: int = 53) -> int:
-    """Return a claim that is a whole number of so many bits. Raises ValueError."""
+    """Return a claim that is a non-negative integer of at most `bits` bits. Raises ValueError."""
     if isinstance(claim, int) and not isinstance(claim, bool) and 0 <= claim < 2**bits:
         return claim
     raise ValueError("This is no whole number in range.")
 
 
 class Tokens:
-    """Makes the tokens of a session from its row alone, so that a retry gets the same pair."""
+    """Issues the tokens of a session. They depend only on its row, so that a retry gets the same pair."""
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
         secrets, self._access_seconds = settings.secrets, settings.access_token_seconds
@@ -119,7 +126,10 @@ class Tokens:
 
 
 class BearerToken(SecurityBase):
-    """The security scheme (RFC 6750): returns whom the access token, or the key, of a request belongs to."""
+    """The security scheme (RFC 6750): a dependency that returns the claims of the request's access token or key.
+
+    Raises Unauthorized, InvalidToken, KeyNotAllowed.
+    """
 
     def __init__(self, *, takes_keys: bool) -> None:
         flow = OAuthFlowPassword(tokenUrl="auth/token", refreshUrl="auth/token")
@@ -157,18 +167,18 @@ class BearerToken(SecurityBase):
 
 identify = BearerToken(takes_keys=True)
 ALWAYS = documented(DatabaseUnavailable, Busy)
-"""What every route may answer."""
+"""The problems that every route may return."""
 SIGNED_IN = documented(Unauthorized, InvalidToken, KeyNotAllowed)
-"""What a route with an Owner, or someone SignedIn, may answer as well."""
+"""The further problems of a route with an `Owner` or `SignedIn` parameter."""
 FOR_OWNERS = {**ALWAYS, **SIGNED_IN}
 Owner: TypeAlias = Annotated[Claims | KeyClaims, Depends(identify)]
-"""Whose contacts they are: of whoever is signed in, or has a key. Every statement names `owner.user_id`."""
+"""The account that the request acts for, by an access token or a key. Every statement is limited to `owner.user_id`."""
 SignedIn: TypeAlias = Annotated[Claims, Depends(BearerToken(takes_keys=False))]
-"""Whoever is signed in, for what no key may do."""
+"""The session that the request acts for, for operations that keys may not use."""
 
 
 class BearerTokenOrBody(BearerToken):
-    """The same for a call whose body can do without a sign-in: with a body, a missing or invalid token is None."""
+    """Like BearerToken, but returns None for a missing or invalid token if the request has a body."""
 
     async def __call__(self, request: Request) -> Claims | KeyClaims | None:  # type: ignore[override]
         try:

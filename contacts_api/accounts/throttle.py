@@ -1,6 +1,7 @@
 """Throttling of wrong passwords. They are counted in PostgreSQL, so that all workers share the count.
 
-After ten failures in a row an account waits: 30 seconds, then twice as long each time, at most 15 minutes.
+After ten consecutive failures, an account is blocked for 30 seconds. Each further failure doubles this time, up to 15
+minutes.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ LONGEST_WAIT = timedelta(minutes=15)
 _SECONDS_LEFT = sa.text(
     "SELECT extract(epoch FROM blocked_until - now()) FROM failed_attempt WHERE key = :key AND blocked_until > now()"
 )
-# The exponent is bounded, since an interval would overflow.
+# The exponent is limited, because the interval would overflow otherwise.
 _COUNT = sa.text(
     """
     INSERT INTO failed_attempt AS counted (key, failures) VALUES (:key, 1)
@@ -35,7 +36,7 @@ _FORGET = sa.text("DELETE FROM failed_attempt WHERE key IN (:first, :last)")
 
 
 class TooManyAttempts(Problem):
-    """Ten wrong passwords in a row were tried for this account."""
+    """At least ten consecutive wrong passwords were tried for this account."""
 
     advice = "Wait for the seconds that Retry-After names. Sessions that are signed in go on."
     status, code, title = 429, "too_many_attempts", "Too many wrong passwords; wait before the next"
@@ -47,7 +48,10 @@ class TooManyAttempts(Problem):
 
 
 def key_of(kind: str, account: str) -> bytes:
-    """Return the key that failures are counted by. A hash, since people type passwords into the e-mail field."""
+    """Return the key that failures are counted under.
+
+    It is a hash, because people sometimes type a password into the e-mail field.
+    """
     return hashlib.sha256(f"{kind}:{account}".encode(errors="surrogatepass")).digest()
 
 
@@ -62,5 +66,5 @@ async def count_failure(database: Database, *keys: bytes) -> None:
 
 
 async def forget(database: Database, *keys: bytes) -> None:
-    """Forget the failures counted by one key or two."""
+    """Forget the failures counted under one or two keys."""
     await database.execute(_FORGET, first=keys[0], last=keys[-1])

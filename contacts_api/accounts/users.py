@@ -1,4 +1,4 @@
-"""Accounts: the user manager of fastapi-users, and its database."""
+"""Accounts: the fastapi-users user manager and its user database."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -38,7 +38,7 @@ from contacts_api.text import normalize_email
 _USER = table_of(User)
 _BY_ID = sa.select(_USER).where(_USER.c.id == sa.bindparam("id"))
 _BY_EMAIL = sa.select(_USER).where(_USER.c.email == sa.bindparam("email"))
-# Not FOR UPDATE: that would wait for a running import, whose contacts hold a lock on the key of their owner.
+# FOR NO KEY UPDATE, because FOR UPDATE would wait for a running import: its contacts lock the key of their owner.
 _LOCK = sa.select(User).where(col(User.id) == sa.bindparam("id"), col(User.is_active)).with_for_update(key_share=True)
 _UPGRADE = (
     sa.update(_USER)
@@ -48,35 +48,35 @@ _UPGRADE = (
 
 
 class BadCredentials(Unauthorized):
-    """No active account has this e-mail address with this password. Which of them is wrong is not said."""
+    """No active account has this e-mail address and password. The answer does not tell which of them is wrong."""
 
     advice = "Check both. If the password is lost, ask for a mail: POST /auth/forgot-password."
     code, title = "bad_credentials", "The e-mail address or the password is wrong"
 
 
 class WrongPassword(Problem):
-    """Changing or deleting an account needs its password, and this is another one."""
+    """The current password is required to change or delete the account, and this one is wrong."""
 
     advice = "Send the password that you sign in with as `current_password`."
     status, code, title = 403, "wrong_password", "The current password is wrong"
 
 
 class EmailTaken(Conflict):
-    """Somebody has registered with this address already, perhaps in another spelling."""
+    """An account with this address already exists, perhaps in another spelling."""
 
     advice = "Sign in with it, or use another address."
     code, title = "email_taken", "There is already an account with this e-mail address"
 
 
 class RegistrationClosed(Problem):
-    """The operator of this server makes the accounts."""
+    """Only the operator of this server creates accounts."""
 
     advice = "Ask the operator for one."
     status, code, title = 403, "registration_closed", "This server does not accept new accounts"
 
 
 class InvalidMailToken(Invalid):
-    """The link of a mail is used, too old, not one of ours, or for another address or password than the account's."""
+    """The link in the mail is invalid, expired or already used, or the address or password has changed since."""
 
     advice = "Ask for another mail."
     code, title = "invalid_token", InvalidToken.title
@@ -84,14 +84,14 @@ class InvalidMailToken(Invalid):
 
 
 class NotVerified(Problem):
-    """The password is right, but nobody has followed the link that was mailed to the address."""
+    """The password is right, but the e-mail address has not been verified with the link that was mailed to it."""
 
     advice = "Follow the link in the mail, and sign in then. Each sign-in sends a new one, three times an hour at most."
     status, code, title = 403, "not_verified", "The e-mail address is not verified yet"
 
 
 class UserDatabase(BaseUserDatabase[User, UUID]):
-    """Reads users. Each call is one statement: no connection is held between calls."""
+    """Reads users. Each call runs one statement, so no connection is held between calls."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -100,7 +100,7 @@ class UserDatabase(BaseUserDatabase[User, UUID]):
         return await self._find(_BY_ID, id=id)
 
     async def get_by_email(self, email: str) -> User | None:
-        """Look the address up as it is stored: folding it in SQL would follow the database's locale."""
+        """Return the user with this normalized address. Folding case in SQL would depend on the database's locale."""
         return await self._find(_BY_EMAIL, email=email)
 
     async def _find(self, statement: sa.Select[Any], **parameters: Any) -> User | None:
@@ -109,14 +109,14 @@ class UserDatabase(BaseUserDatabase[User, UUID]):
 
 
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
-    """Accounts. Holds no connection while a password is hashed.
+    """Manages accounts. Holds no database connection while it hashes a password.
 
-    What replaces the methods of fastapi-users' manager, and why:
+    It replaces these methods of the library's manager:
 
-    - registering, signing in and changing an account: the library hashes passwords on the event loop, lets two
-      registrations race, and changes a password without asking for the old one;
-    - the tokens in mails: the library hashes on the event loop here as well, and lets two requests use one token at
-      once. Its audiences and its JWTs are used.
+    - Registering, signing in and changing an account. The library hashes passwords on the event loop, lets two
+      registrations race, and changes a password without checking the current one.
+    - The tokens in mails. The library hashes on the event loop here too, and lets two concurrent requests use the same
+      token. Its audiences and its JWT functions are still used.
     """
 
     reset_password_token_lifetime_seconds = 3600
@@ -131,7 +131,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         *,
         ways_in: Sequence[Executable],
     ) -> None:
-        """`ways_in` are the statements that close what features opened for `owner_id`, such as a calendar's address."""
+        """`ways_in` are statements that revoke the access features gave to `owner_id`, such as a calendar address."""
         super().__init__(UserDatabase(database))
         self._database = database
         self.hasher = hasher
@@ -141,13 +141,13 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         self._ways_in = (END_KEYS, *ways_in)
 
     async def register(self, new: UserCreate, mail: Purpose | None = "verify") -> User:
-        """Create an account, and mail a link to its address. Raises WeakPassword and EmailTaken."""
+        """Create an account, and mail a link to its address. Raises WeakPassword, EmailTaken."""
         refuse_weak(new.password, new.email)
         async with self.hasher.places.place():
             hashed_password = await self.hasher.hash(new.password)
         with refused_where_taken(EmailTaken):
             async with self._database.session() as session:
-                # Without a mail, whoever makes the account vouches for its address.
+                # Without a mail, the creator of the account vouches for the address.
                 user = User(email=new.email, hashed_password=hashed_password, is_verified=mail is None)
                 session.add(user)
                 await session.flush()
@@ -157,7 +157,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return user
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User:
-        """Return the user. Raises BadCredentials, with the same words and after the same time for every cause."""
+        """Return the user with these credentials. Raises BadCredentials, TooManyAttempts, NotVerified.
+
+        The message and the timing of BadCredentials are the same for every cause.
+        """
         key = _sign_in_key(credentials.username)
         async with self.hasher.places.place():
             user = await self.find(credentials.username)
@@ -170,7 +173,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                     raise BadCredentials
         await attempts.forget(self._database, key, _confirmation_key(user))
         if upgraded:
-            # If the account cannot be written now, for example while a Citus node is away, a later sign-in does this.
+            # If the write fails, for example because a Citus node is down, a later sign-in upgrades the hash.
             with suppress(*DATABASE_ERRORS, Busy):
                 await self._database.execute(_UPGRADE, user_id=user.id, current=user.hashed_password, upgraded=upgraded)
                 user.hashed_password = upgraded
@@ -181,10 +184,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return user
 
     async def change(self, user: User, changes: UserUpdate, session_id: UUID) -> User:
-        """Change the address, the password or both. End all other sessions than `session_id`.
+        """Change the address, the password or both. End all sessions except `session_id`.
 
-        A new password ends the keys, too. It leaves what features have opened: the owner is the one who changes it.
-        Raises WrongPassword, WeakPassword and EmailTaken.
+        A new password also ends the keys. Access given by features stays, because the owner made the change.
+        Raises WrongPassword, TooManyAttempts, WeakPassword, EmailTaken, and InvalidToken if the account is gone.
         """
         if changes.password:
             refuse_weak(changes.password, changes.email or user.email)
@@ -194,7 +197,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                 if changes.email and changes.email != old_email:
                     account.email, account.is_verified = changes.email, False
                     account.email_seq += 1
-                # Before mails are added: registering locks the same things in this order.
+                # Flush before adding mails: registering takes the same locks in this order.
                 await session.flush()
                 if changes.password:
                     await self._mails.add_within(session, "password_changed", old_email, account.id)
@@ -211,21 +214,22 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return account
 
     async def erase(self, user: User, current_password: str) -> None:
-        """Mark the account as deleted: from now on nobody can use or see it. Raises WrongPassword.
+        """Mark the account as deleted, so that nobody can use or see it.
 
-        Cleanup deletes the rows afterwards, a few thousand at a time: a million take longer than a request may.
+        Cleanup deletes its rows later, a few thousand at a time, because a million take longer than a request may.
+        Raises WrongPassword, TooManyAttempts, and InvalidToken if the account is gone.
         """
         async with self._confirmed(user, current_password) as (session, account):
             await self._end_all(session, account.id)
-            # No valid address, so that nobody can sign in, and the old one is free for a new account.
+            # This is not a valid address, so nobody can sign in, and the old address is free for a new account.
             account.email, account.hashed_password = f"erased {account.id}", ""
             account.is_active, account.erased_at = False, datetime.now(UTC)
         log_event("account_deleted", user_id=user.id)
 
     async def token_for(self, mail: Row) -> str | None:
-        """Return the token for a mail: empty where the mail needs none, None where it must not be sent.
+        """Return the token for a mail: empty if the mail needs none, None if it must not be sent.
 
-        A mail with the purpose `reset` or `invite` has a token that sets the password.
+        The token of a `reset` or `invite` mail sets the password.
         """
         if mail.purpose in NOTICES:
             return ""
@@ -240,9 +244,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return self._signed(claims, self.reset_password_token_audience, self.reset_password_token_lifetime_seconds)
 
     async def reset(self, token: str, password: str) -> None:
-        """Set the password, end all sessions, keys and other ways in, and count the address as verified.
+        """Set the password, revoke all sessions, keys and other access, and mark the address as verified.
 
-        Raises InvalidMailToken and WeakPassword.
+        Raises InvalidMailToken, WeakPassword.
         """
         claims, user = await self._of_token(token, self.reset_password_token_audience)
         if claims.get("password") != _fingerprint(user):
@@ -262,7 +266,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         await attempts.forget(self._database, _sign_in_key(user.email), _confirmation_key(user))
 
     async def verify_address(self, token: str) -> User:
-        """Note that the address is the user's. Raises InvalidMailToken."""
+        """Mark the address of an account as verified. Raises InvalidMailToken."""
         _, user = await self._of_token(token, self.verification_token_audience)
         async with self._database.session() as session:
             account = await self._locked(session, user)
@@ -276,7 +280,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return generate_jwt({**claims, "aud": audience}, self._secrets[0], seconds)
 
     async def _of_token(self, token: str, audience: str) -> tuple[dict[str, Any], User]:
-        """Return what a token of a mail says, and the account if it still has the address. Raises InvalidMailToken."""
+        """Return the claims of a mail token, and its account.
+
+        Raises InvalidMailToken, also if the address of the account has changed since.
+        """
         for secret in self._secrets:
             try:
                 claims = decode_jwt(token, secret, [audience])
@@ -289,14 +296,14 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         raise InvalidMailToken
 
     async def _locked(self, session: AsyncSession, user: User) -> User:
-        """Return the account, locked, if it still has the address. Raises InvalidMailToken."""
+        """Lock the account and return it. Raises InvalidMailToken if it is gone or its address has changed."""
         account = await _lock(session, user.id)
         if account is None or account.email_seq != user.email_seq:
             raise InvalidMailToken
         return account
 
     async def set_password(self, user: User, password: str) -> None:
-        """Set the password without asking for the old one. End all sessions, keys and other ways in.
+        """Set the password without checking the current one. Revoke all sessions, keys and other access.
 
         Raises WeakPassword.
         """
@@ -306,18 +313,18 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         log_event("password_reset", user_id=user.id)
 
     async def set_active(self, user: User, is_active: bool) -> None:
-        """Activate the account, or deactivate it and end all its sessions, keys and other ways in."""
-        # The new email_seq invalidates links in earlier mails.
+        """Activate the account, or deactivate it and revoke all sessions, keys and other access."""
+        # Raising email_seq invalidates the links in earlier mails.
         await self._set(user, is_active=is_active, email_seq=User.email_seq + 1)
         log_event("account_activated" if is_active else "account_deactivated", user_id=user.id)
 
     async def find(self, email: str) -> User | None:
-        """Return the account with this address, as it is typed."""
+        """Return the account with this address, or None. `email` may be in any spelling."""
         address = normalized(email)
         return await self.user_db.get_by_email(address) if address else None
 
     async def _set(self, user: User, **columns: Any) -> None:
-        """Change columns of the account. End all its sessions and ways in, unless `is_active` becomes true."""
+        """Change columns of the account. Revoke all sessions and other access, unless `is_active` becomes true."""
         async with self._database.session() as session:
             await session.execute(LOCK_SIGN_INS, {"owner_id": user.id})
             await session.execute(sa.update(User).where(col(User.id) == user.id).values(columns))
@@ -327,7 +334,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                 await self._end_all(session, user.id)
 
     async def _end_all(self, session: AsyncSession, owner_id: UUID) -> None:
-        """End all sessions of an account, and close every other way into it."""
+        """Revoke all sessions, keys and other access of an account."""
         await session.execute(END, {"owner_id": owner_id, "only": None, "but": None})
         for statement in self._ways_in:
             await session.execute(statement, {"owner_id": owner_id})
@@ -336,10 +343,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def _confirmed(
         self, user: User, current_password: str, new_password: str | None = None
     ) -> AsyncIterator[tuple[AsyncSession, User]]:
-        """Open the transaction that changes an account, and commit it at the end of the `async with`.
+        """Check the current password, then open the transaction that changes the account.
 
-        Yields its session and the account, which is locked, has `current_password` and is given the new one.
-        Raises WrongPassword, and InvalidToken where the account has gone.
+        Yields the database session and the locked account, whose password is already set to the new one. Commits at the
+        end of the `async with`. Raises WrongPassword, TooManyAttempts, and InvalidToken if the account is gone.
         """
         while True:
             new_hash = await self._check(user, current_password, new_password)
@@ -351,13 +358,13 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                     account.hashed_password = new_hash or account.hashed_password
                     yield session, account
                     return
-            # Another request has changed the hash meanwhile: check the password against the new one.
+            # Another request has changed the hash in the meantime: check the password against the new hash.
             user = account
 
     async def _check(self, user: User, current_password: str, new_password: str | None) -> str | None:
-        """Check the current password. Return the hash of the new one; None if the password stays.
+        """Check the current password. Return the hash of the new one, or None if the password stays the same.
 
-        Raises WrongPassword.
+        Raises WrongPassword, TooManyAttempts.
         """
         confirmation, sign_in = _confirmation_key(user), _sign_in_key(user.email)
         async with self.hasher.places.place():
@@ -365,8 +372,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
                 await attempts.refuse_while_waiting(self._database, confirmation)
                 is_right, _ = await self.hasher.verify(current_password, user.hashed_password)
                 if not is_right:
-                    # A failure here counts as a failed sign-in, too. A failed sign-in does not count here: else a
-                    # stranger could lock out a user who is signed in.
+                    # A failure here also counts as a failed sign-in. Failed sign-ins do not count here, because
+                    # otherwise a stranger could block a user who is signed in.
                     await attempts.count_failure(self._database, confirmation, sign_in)
                     raise WrongPassword
             await attempts.forget(self._database, confirmation, sign_in)
@@ -376,7 +383,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
 
 
 async def _lock(session: AsyncSession, user_id: UUID) -> User | None:
-    """Lock an account and its sign-ins, for a change that ends sessions. Return it if it is active."""
+    """Lock an account and its sign-ins before a change that ends sessions. Return the account, or None if inactive."""
     await session.execute(LOCK_SIGN_INS, {"owner_id": user_id})
     account: User | None = await session.scalar(_LOCK, {"id": user_id})
     return account
@@ -384,7 +391,7 @@ async def _lock(session: AsyncSession, user_id: UUID) -> User | None:
 
 @contextmanager
 def _refusal_logged(user: User | None) -> Iterator[None]:
-    """Log that a password, or the account with the right password, is refused."""
+    """Log a refused password, or a refused account with the right password, and raise the error again."""
     try:
         yield
     except (BadCredentials, NotVerified, TooManyAttempts, WrongPassword):
@@ -393,7 +400,7 @@ def _refusal_logged(user: User | None) -> Iterator[None]:
 
 
 def _fingerprint(user: User) -> str:
-    """Return a text that changes with the password, and does not reveal its hash."""
+    """Return a digest that changes with the password and does not reveal its hash."""
     return sha256(user.hashed_password.encode()).hexdigest()[:32]
 
 
@@ -406,7 +413,7 @@ def _confirmation_key(user: User) -> bytes:
 
 
 def normalized(email: str) -> str | None:
-    """Return the address as it would be stored; None for what is no address."""
+    """Return the address in the form in which it is stored, or None if it is not an address."""
     try:
         return normalize_email(email.strip())
     except PydanticCustomError:
@@ -427,7 +434,7 @@ CurrentUser: TypeAlias = Annotated[User, Depends(get_current_user)]
 
 
 class TokenIssuer:
-    """Turns credentials, or a refresh token, into a pair of tokens. Forbids caches to keep the answer."""
+    """Issues a pair of tokens for credentials or for a refresh token. Sets `Cache-Control: no-store`."""
 
     def __init__(self, request: Request, response: Response, users: Users) -> None:
         self.sessions: Sessions = request.app.state.sessions
@@ -437,16 +444,16 @@ class TokenIssuer:
         response.headers["Cache-Control"] = "no-store"
 
     async def sign_in(self, email: str, password: str) -> TokenPair:
-        """Open a session. Raises BadCredentials, NotVerified and TooManyAttempts."""
+        """Open a session. Raises BadCredentials, NotVerified, TooManyAttempts."""
         session = None
-        # None: the account has changed since its password was checked, so it is checked again.
+        # `open` returns None if the account has changed since the check of its password. Check it again.
         while session is None:
             user = await self._users.authenticate(OAuth2PasswordRequestForm(username=email, password=password))
             session = await self.sessions.open(user, self._user_agent)
         return self._tokens.pair(session)
 
     async def refresh(self, refresh_token: str) -> TokenPair:
-        """Go on with a session. Raises InvalidRefreshToken."""
+        """Refresh a session. Raises InvalidRefreshToken."""
         return self._tokens.pair(await self.sessions.rotate(self._tokens.refresh.verify(refresh_token)))
 
 
