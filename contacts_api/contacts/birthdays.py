@@ -1,18 +1,18 @@
-"""When birthdays come round: pure arithmetic on dates of the proleptic Gregorian calendar."""
+"""The dates of upcoming birthdays: pure arithmetic in the proleptic Gregorian calendar."""
 
 from calendar import isleap
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 
-# How many days are looked at in one step: few first, because an owner may have thousands of birthdays on each of them.
+# The number of days in each step. The first steps are short, because a day may have thousands of birthdays.
 STEPS = (8, 32, 128, 366)
 
 
 def upcoming_birthdays(today: date, days: int) -> dict[int, date]:
-    """Return whose birthday comes when, from `today` to `days` (0 to 365) days after it, both included.
+    """Return the birthdays from `today` to `days` (0 to 365) days later, both included, in order.
 
-    Keys are month * 100 + day of a date of birth, values the date on which its birthday comes next,
-    in order. Someone born on 29 February has it on 28 February in common years.
+    A key is month * 100 + day of a date of birth. Its value is the date of the next birthday. A person born on
+    29 February has it on 28 February in common years.
     """
     upcoming: dict[int, date] = {}
     for offset in range(days + 1):
@@ -23,7 +23,7 @@ def upcoming_birthdays(today: date, days: int) -> dict[int, date]:
 
 
 def in_steps(upcoming: Mapping[int, date]) -> Iterator[dict[int, date]]:
-    """Yield what `upcoming_birthdays` returns in parts, the next days first. All of one day are in one part."""
+    """Split the result of `upcoming_birthdays` into steps, nearest days first. A day is never split between steps."""
     days = list(dict.fromkeys(upcoming.values()))
     for size in STEPS:
         step, days = set(days[:size]), days[size:]

@@ -1,4 +1,4 @@
-"""The types of a contact's fields, and what the application does with a field besides storing it."""
+"""The types of a contact's fields, and the metadata that tells the application how to use a field."""
 
 import re
 from calendar import month_name, monthrange
@@ -34,7 +34,7 @@ from contacts_api.text import (
 
 MAX_LABELS, MAX_DETAILS, DETAIL_CHARACTERS = 50, 100, 1000
 MAX_SLOW_ADDRESSES = 10
-# As large as a request that creates one contact may be, so that a page of contacts stays small.
+# The size limit of a request that creates one contact. It also keeps a page of contacts small.
 DETAILS_BYTES = 64 * 1024
 
 _DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
@@ -44,13 +44,13 @@ _FIRST_DATE = date(1900, 1, 1)
 
 _SIGNS = r" +\-().\/#*,;xX"
 _BETWEEN_DIGITS = f"[{_SIGNS}]*(?:[eE][xX][tT][{_SIGNS}]*)*"
-# The third digit and the rest, with no need to count any more: in half of the time of repeating what a digit is.
+# The third digit and everything after it. Digits need not be counted from here on, which halves the matching time.
 _FROM_THIRD_DIGIT = f"[0-9][0-9{_SIGNS}]*(?:[eE][xX][tT][0-9{_SIGNS}]*)*"
 _PHONE_NUMBER = f"^{_BETWEEN_DIGITS}(?:[0-9]{_BETWEEN_DIGITS}){{2}}{_FROM_THIRD_DIGIT}$"
 _IS_NUMBER = re.compile(_PHONE_NUMBER).fullmatch
-# What is dialled after a number, or a second number.
+# Starts an extension, a pause or a second number.
 _AFTER_NUMBER = re.compile("ext|[,;x]")
-# E.164: 1 and 7, 43 codes of two digits, else three.
+# Country codes of E.164: 1 and 7, 43 codes of two digits, and otherwise three digits.
 _COUNTRY_CODE = re.compile("^(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|[0-9]{3})")
 _NOT_DIGITS = re.compile("[^0-9]+")
 _NO_ASCII_BUT_DIGITS = dict.fromkeys(set(range(128)) - set(b"0123456789"))
@@ -64,23 +64,23 @@ KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class About:
-    """Stands in the annotation of a field, and says what the field means to people, searches and files."""
+    """Metadata in the annotation of a field: how documentation, searches and files use the field."""
 
     description: str
-    """What the documentation says of it."""
+    """The description in the documentation."""
     example: JsonValue
-    """What the documentation shows."""
+    """The example in the documentation."""
 
     search: Callable[[str], str] | None = None
-    """Returns what `q` looks through: `as_typed`, or a function that adds to it. None: it is not searched."""
+    """Returns the text that `q` searches: `as_typed`, or a function that adds to it. None: not searched."""
     kind: Kind | None = None
-    """Details of this kind hold further values of the field. Searches look there as well."""
+    """The kind of details that hold further values of the field. Searches include them."""
     filter_length: int = 0
-    """The field gets a query parameter of its name, which takes this many characters. 0: it gets none."""
+    """The maximum length of the query parameter with the name of the field. 0: there is no such parameter."""
     columns: tuple[str, ...] = ()
-    """Further names of CSV columns, besides its own; letter case does not matter. More are in names.toml."""
+    """Other names of its CSV column, in any letter case. names.toml has more."""
     vcard: str = ""
-    """The vCard property that it is read from and written as. Its value is one text."""
+    """The vCard property for import and export. Its value is a single text."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {**handler(schema), "description": self.description, "examples": [self.example]}
@@ -91,12 +91,12 @@ def as_typed(text: str) -> str:
 
 
 def with_digits(number: str) -> str:
-    """Return the number as it was typed, and its digits alone: people type either."""
+    """Return the number as it was typed, followed by its digits, because people search for either."""
     return f"{number} {digits_of(number)}"
 
 
 def is_number(text: str) -> bool:
-    """Say whether `text` is a phone number by its characters, with 3 digits or more."""
+    """Return True if `text` has only the characters of a phone number, and at least 3 digits."""
     return _IS_NUMBER(text) is not None
 
 
@@ -105,17 +105,17 @@ def digits_of(number: str) -> str:
 
 
 def parts_of_number(number: str) -> list[str]:
-    """Return the folded number, without the extensions and pauses, and what follows each of these."""
+    """Split a folded number at its extensions and pauses. Parts without digits are dropped."""
     parts = (part.strip() for part in _AFTER_NUMBER.split(number))
-    # Fewer than three digits are no number: an extension is looked for without its marks.
+    # A part with fewer than three digits is not a number, so only its digits are searched for.
     return [part if is_number(part) else digits_of(part) for part in parts if digits_of(part)]
 
 
 def digits_to_find(number: str) -> str:
     """Return the digits that the national and the international spelling of a number have in common.
 
-    These are at most nine, the last ones, without a country code after `+` or `00`, and without zeros at the start. If
-    fewer than seven remain, the number is a part of one, and all digits count. Example: `721234567` for
+    These are at most the last nine digits, without leading zeros and without a country code after `+` or `00`. If fewer
+    than seven digits remain, the text is a part of a number, and all its digits are returned. Example: `721234567` for
     `+49 172 1234567`, `0049 172 1234567` and `0172 1234567`.
     """
     digits = digits_of(number)
@@ -137,7 +137,7 @@ def _lower_domain(address: str) -> str:
 
 
 def _read_date(value: object) -> date:
-    # Pydantic would also take numbers of seconds, and dates with a time.
+    # Pydantic would also accept a number of seconds, or a date with a time.
     if not isinstance(value, str):
         raise PydanticCustomError("wrong_type", "Must be a date as text: YYYY-MM-DD.")
     if not (found := _DATE.fullmatch(value)):
@@ -145,11 +145,11 @@ def _read_date(value: object) -> date:
     try:
         return date.fromisoformat(value)
     except ValueError:
-        return _day_of(*found.groups())  # says what is wrong
+        return _day_of(*found.groups())  # raises a specific error
 
 
 def _day_of(year: str, month: str, day: str) -> date:
-    """Return the date of these digits; without a year, the day of a leap year."""
+    """Return the date with these digits. Without a year, the year 2000, a leap year, is used."""
     try:
         return date(int(year or 2000), int(month), int(day))
     except ValueError:
@@ -164,7 +164,7 @@ def _day_of(year: str, month: str, day: str) -> date:
 
 
 def _possible_birth(born: date, info: ValidationInfo) -> date:
-    # An import passes one date for the whole file. Else the clock of the computer says what today is.
+    # An import passes one date for the whole file. Otherwise the system clock decides what today is.
     last = info.context["last_date_of_birth"] if info.context else last_date_of_birth(datetime.now(UTC))
     if born < _FIRST_DATE:
         raise PydanticCustomError("too_small", "Must not lie before 1900-01-01.")
@@ -204,7 +204,7 @@ def check_date(text: str) -> str:
 
 
 def distinct(labels: list[str] | None) -> list[str]:
-    """Return the labels without those that differ from an earlier one by letter case only."""
+    """Return the labels without those that differ from an earlier one only by letter case."""
     first: dict[str, str] = {}
     for label in labels or ():
         first.setdefault(label_key(label), label)
@@ -212,7 +212,7 @@ def distinct(labels: list[str] | None) -> list[str]:
 
 
 def label_key(label: str) -> str:
-    """Return the key under which two spellings of a label are the same label."""
+    """Return a key that is the same for all spellings of a label in different letter cases."""
     return normalize("NFKC", label.casefold())
 
 
@@ -237,7 +237,7 @@ Birthday = Annotated[
     Field(json_schema_extra={"pattern": "^(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"}),
 ]
 Labels = Annotated[Annotated[list[Label], Field(max_length=MAX_LABELS)] | None, AfterValidator(distinct)]
-"""The labels of a contact, each once in any letter case; null is none."""
+"""The labels of a contact, distinct regardless of letter case. null means no labels."""
 
 _RULES_OF_KINDS: dict[str, Callable[[str], str]] = {
     "email": _lower_domain,
@@ -247,7 +247,7 @@ _RULES_OF_KINDS: dict[str, Callable[[str], str]] = {
 
 
 class Detail(Body):
-    """What a person has more of, or what contacts have no field for."""
+    """A further value of a field, or a value that contacts have no field for."""
 
     kind: Kind = Field(description="What it is.", examples=["phone"])
     label: Label | None = Field(
@@ -272,7 +272,7 @@ class Detail(Body):
 
 
 def _few_slow(details: object) -> object:
-    """Refuse more than MAX_SLOW_ADDRESSES of the addresses that take milliseconds to validate."""
+    """Refuse more than MAX_SLOW_ADDRESSES addresses that take milliseconds each to validate."""
     given = [each for each in details[:MAX_DETAILS] if isinstance(each, dict)] if isinstance(details, list) else []
     texts = [each.get("value") for each in given if each.get("kind") == "email"]
     if sum(isinstance(text, str) and not is_common_address(text.strip()) for text in texts) > MAX_SLOW_ADDRESSES:
@@ -288,7 +288,7 @@ def _limited(details: list[Detail] | None) -> list[Detail]:
 
 
 def size_of(detail: Mapping[str, str | None]) -> int:
-    """Return how many bytes a detail takes, without the names of its members."""
+    """Return the size of a detail in bytes, without the names of its members."""
     return sum(len(text.encode(errors="surrogatepass")) for text in detail.values() if text)
 
 
@@ -297,4 +297,4 @@ Details = Annotated[
     BeforeValidator(_few_slow),
     AfterValidator(_limited),
 ]
-"""The details of a contact, in their order; null is none."""
+"""The details of a contact, in the given order. null means no details."""

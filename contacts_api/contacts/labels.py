@@ -1,4 +1,4 @@
-"""The labels of an owner's contacts, each one label in any letter case."""
+"""Listing, renaming and deleting the labels of an owner's contacts. Letter case does not matter."""
 
 import asyncio
 from collections import Counter
@@ -23,22 +23,23 @@ from contacts_api.text import LABEL_CHARACTERS, fold
 
 MAX_LISTED = 10_000
 MAX_COUNTED = 50_000
-"""How many different labels are counted at a time. Beyond that, the least used ones are forgotten."""
-# How many contacts change in one transaction: few, so that others wait for none of them for long.
+"""The maximum number of different labels that are counted. Beyond it, the least used ones are dropped."""
+# The maximum number of contacts in one transaction. Small, so that other requests do not wait long for them.
 _BITE_ROWS = 100
 
 
 class LabelNotFound(NotFound):
-    """The label in the path is on no contact of yours, in any letter case."""
+    """None of your contacts has the label in the path, in any letter case."""
 
     advice = "List your labels: GET /contacts/labels."
     code, title = "label_not_found", "None of your contacts has this label"
 
 
 async def list_labels(database: Reader, owner_id: UUID) -> list[dict[str, Any]]:
-    """Return the labels by their folded text, each as it is written on the contact that was created first.
+    """Return the labels with their numbers of contacts, sorted by the folded label.
 
-    The contacts are read page by page, so that no statement takes long and others get their turns.
+    Each label is spelled as on the contact that was created first. The contacts are read page by page, so that no
+    statement takes long and other requests are not blocked.
     """
     counts: Counter[str] = Counter()
     async for rows in pages_of(database, queries.LABELS, owner_id=owner_id):
@@ -48,7 +49,7 @@ async def list_labels(database: Reader, owner_id: UUID) -> list[dict[str, Any]]:
 
 
 def _count(counts: Counter[str], rows: Iterable[Row]) -> None:
-    """Add the labels of these rows, as they are written. The first spelling of a label stays the first."""
+    """Count the labels of these rows, each spelling separately. `counts` keeps the order of first occurrence."""
     for row in rows:
         if row["labels"] != "[]":
             counts.update(orjson.loads(row["labels"]))
@@ -66,12 +67,12 @@ def _merge_spellings(counts: Mapping[str, int]) -> list[dict[str, Any]]:
 
 
 async def replace_label(database: Database, owner_id: UUID, label: str, replacement: Sequence[str]) -> int:
-    """Write the replacement, if there is one, wherever the contacts have this label; return how many have changed.
+    """Replace a label on all contacts of the owner, or remove it if `replacement` is empty.
 
-    Each transaction changes a few contacts. Calling it again after an error goes on where it ended.
-    Raises LabelNotFound.
+    Return the number of changed contacts. Each transaction changes at most _BITE_ROWS contacts, and a second call after
+    an error continues with the rest. Raises LabelNotFound.
     """
-    # A longer text is no label, and folding it would hold the event loop.
+    # A longer text cannot be a label, and folding it would block the event loop.
     if len(label) > LABEL_CHARACTERS:
         raise LabelNotFound
     changed, is_found = 0, False

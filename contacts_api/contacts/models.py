@@ -1,4 +1,4 @@
-"""A contact: its fields, each described once, the table, and what goes in and out over HTTP."""
+"""Contacts: the fields, each described once, the tables, and the bodies of requests and responses."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -37,11 +37,11 @@ from contacts_api.text import A_TIME, CreatedAt, Label, Name, Note, Timestamp, f
 AN_ID = "01a22042-afe2-74f4-844b-d6ec422a71e8"
 ContactId = Annotated[UUID, Rule(description="The id of the contact, a UUID.", examples=[AN_ID])]
 FOLDING = 5
-"""The version of the rules of `columns_of`. Raise it when they change: `reindex` then brings older rows up to date."""
+"""The version of the rules of `columns_of`. Increment it when they change, so that `reindex` updates older rows."""
 
 
 class ContactFields(SQLModel):
-    """What is known about a person: null where there is nothing. docs/extending.md shows how to add a field."""
+    """The fields of a contact. A null means that there is no value. docs/extending.md shows how to add a field."""
 
     first_name: Annotated[
         Name,
@@ -138,16 +138,17 @@ AN_EXAMPLE: dict[str, Any] = {name: about.example for name, about in ABOUT.items
 
 
 class Contact(ContactFields, table=True):
-    """A row. Its key begins with the owner: the index that finds a contact also limits it to its owner."""
+    """A row of a contact. The key begins with the owner, so one index finds the contact and checks its owner."""
 
     __table_args__ = (
         Index("ix_contact_by_name", "owner_id", "sort_name", "id"),
         Index("ix_contact_by_creation", "owner_id", "created_at", "id"),
         Index("ix_contact_by_update", "owner_id", "updated_at", "id"),
-        # Not of all contacts: being the smallest, it would be preferred to the key where statistics are old.
+        # Partial on purpose: a full index would be the smallest, and stale statistics would make the planner choose it
+        # over the primary key.
         Index("ix_contact_with_birthday", "owner_id", "birthday", postgresql_where=text("birthday IS NOT NULL")),
     )
-    # The new version comes back with the UPDATE.
+    # UPDATE returns the new version.
     __mapper_args__ = {"eager_defaults": True}
 
     owner_id: UUID = Field(primary_key=True, foreign_key="user.id", ondelete="CASCADE")
@@ -155,13 +156,13 @@ class Contact(ContactFields, table=True):
     version: int = Field(sa_column_kwargs={"server_default": "1", "onupdate": literal_column("version + 1")})
     created_at: datetime = stamped()
     updated_at: datetime = stamped()
-    # Fields as `columns_of` stores them: month * 100 + day, and JSON.
+    # As stored by `columns_of`: month * 100 + day, and JSON.
     birthday: int | None = Field(default=None, sa_type=SmallInteger)  # type: ignore[assignment]  # as stored
     labels: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]  # as stored
     details: str = Field(sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment]  # as stored
-    # The UID of the vCard that it was imported from, which the next import knows it by.
+    # The UID of the imported vCard. The next import recognizes the contact by it.
     uid: str | None = None
-    # Derived from the fields, by the rules of `folding`.
+    # Derived from the fields by version `folding` of the rules.
     search_text: str
     sort_name: str = Field(sa_type=String(collation="C"))
     identity: str | None = None
@@ -169,9 +170,9 @@ class Contact(ContactFields, table=True):
 
 
 class ContactTally(SQLModel, table=True):
-    """An upper bound of the number of an owner's contacts, so that creating one does not count them all.
+    """An upper bound for the number of an owner's contacts, so that a create need not count them all.
 
-    Creating raises it, deleting does not lower it; when it reaches the limit, the contacts are counted.
+    Creating contacts raises it. Deleting does not lower it. When it reaches the limit, the contacts are counted.
     """
 
     __tablename__ = "contact_tally"
@@ -181,7 +182,7 @@ class ContactTally(SQLModel, table=True):
 
 
 def columns_of(fields: Any) -> dict[str, Any]:
-    """Return the columns of a contact with these fields: the fields as they are stored, and what is compared."""
+    """Return the columns of a contact: its fields as stored, and the derived search text, sort key and identity."""
     labels, details, born = fields.get("labels"), fields.get("details"), fields.get("date_of_birth")
     return {
         **{name: fields.get(name) for name in FIELDS},
@@ -196,12 +197,13 @@ def columns_of(fields: Any) -> dict[str, Any]:
 
 
 def search_text(fields: Any) -> str:
-    """Return what searches look through.
+    """Return the text that searches look through.
 
-    There is a line for each field that they see: the field's name in capitals, which no folded text has, and the folded
-    values, those in `details` included. More lines have the kinds of details that are no field, the name without a
-    space where a script has none (`JOINED`), and the labels as `label_tag` writes them, in order. Example:
-    `FIRSTNAME grace`.
+    It has a line for each searched field: the name of the field in capitals, which never occur in folded text, and the
+    folded values, including those in `details`. Example: `FIRSTNAME grace`.
+
+    Further lines contain the details whose kind has no field, the name without spaces if it is in a script that has
+    none (`JOINED`), and the sorted `label_tag` of each label.
     """
     texts = {name: search(value) for name, search in _SEARCHED if (value := fields.get(name))}
     for detail in fields.get("details") or ():
@@ -212,7 +214,7 @@ def search_text(fields: Any) -> str:
     first, last = fields["first_name"], fields.get("last_name")
     if last and not first.isascii() and _WITHOUT_SPACES.search(first):
         texts["joined"] = f"{last}{first}{last}"
-    # A value that has lines, as an address does, becomes one line.
+    # A value with several lines, such as an address, becomes one line.
     lines = [f"\n{search_tag(name)}" + fold(text).replace("\n", " ") for name, text in texts.items()]
     if labels := fields.get("labels"):
         lines.append(f"\n{search_tag('labels')}{' '.join(sorted(map(label_tag, labels)))}")
@@ -220,19 +222,18 @@ def search_text(fields: Any) -> str:
 
 
 def sort_name(fields: Any) -> str:
-    """Return the key that contacts are sorted by: the last and the first name in their sort form.
+    r"""Return the sort key of a contact: the sort forms of the last and the first name, with a newline between them.
 
-    A newline between them sorts before every other character, and no name has one. Example: `hopper`, a newline,
-    `grace`.
+    A newline sorts before all other characters of names. Example: `hopper\ngrace`.
     """
     return _fit_index(f"{sort_form(fields.get('last_name') or '')}\n{sort_form(fields['first_name'])}")
 
 
 def identity(fields: Any) -> str:
-    """Return a text that is the same for two contacts of one person.
+    """Return a text that is the same for two contacts of the same person.
 
-    It is the folded name, and the e-mail address, or else the digits of the phone number, or else the date of birth, or
-    else a hash of all other fields but the labels.
+    It consists of the folded name and the first of these that the contact has: the e-mail address, the digits of the
+    phone number, or the date of birth. Without any of them, it has a hash of all other fields except the labels.
     """
     name = _fit_index(f"{fold(fields.get('last_name') or '')}\n{fold(fields['first_name'])}")
     told_apart_by = (
@@ -247,12 +248,12 @@ def identity(fields: Any) -> str:
 
 
 def _fit_index(text: str) -> str:
-    """Cut a text so that it fits into an entry of a B-tree, which takes 2,704 bytes."""
+    """Truncate a text so that it fits into a B-tree entry, which holds at most 2,704 bytes."""
     return text[:500]
 
 
 def fields_of(columns: Any) -> dict[str, Any]:
-    """Return the fields that `columns_of` was given, with the birthday that follows from the date of birth."""
+    """Return the fields for these columns, as the inverse of `columns_of`. A date of birth also sets the birthday."""
     fields = {name: columns[name] for name in FIELDS}
     return fields | {
         "birthday": month_and_day(columns["birthday"]),
@@ -272,29 +273,32 @@ def _day_number(birthday: str | None) -> int | None:
 
 @cache
 def search_tag(name: str) -> str:
-    """Return what comes before the value of a field in `search_text`: the letters of its name, in capitals.
+    """Return the prefix of a field's line in `search_text`: the letters of the field's name, in capitals.
 
-    No digits and no underscores, which a search for them would find.
+    Digits and underscores are left out, because searches would find them.
     """
     return f"{''.join(filter(str.isalpha, name.upper()))} "
 
 
 @lru_cache(maxsize=1024)
 def label_tag(label: str) -> str:
-    """Return 16 capitals that stand for a label in `search_text`, in any letter case: no other search finds them."""
+    """Return 16 capitals that represent a label in `search_text`, in any letter case.
+
+    Other searches never match them, because their terms are folded.
+    """
     digest = blake2b(label_key(label).encode(), digest_size=8).hexdigest()
     return digest.translate(_CAPITALS)
 
 
 _SEARCHED = [(name, about.search) for name, about in ABOUT.items() if about.search]
-# The fields that `identity` has in plain text, and the one that tells nobody apart.
+# The fields that are not part of the hash in `identity`: those that it contains as text, and the labels.
 _IDENTIFYING = {"first_name", "last_name", "email", "phone_number", "date_of_birth", "labels"}
 _CAPITALS = str.maketrans("0123456789abcdef", "ABCDEFGHIJKLMNOP")
 # Thai, Lao, Burmese, Khmer, Chinese, Japanese and Korean.
 _WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-# For each kind of details that searches see: the line of `search_text`, and what is written there.
+# For each searched kind of detail: the name of its line in `search_text`, and the function that returns its text.
 _LINES_OF_KINDS: dict[str, tuple[str, Callable[[str], str]]] = {
     **{kind: (kind, as_typed) for kind in ("nickname", "organization", "title", "relation", "address")},
     **{about.kind: (name, about.search) for name, about in ABOUT.items() if about.kind and about.search},
@@ -313,7 +317,7 @@ def _ignored(example: str) -> Any:
 
 
 class SentBack(Body):
-    """A body that may have what only the server sets, so that what was read can be sent back changed."""
+    """A body that accepts the read-only members and ignores them, so that clients can send back a contact they read."""
 
     created_at: Any = _ignored(A_TIME)
     id: Any = _ignored(AN_ID)
@@ -321,16 +325,17 @@ class SentBack(Body):
 
 
 class ContactCreate(ContactFields, Body):
-    """A new contact. The members from `first_name` to `date_of_birth` must be there.
+    """A new contact.
 
-    A null says that there is none. The others may be left out: they are then null or empty.
+    The members from `first_name` to `date_of_birth` are required; all except `first_name` may be null. The others are
+    optional, and null or empty by default.
     """
 
 
 class ContactReplace(SentBack, ContactCreate):
-    """A whole contact: optional members that are left out become null or empty.
+    """A complete contact. Optional members that are omitted become null or empty.
 
-    What only the server sets is ignored.
+    Read-only members are ignored.
     """
 
 
@@ -339,22 +344,22 @@ _OPTIONAL: dict[str, Any] = {name: (_TYPES[name], None) for name in FIELDS}
 
 
 class ContactUpdate(SentBack, create_model("OptionalFields", __base__=Body, **_OPTIONAL)):  # type: ignore[misc]
-    """The fields to change (a JSON merge patch, RFC 7396); null clears one. What only the server sets is ignored."""
+    """The fields to change, as a JSON merge patch (RFC 7396). null clears a field. Read-only members are ignored."""
 
     model_config = with_example({"additional_info": AN_EXAMPLE["additional_info"]})
 
     def apply_to(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields with those that were sent."""
+        """Return `fields`, updated with the fields that were sent."""
         return fields | self.sent()
 
 
 def is_same(columns: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Return True if the columns give the row no other fields than it has."""
+    """Return True if the columns and the row have the same fields."""
     return all(columns[name] == row[name] for name in FIELDS)
 
 
 class Identified(SQLModel):
-    """What has an id."""
+    """An object with an id."""
 
     id: ContactId
 
@@ -367,7 +372,7 @@ class ContactPublic(ContactFields, Identified):
 
 
 class ContactPage(Page[ContactPublic]):
-    """A part of your contacts."""
+    """A page of your contacts."""
 
     total: int | None = Rule(
         description="How many contacts the filters find; null unless `with_total` is true.", examples=[1]
@@ -388,7 +393,7 @@ class UpcomingBirthday(SQLModel):
 
 
 class LabelChange(Body):
-    """What a label is to be called."""
+    """The new name of a label."""
 
     label: Label = Rule(description="The new name, 1 to 64 characters.", examples=["Shipmates"])
 
@@ -407,6 +412,6 @@ class LabelList(SQLModel):
 
 
 class LabelledContacts(SQLModel):
-    """What changing a label did."""
+    """The result of changing a label."""
 
     contacts: int = Rule(description="How many contacts have changed.", examples=[1])

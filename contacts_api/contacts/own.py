@@ -1,4 +1,4 @@
-"""The contact that a path names, for the routes of all features: the caller's own, or a 404."""
+"""The contact in the path of a request, for the routes of all features. It must belong to the owner."""
 
 from typing import Annotated, TypeAlias
 from uuid import UUID
@@ -13,14 +13,14 @@ from contacts_api.problems import NotFound, Problem
 
 
 class ContactNotFound(NotFound):
-    """You have no contact with this id. One that belongs to somebody else is the same as none."""
+    """You have no contact with this id. The response is the same if it belongs to another account."""
 
     advice = "List your contacts to find it. It may have been deleted."
     code, title = "contact_not_found", "Contact not found"
 
 
 class PreconditionFailed(Problem):
-    """The contact has another ETag than If-Match says; or it exists, where `If-None-Match: *` says that it does not."""
+    """The ETag of the contact does not match If-Match, or the contact already exists in spite of `If-None-Match: *`."""
 
     advice = (
         "Read the contact, make your change to what it is now, and send it with the new ETag, quotes included. "
@@ -37,4 +37,4 @@ async def get_own_contact_id(contact_id: ContactId, owner: Owner, database: Auto
 
 
 OwnContactId: TypeAlias = Annotated[UUID, Depends(get_own_contact_id)]
-"""The id of the contact in the path, which is the caller's own."""
+"""The id of the contact in the path. Raises ContactNotFound unless it belongs to the owner."""

@@ -1,4 +1,4 @@
-"""The statements on contacts. Each is built once, and names the owner."""
+"""The SQL statements on contacts. Each is built once, and is limited to one owner."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from contacts_api.text import SearchTerm, fold
 
 Sort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
 MAX_WORDS = 8
-# A search first walks through so many contacts for each one that is asked for: enough where one in twenty matches.
+# A search first scans this many contacts for each requested one, which is enough if one in twenty matches.
 WALK_PER_ITEM, SHORTEST_WALK = 20, 500
 
 _COMMA = re.compile("[,\u3001\u060c]")
@@ -36,7 +36,7 @@ _SHOWN = ("id", *FIELDS, "created_at", "updated_at")
 _LISTED = [_contact[name] for name in (*_SHOWN, "sort_name")]
 _OWNED = _contact.owner_id == sa.bindparam("owner_id")
 _THIS = _contact.id == sa.bindparam("contact_id")
-# The columns that may be long. PostgreSQL knows their sizes without reading the values.
+# The size of the columns that may be long. PostgreSQL knows it without reading the values.
 _SIZE = sum(
     (sa.func.coalesce(sa.func.octet_length(_contact[name]), 0) for name in ("additional_info", "labels")),
     start=sa.func.octet_length(_contact.details),
@@ -44,10 +44,10 @@ _SIZE = sum(
 
 
 def shown(row: Any) -> dict[str, Any]:
-    """Return what clients see of a contact, as JSON."""
+    """Return the public members of a contact, ready for JSON."""
     members = as_json(row, _SHOWN)
     members["birthday"] = month_and_day(members["birthday"])
-    # They are stored as JSON: what is empty, as most are, need not be parsed.
+    # These are stored as JSON, so they need not be parsed. Most are empty.
     for name in ("labels", "details"):
         members[name] = [] if members[name] == "[]" else orjson.Fragment(members[name])
     return members
@@ -59,26 +59,26 @@ _AS_READ = _contact.version == sa.bindparam("version")
 UPDATE = (
     sa.update(table_of(Contact))
     .where(_OWNED, _THIS, _AS_READ)
-    # The start of this statement, since it is a transaction of its own. (Citus takes no clock in an UPDATE.)
+    # now() is the start of this statement, which is a transaction of its own. (Citus allows no clock in an UPDATE.)
     .values(
         {name: sa.bindparam(name) for name in STORED} | {"version": _contact.version + 1, "updated_at": sa.func.now()}
     )
     .returning(_contact.version, _contact.updated_at)
 )
-"""Change a contact if it still has the version that was read. Returns no row where it has not."""
+"""Change a contact if it still has the version that was read. Otherwise returns no row."""
 DELETE = sa.delete(table_of(Contact)).where(_OWNED, _THIS).returning(_contact.id)
 DELETE_AS_READ = DELETE.where(_AS_READ)
 _THESE = _contact.id.in_(sa.bindparam("ids", expanding=True))
-# In one order, so that two requests do not wait for each other.
+# Ordered by id, so that two requests cannot deadlock.
 LOCK_ALL = sa.select(Contact).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
 LOCK_SIZES = sa.select(_contact.id, _SIZE.label("size")).where(_OWNED, _THESE).order_by(_contact.id).with_for_update()
-"""Lock these contacts, and return their sizes in bytes without reading them."""
+"""Lock these contacts and return their sizes in bytes, without reading the values."""
 LOCK_FIELDS = (
     sa.select(_contact.id, *(_contact[name] for name in FIELDS)).where(_OWNED, _THESE).order_by(_contact.id)
 ).with_for_update()
 DELETE_ALL = sa.delete(Contact).where(_OWNED, _THESE).returning(_contact.id)
-# Asked for by itself, since Citus takes no clock in an UPDATE. Not now(), which is the start of the transaction: of two
-# updates, the later one may be part of the transaction that began first.
+# A separate query, because Citus allows no clock in an UPDATE. Not now(), which is the start of the transaction: the
+# later of two updates may be in the transaction that started first.
 NOW = sa.select(sa.func.clock_timestamp())
 
 LABELS = Listing(
@@ -87,17 +87,17 @@ LABELS = Listing(
     _contact.id,
     size=sa.func.octet_length(_contact.labels),
 )
-"""The labels of each contact of an owner, in the order in which the contacts were created."""
+"""The labels of each contact of an owner, in the order of creation of the contacts."""
 LABELLED = Listing(
     sa.select(_contact.id, _contact.search_text.like(sa.bindparam("tag", type_=sa.Text)).label("is_labelled")).where(
         _OWNED
     ),
     _contact.id,
 )
-"""All contacts of an owner, and which of them have a label. Each statement looks at one page of them.
+"""All contacts of an owner, with a column that tells which of them have a label. Each statement scans one page.
 
-The trigram index would not help: a label that many contacts have is found everywhere, and of one that no contact has,
-the index knows that other labels contain each of its parts.
+The trigram index would not help. A frequent label is on contacts everywhere. A label that no contact has still consists
+of trigrams that occur in other labels.
 """
 RELABEL = sa.text(
     """
@@ -113,7 +113,7 @@ RAISE_TALLY = sa.text(
     WHERE owner_id = :owner_id AND at_most + :count <= :max_contacts RETURNING at_most
     """
 ).columns(sa.column("at_most", sa.Integer))
-"""Count `count` new contacts of an owner, if there may be so many. Returns no row where there may not."""
+"""Add `count` new contacts to the tally of an owner. Returns no row if this would exceed the limit."""
 START_TALLY = sa.text("INSERT INTO contact_tally (owner_id, at_most) VALUES (:owner_id, 0) ON CONFLICT DO NOTHING")
 LOCK_TALLY = sa.text("SELECT at_most FROM contact_tally WHERE owner_id = :owner_id FOR UPDATE")
 COUNT_TALLY = sa.text(
@@ -134,12 +134,12 @@ CREATE = (
     )
     .returning(_contact.created_at, _contact.updated_at, _contact.version)
 )
-"""Create a contact, if there may be one more, and return what only PostgreSQL knows. No row where there may not."""
+"""Create a contact and return the columns that PostgreSQL sets. Returns no row if the limit has been reached."""
 CREATE_ALL = sa.insert(table_of(Contact)).returning(*(_contact[name] for name in _SHOWN))
 
 
 class Shape(NamedTuple):
-    """How many terms of each kind a search has: all that its statement depends on."""
+    """The number of terms of each kind in a search. The SQL statement depends on nothing else."""
 
     words: int
     numbers: int
@@ -149,16 +149,16 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """What to look for. A contact matches if it has all of it."""
+    """The terms of a search. A contact matches if it matches all of them."""
 
     words: tuple[str, ...] = ()
-    """Texts, each somewhere in what is searched."""
+    """Texts that occur anywhere in the search text."""
     numbers: tuple[str, ...] = ()
-    """Phone numbers with marks: found as they are written, or by `digits_to_find`."""
+    """Phone numbers with separators, found as written or by `digits_to_find`."""
     fields: tuple[tuple[str, str], ...] = ()
-    """Names of fields, each with a part of its value."""
+    """Names of fields, each with a text that its value contains."""
     labels: tuple[str, ...] = ()
-    """The tags of labels, in the order in which a contact has them."""
+    """The tags of labels, sorted as in the search text."""
 
     @property
     def shape(self) -> Shape:
@@ -166,7 +166,7 @@ class Terms:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Return the LIKE patterns by the names of the statement's parameters."""
+        """Return the parameters of the statement: a LIKE pattern for each name."""
         patterns = {f"word_{n}": like(word) for n, word in enumerate(self.words)}
         patterns |= {f"number_{n}": like(number) for n, number in enumerate(self.numbers)}
         patterns |= {f"digits_{n}": like(digits_to_find(number)) for n, number in enumerate(self.numbers)}
@@ -175,7 +175,7 @@ class Terms:
 
 
 def _words(q: str) -> list[str]:
-    """Return the folded words of a search. If it is a phone number, its spaces do not part words."""
+    """Return the folded words of a search. Spaces within a phone number do not separate words."""
     folded = fold(q)
     words = [folded] if is_number(folded) else _COMMA.sub(" ", folded).split()
     return [part for word in words for part in (parts_of_number(word) if is_number(word) else [word])]
@@ -221,7 +221,7 @@ _FILTERS = {name: _filter(name, about) for name, about in ABOUT.items() if about
 
 
 class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FILTERS)):  # type: ignore[misc]  # of the fields
-    """Which contacts: all conditions together, and an empty one as if absent."""
+    """The filters and the order of a list of contacts. All filters must match. Empty ones are ignored."""
 
     sort: Sort = Field(
         "name",
@@ -242,13 +242,13 @@ class ContactFilter(create_model("ContactFilterByField", __base__=_Words, **_FIL
 
 
 class ContactQuery(ContactFilter, PageQuery):
-    """Which contacts, and which page of them."""
+    """The filters, the order and the page of a list of contacts."""
 
     with_total: bool = Field(False, description="Also count all contacts that match.", examples=[True])
 
 
 def like(text: str) -> str:
-    """Return the LIKE pattern of what contains `text`, which is taken literally."""
+    """Return the LIKE pattern for texts that contain `text` literally."""
     for special in ("\\", "%", "_"):
         text = text.replace(special, f"\\{special}")
     return f"%{text}%"
@@ -262,7 +262,7 @@ def _matches(search_text: sa.ColumnElement[str], shape: Shape) -> sa.ColumnEleme
     conditions += [sa.or_(has(f"number_{n}"), has(f"digits_{n}")) for n in range(shape.numbers)]
     for name in shape.fields:
         from_value = sa.func.split_part(search_text, f"\n{search_tag(name)}", 2)
-        # The trigram index serves the first condition. The second one looks at the line of the field.
+        # The first condition can use the trigram index. The second one checks the line of the field.
         conditions += [has(f"in_{name}"), has(f"in_{name}", sa.func.split_part(from_value, "\n", 1))]
     if shape.has_labels:
         conditions.append(has("labels"))
@@ -281,9 +281,9 @@ def contacts(sort: Sort) -> Listing:
 
 @lru_cache(maxsize=256)
 def exported(sort: Sort, shape: Shape) -> Listing:
-    """Return the list of the contacts that match, with what a file has of them: their fields and vCard UIDs.
+    """Return the list of matching contacts with the columns for a file: their fields and vCard UIDs.
 
-    Its pages go through all contacts: where most of them match, finding them by the index takes too long.
+    Its pages scan all contacts, because the index takes too long if most of them match.
     """
     uid = sa.func.coalesce(_contact.uid, sa.cast(_contact.id, sa.Text)).label("vcard_uid")
     columns = (_contact[name] for name in (*FIELDS, _SORT_KEYS[sort.lstrip("-")].name, "id"))
@@ -293,9 +293,9 @@ def exported(sort: Sort, shape: Shape) -> Listing:
 
 @lru_cache(maxsize=256)
 def _walk(sort: Sort, shape: Shape, is_first: bool) -> sa.Select[Any]:
-    """Return the statement that looks for terms of this shape in the next `limit` contacts of a list.
+    """Return the statement that scans the next `limit` contacts of a list for terms of this shape.
 
-    It returns those that match. `goes_on` says whether the list has contacts after those that were looked through.
+    It returns the matching contacts. `goes_on` is true if the list has more contacts after the scanned ones.
     """
     listing = contacts(sort)
     steps = listing.first if is_first else listing.rest
@@ -308,9 +308,9 @@ def _walk(sort: Sort, shape: Shape, is_first: bool) -> sa.Select[Any]:
 
 @lru_cache(maxsize=256)
 def _search_by_index(sort: Sort, shape: Shape) -> Listing:
-    """Return the list of the contacts that match. PostgreSQL finds all of them first, by the trigram index.
+    """Return the list of matching contacts. PostgreSQL first finds all of them by the trigram index.
 
-    Without MATERIALIZED it would often walk through the contacts in their order, as if matches were spread evenly.
+    Without MATERIALIZED, it would often scan the contacts in order, because it assumes that matches are spread evenly.
     """
     found = sa.select(*_LISTED).where(_OWNED, _matches(_contact.search_text, shape)).cte("found")
     found = found.prefix_with("MATERIALIZED")
@@ -320,7 +320,7 @@ def _search_by_index(sort: Sort, shape: Shape) -> Listing:
 async def find(
     database: Reader, sort: Sort, terms: Terms, limit: int, position: Position, owner_id: UUID
 ) -> Sequence[Row]:
-    """Return the next contacts that match, as `read_in_steps` does."""
+    """Return the next matching contacts, at most `limit`, and fewer if they are very large (see `read_in_steps`)."""
 
     async def find_step(limit: int, position: Position) -> Sequence[Row]:
         return await _find_step(database, sort, terms, limit, position, owner_id)
@@ -331,10 +331,10 @@ async def find(
 async def _find_step(
     database: Reader, sort: Sort, terms: Terms, limit: int, position: Position, owner_id: UUID
 ) -> Sequence[Row]:
-    """Return the next contacts that match, at most `limit`.
+    """Return the next matching contacts, at most `limit`.
 
-    The first statement walks through a bounded number of contacts in their order. If that neither fills the page nor
-    reaches the end of the list, a second one searches all contacts by the trigram index.
+    The first statement scans a limited number of contacts in order. If it neither fills the page nor reaches the end of
+    the list, a second statement searches all contacts by the trigram index.
     """
     listing, shape, patterns = contacts(sort), terms.shape, terms.parameters
     if not patterns:
@@ -360,9 +360,10 @@ def _count(shape: Shape) -> sa.Select[Any]:
 
 
 def _array(name: str, kind: TypeEngine[Any]) -> sa.ColumnElement[Any]:
-    """Return an array that is given as text with commas.
+    """Return an array whose parameter is comma-separated text.
 
-    asyncpg looks up each type of array that it meets, once a connection, by a query that takes 20 ms; on Citus, 700.
+    With array parameters, asyncpg would look up each array type once for each connection. This query takes 20 ms, and
+    700 ms on Citus.
     """
     return sa.cast(sa.func.string_to_array(sa.bindparam(name, type_=sa.Text), ","), sa.ARRAY(kind))
 
@@ -380,7 +381,7 @@ BIRTHDAYS = Listing(
     _contact.sort_name,
     _contact.id,
 )
-"""The contacts whose birthdays come round; `keys` and `dates`, with commas, say which birthday comes when."""
+"""The contacts with upcoming birthdays. `keys` and `dates`, both comma-separated, map each birthday to its date."""
 
 
 async def find_birthdays(
@@ -388,7 +389,7 @@ async def find_birthdays(
 ) -> list[Row]:
     """Return the next birthdays, at most `limit`.
 
-    The nearest days are looked at first, so that PostgreSQL does not sort the birthdays of a whole year for one page.
+    The nearest days are queried first, so that PostgreSQL does not sort the birthdays of a whole year for one page.
     """
     begin = position.get("birthday_on", "")
     ahead = {key: day for key, day in upcoming.items() if str(day) >= begin}

@@ -1,4 +1,4 @@
-"""How many contacts an owner may have: a limit that holds whoever creates them, and however many at once."""
+"""The maximum number of contacts of an owner. It holds for all ways to create contacts, and for concurrent requests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from contacts_api.problems import Invalid, TooMany
 
 MIB = 1024 * 1024
 MAX_ANSWER_BYTES = 8 * MIB
-"""How large the contacts that one call changes may be in all: they are in memory, and in the answer."""
+"""The maximum total size of the contacts that one request changes. They are in memory and in the response."""
 
 
 class TooManyContacts(TooMany):
@@ -23,7 +23,7 @@ class TooManyContacts(TooMany):
 
 
 async def create(database: Database, max_contacts: int, **columns: Any) -> dict[str, Any]:
-    """Create a contact, and return its columns. Raises TooManyContacts."""
+    """Create a contact and return its columns. Raises TooManyContacts."""
     parameters = {"count": 1, "max_contacts": max_contacts, **columns}
     created = await database.execute(queries.CREATE, **parameters)
     if not created:
@@ -36,9 +36,9 @@ async def create(database: Database, max_contacts: int, **columns: Any) -> dict[
 
 
 async def keep_within(session: AsyncSession, owner_id: UUID, count: int, max_contacts: int) -> None:
-    """Count `count` contacts that the transaction creates. Raises TooManyContacts."""
+    """Add `count` contacts that the transaction creates to the owner's tally. Raises TooManyContacts."""
     if not count:
-        # An account may have more than a limit that was lowered: what creates nothing goes on.
+        # After the limit is lowered, an account may exceed it. Requests that create nothing must still work.
         return
     limits = {"owner_id": owner_id, "count": count, "max_contacts": max_contacts}
     is_counted = (await session.execute(queries.RAISE_TALLY, limits)).first()
@@ -47,14 +47,14 @@ async def keep_within(session: AsyncSession, owner_id: UUID, count: int, max_con
 
 
 async def recount(session: AsyncSession, owner_id: UUID) -> int:
-    """Set the owner's tally to the number of their contacts, which is returned. Others that create wait meanwhile."""
+    """Set the owner's tally to the number of contacts, and return it. Concurrent creates wait for the transaction."""
     for statement in (queries.START_TALLY, queries.LOCK_TALLY):
         await session.execute(statement, {"owner_id": owner_id})
     return int((await session.execute(queries.COUNT_TALLY, {"owner_id": owner_id})).scalar_one())
 
 
 async def lock_answerable(session: AsyncSession, owner_id: UUID, ids: Sequence[UUID]) -> None:
-    """Lock these contacts. Raises Invalid, with how many fit, if an answer with all of them would be too large."""
+    """Lock these contacts. Raises Invalid, with the number that fit, if a response with all of them is too large."""
     locked = await session.execute(queries.LOCK_SIZES, {"owner_id": owner_id, "ids": ids})
     sizes = {row.id: row.size for row in locked}
     total = 0

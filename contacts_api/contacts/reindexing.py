@@ -1,4 +1,4 @@
-"""Brings contacts up to date that were folded by older rules, a few at a time, while the API serves."""
+"""Updates the derived columns of contacts that were written by older folding rules, in batches, while the API runs."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _OLD = (
     .limit(BATCH_ROWS)
 )
 _COMPARED = [name for name in STORED if name not in FIELDS]
-# Only if the contact still has the version that was read: an edit has folded it already. Clients see no change.
+# Only if the contact still has the version that was read, because an edit has already folded it. Clients see no change.
 _FOLD = text(
     f"""
     UPDATE contact SET {", ".join(f"{name} = :{name}" for name in _COMPARED)}
@@ -34,7 +34,7 @@ _FOLD = text(
 
 
 async def reindex(database: Database, on_progress: Callable[[int, int], None]) -> None:
-    """Fold the contacts of all accounts; `on_progress` is told how many of how many accounts are done."""
+    """Fold the contacts of all accounts. Calls `on_progress(done, total)` after each account."""
     async with database.session() as session:
         owners = (await session.scalars(select(col(User.id)).order_by(col(User.id)))).all()
     for done, owner_id in enumerate(owners, 1):
@@ -46,7 +46,7 @@ async def reindex(database: Database, on_progress: Callable[[int, int], None]) -
 
 
 async def reindex_owner(session: AsyncSession, owner_id: UUID) -> None:
-    """Fold the contacts of one account. Commits a few at a time: a transaction keeps what it writes locked."""
+    """Fold the contacts of one account. Commits each batch, because a transaction locks the rows that it writes."""
     last: UUID | None = UUID(int=0)
     while last is not None:
         last = await _fold_some(session, owner_id, last)
@@ -60,10 +60,10 @@ def _folded(owner_id: UUID, row: Any) -> dict[str, Any]:
 
 
 async def _fold_some(session: AsyncSession, owner_id: UUID, after: UUID) -> UUID | None:
-    """Fold the next contacts, and return the id of the last one; None where there are no more."""
+    """Fold the next batch of contacts. Return the id of the last one, or None if there are no more."""
     rows = (await session.execute(_OLD, {"owner_id": owner_id, "after": after})).mappings().all()
     if not rows:
         return None
-    # In a thread, since some scripts take a while, and an import folds in a worker that serves.
+    # In a thread, because some scripts take long to fold, and an import does this in a worker that serves requests.
     await session.execute(_FOLD, await asyncio.to_thread(lambda: [_folded(owner_id, row) for row in rows]))
     return UUID(str(rows[-1]["id"]))

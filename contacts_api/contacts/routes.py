@@ -1,4 +1,4 @@
-"""Contacts: always those of whoever signed in."""
+"""The routes of contacts and labels. Each request sees only the contacts of its owner."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -43,7 +43,7 @@ class BirthdayQuery(PageQuery):
 
 
 def today_in(tz: str | None, request: Request) -> date:
-    """Return the date of now in the time zone, by the application's clock."""
+    """Return the current date in the time zone, by the application's clock."""
     state = request.app.state
     today: date = state.clock().astimezone(ZoneInfo(tz or state.settings.time_zone)).date()
     return today
@@ -54,7 +54,7 @@ BirthdaysQuery: TypeAlias = Annotated[BirthdayQuery, Depends(QueryParameters(Bir
 
 
 def answer(row: Mapping[str, Any], status: int = 200, **headers: str) -> Response:
-    """Return one contact."""
+    """Return a response with one contact and its ETag."""
     return json_answer(queries.shown(row), {"ETag": etag_of(row["version"]), **PRIVATE, **headers}, status)
 
 
@@ -63,12 +63,12 @@ def location_of(contact_id: ContactId, request: Request) -> str:
 
 
 class RelabellingRoute(Route):
-    """A route that goes through up to a million contacts, a few at a time."""
+    """A route that reads up to a million contacts in batches, with a longer deadline."""
 
     seconds = 300.0
 
 
-# Routes are tried in turn: those that are called the most stand first.
+# Routes are matched in order, so the most frequent ones come first.
 contacts = APIRouter(prefix="/contacts", route_class=Route, responses=FOR_OWNERS)
 relabelling = APIRouter(prefix="/contacts", route_class=RelabellingRoute, responses=FOR_OWNERS)
 
@@ -96,7 +96,7 @@ async def list_contacts(query: ListQuery, pages: Pages, owner: Owner) -> Respons
 async def create_contact(new: models.ContactCreate, request: Request, owner: Owner, database: Autocommit) -> Response:
     """Create a contact.
 
-    The fields from `first_name` to `date_of_birth` must be there; a null says that there is none.
+    The fields from `first_name` to `date_of_birth` are required; all except `first_name` may be null.
     """
     key = {"owner_id": owner.user_id, "id": uuid7(), "version": 1}
     max_contacts = request.app.state.settings.max_contacts
@@ -144,9 +144,9 @@ async def replace_contact(
     if_none_match: IfNoneMatch,
     if_match: IfMatch,
 ) -> Response:
-    """Replace one of your contacts. Optional fields that the body leaves out become null or empty.
+    """Replace one of your contacts. Optional fields that are omitted become null or empty.
 
-    With `If-None-Match: *`, create it under an id of your choice instead: so a create can be repeated safely.
+    With `If-None-Match: *`, this creates a contact with an id that you choose, so that a create can be repeated safely.
     """
     fields = new.model_dump()
     if if_none_match == "*":
@@ -181,10 +181,10 @@ async def delete_contact(contact_id: ContactId, owner: Owner, database: Autocomm
     responses=documented(InvalidCursor, onto={200: with_headers("Link")}),
 )
 async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, owner: Owner) -> Response:
-    """List the birthdays of today and the next days, the next one first."""
+    """List the birthdays of today and the next days, the nearest first."""
     which = (query.days, query.tz, owner.user_id)
     position = pages.position(query, *which)
-    # A list that was begun yesterday goes on as of yesterday.
+    # The next page of a list that was started yesterday uses yesterday's date.
     today = date.fromisoformat(position["today"]) if position else today_in(query.tz, request)
     coming = upcoming_birthdays(today, query.days)
     rows = await queries.find_birthdays(pages.database, coming, query.limit + 1, position, owner.user_id)
@@ -203,8 +203,8 @@ async def list_birthdays(query: BirthdaysQuery, request: Request, pages: Pages, 
 async def list_labels(owner: Owner, database: Reads) -> Response:
     """List your labels, and how many contacts have each.
 
-    Of more than 10,000, the most used ones are listed. With more than 50,000, some rarely used ones may be missing,
-    and counts may be too low.
+    At most 10,000 labels are listed, the most used ones. With more than 50,000 labels, some rarely used ones may be
+    missing, and counts may be too low.
     """
     return json_answer({"items": await labels.list_labels(database, owner.user_id)}, PRIVATE)
 
@@ -213,7 +213,7 @@ async def list_labels(owner: Owner, database: Reads) -> Response:
 async def rename_label(
     label: LabelInPath, new: models.LabelChange, request: Request, owner: Owner
 ) -> models.LabelledContacts:
-    """Rename a label on every contact that has it. Where a contact has the new one already, the two become one."""
+    """Rename a label on every contact that has it. If a contact already has the new label, the two are merged."""
     changed = await labels.replace_label(request.app.state.database, owner.user_id, label, [new.label])
     return models.LabelledContacts(contacts=changed)
 

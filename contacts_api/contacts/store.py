@@ -1,6 +1,6 @@
-"""One contact: read, created, changed and deleted, each by single statements without a lock.
+"""Reads, creates, changes and deletes one contact, by single statements without locks.
 
-A change writes only if the contact still has the version that was read. If another request was faster, it starts again.
+A change is written only if the contact still has the version that was read. Otherwise it starts again.
 """
 
 import secrets
@@ -18,7 +18,7 @@ from contacts_api.http.etags import matches_etag
 from contacts_api.problems import Busy
 
 MAX_ATTEMPTS = 20
-"""How often a change starts again where others change the same contact at the same time."""
+"""The maximum number of attempts when concurrent requests change the same contact."""
 
 
 async def find(database: Database, owner_id: UUID, contact_id: UUID) -> Mapping[str, Any]:
@@ -32,11 +32,11 @@ async def find(database: Database, owner_id: UUID, contact_id: UUID) -> Mapping[
 async def create_under(
     database: Database, owner_id: UUID, contact_id: UUID, fields: Mapping[str, Any], max_contacts: int
 ) -> Mapping[str, Any]:
-    """Create a contact under an id that its owner chose, and return its row.
+    """Create a contact with an id that its owner chose, and return its row.
 
-    Raises PreconditionFailed if there is one, and TooManyContacts.
+    Raises TooManyContacts, and PreconditionFailed if the contact exists already.
     """
-    # Not 1: the ETag of a contact that was deleted under this id must not come back.
+    # Random, so that the ETag differs from that of a deleted contact with the same id.
     version = secrets.randbelow(2**30)
     key = {"owner_id": owner_id, "id": contact_id, "version": version}
     try:
