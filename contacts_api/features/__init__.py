@@ -1,4 +1,4 @@
-"""Optional parts of the API. Each is a package with a `FEATURE`; to remove one, see docs/extending.md."""
+"""Optional parts of the API. Each is a package with a `FEATURE`. docs/extending.md shows how to remove one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from fastapi import APIRouter
 from contacts_api.http.pages import CodeList
 
 FEATURES = ("exchange", "feed")
-"""The packages of the features, in the order in which their routes are tried."""
+"""The packages of the features, in the order in which their routes are matched."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """What a feature adds to the application. The core knows no feature by name."""
+    """What a feature adds to the application. The core does not name any feature."""
 
     name: str
     routers: Sequence[APIRouter] = ()
@@ -29,9 +29,9 @@ def load_features() -> list[Feature]:
 
 
 def load_commands() -> list[Any]:
-    """Return the modules named `commands` of the features: each adds its commands by `register(app)`.
+    """Return the `commands` modules of the features. Each adds its commands by `register(app)`.
 
-    They import what takes long inside of the commands, so that `--help` stays quick.
+    They do slow imports inside the commands, so that `--help` stays fast.
     """
     names = [f"{__name__}.{name}.commands" for name in FEATURES]
     return [import_module(name) for name in names if find_spec(name)]

@@ -1,4 +1,4 @@
-"""Birthdays as a calendar to subscribe to."""
+"""A calendar of birthdays to subscribe to."""
 
 from contacts_api.features import Feature
 from contacts_api.features.feed.routes import calendar, feeds

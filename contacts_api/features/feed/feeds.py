@@ -1,4 +1,4 @@
-"""The secret keys in the addresses of calendars. Whoever has the key sees the birthdays, until it is replaced."""
+"""The secret keys in calendar addresses. A key gives access to the birthdays until it is replaced or revoked."""
 
 import hashlib
 import secrets
@@ -11,16 +11,16 @@ from contacts_api.problems import Unauthorized
 
 
 class InvalidFeedKey(Unauthorized):
-    """The key in the address is not that of a calendar, or a newer address was made."""
+    """The key in the address does not belong to a calendar, or the address has been replaced."""
 
     advice = "Make a new address by POST /contacts/birthdays/feed, and subscribe to that."
     code, title = "invalid_feed_key", "This address of the calendar is not valid, or has been replaced"
 
 
 async def open_feed(database: Database, owner: Claims) -> str:
-    """Return a new key: the owner's id and 256 random bits, of which a hash is stored. It replaces the one before.
+    """Create a key, which replaces the previous one, and return it: the owner's id and 256 random bits.
 
-    Raises InvalidToken if the session has ended.
+    Only a hash of the random bits is stored. Raises InvalidToken if the session has ended.
     """
     secret = secrets.token_urlsafe(32)
     async with while_signed_in(database, owner) as session:
@@ -29,7 +29,7 @@ async def open_feed(database: Database, owner: Claims) -> str:
 
 
 async def find_feed(database: Database, key: str) -> UUID:
-    """Return whose key this is. Raises InvalidFeedKey."""
+    """Return the id of the key's owner. Raises InvalidFeedKey."""
     owner, _, secret = key.partition(".")
     try:
         owner_id = UUID(owner)

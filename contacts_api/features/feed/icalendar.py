@@ -1,8 +1,8 @@
-"""Birthdays as a calendar to subscribe to (RFC 5545, its names and intervals of RFC 7986); it is only written.
+"""Writes a calendar of birthdays in iCalendar format (RFC 5545; the name and the refresh interval are from RFC 7986).
 
-One event a contact: all day, every year from the birth on (from 2000 where the year is not known), taking up no time.
-Someone born on 29 February has their birthday on the last day of February. The same contacts give the same bytes,
-whenever they are asked for.
+Each contact has one all-day event. It repeats every year from the birth on, or from 2000 if the year is not known, and
+does not block any time. A person born on 29 February has their birthday on the last day of February. The same contacts
+always give the same bytes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ TAIL = b"END:VCALENDAR\r\n"
 
 
 def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return the events of contacts, which go between HEAD and TAIL.
+    """Return the events of contacts, to be placed between HEAD and TAIL.
 
     `rows` have `id`, `first_name`, `last_name`, `date_of_birth`, `birthday` (month * 100 + day) and `updated_at`.
     """

@@ -1,4 +1,4 @@
-"""The secret addresses of calendars."""
+"""The secret addresses of calendars: the table, and the bodies of requests and responses."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +13,7 @@ _A_KEY = "01a220429c1f7b369a523f0b6f1d2c44.Zm9yIHRoZSBkb2N1bWVudGF0aW9uIG9ubHkhI
 
 
 class CalendarFeed(SQLModel, table=True):
-    """The secret address of an owner's calendar: of its key only a hash is kept."""
+    """The secret address of an owner's calendar. Only a hash of its key is stored."""
 
     __tablename__ = "calendar_feed"
 
@@ -23,13 +23,13 @@ class CalendarFeed(SQLModel, table=True):
 
 
 class FeedQuery(BaseModel):
-    """Other parameters are ignored: people add them against caches."""
+    """The query of a calendar. Other parameters are ignored, because people add them to bypass caches."""
 
     key: str = Rule(description="As in the address of the calendar.", examples=[_A_KEY])
 
 
 class FeedAddress(SQLModel):
-    """The secret address of a calendar, to subscribe to."""
+    """The secret address of a calendar, for subscribing to it."""
 
     url: str = Rule(
         description="The address. Whoever knows it can read the birthdays, so keep it secret.",

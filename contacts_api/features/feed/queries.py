@@ -1,4 +1,4 @@
-"""The statements of calendars. Each names its owner."""
+"""The SQL statements of calendars. Each is limited to one owner."""
 
 from sqlalchemy import LargeBinary, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -20,7 +20,7 @@ BIRTHDAYS = Listing(
     ).where(*_BORN),
     _contact.id,
 )
-# All that changes a calendar changes one of these.
+# Every change of a calendar changes at least one of these columns.
 STATE = select(
     func.count().label("count"),
     func.coalesce(func.sum(_contact.version), 0).label("versions"),
@@ -33,7 +33,7 @@ OPEN_FEED = _NEW_FEED.on_conflict_do_update(
     set_={name: _NEW_FEED.excluded[name] for name in ("key_hash", "created_at")},
 )
 CLOSE_FEED = delete(CalendarFeed).where(_FEED_OF_OWNER)
-# Whoever cannot sign in has no calendar either.
+# Inactive users cannot sign in, so they have no calendar either.
 FIND_FEED = (
     select(_feed.owner_id)
     .join(User, col(User.id) == _feed.owner_id)

@@ -1,4 +1,4 @@
-"""The calendar of birthdays, and its secret address."""
+"""The routes of the birthday calendar and of its secret address."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ _AN_EXAMPLE = icalendar.HEAD + icalendar.unparse([_A_BIRTHDAY]) + icalendar.TAIL
 
 
 async def export_birthdays(database: Reader, owner_id: UUID) -> AsyncIterator[bytes]:
-    """Yield a calendar of the birthdays, in pieces."""
+    """Yield the birthday calendar in pieces."""
     head = icalendar.HEAD
     async for rows in pages_of(database, queries.BIRTHDAYS, owner_id=owner_id):
         yield head + await asyncio.to_thread(icalendar.unparse, rows)
@@ -51,9 +51,9 @@ async def export_birthdays(database: Reader, owner_id: UUID) -> AsyncIterator[by
 async def open_birthday_feed(
     request: Request, response: Response, owner: SignedIn, database: Autocommit
 ) -> FeedAddress:
-    """Create the secret address of your calendar of birthdays. Subscribe to it; it replaces the one before.
+    """Create the secret address of your birthday calendar, to subscribe to. It replaces the previous address.
 
-    It works until you replace or revoke it, or reset your password by a mail. A key cannot make one.
+    It works until you replace or revoke it, or reset your password by mail. It cannot be created with a key.
     """
     key = await open_feed(database, owner)
     response.headers["Cache-Control"] = "no-store"
@@ -77,7 +77,7 @@ async def close_birthday_feed(owner: SignedIn, database: Autocommit) -> None:
     openapi_extra=TAKES_IF_NONE_MATCH,
 )
 async def show_birthday_calendar(query: FeedKey, request: Request, database: Autocommit, reads: Reads) -> Response:
-    """Return the calendar of birthdays. The key stands for a sign-in: calendars cannot sign in."""
+    """Return the calendar of birthdays. The key replaces a sign-in, because calendar programs cannot sign in."""
     owner_id = await find_feed(database, query.key)
     act_for(request, owner_id)
     (state,) = await reads.read(queries.STATE, owner_id=owner_id)
