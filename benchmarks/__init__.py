@@ -1,1 +1,1 @@
-"""What the API costs beside code that has no framework, and beside the usual build; see --help."""
+"""Compares the cost of the API with code without a framework, and with the usual build. See --help."""

@@ -33,7 +33,7 @@ in the temporary directory.
 
 
 def main() -> None:
-    """Run a benchmark. Exits with 1 where a limit is missed, and names it."""
+    """Run a benchmark. Prints missed limits, and exits with 1 if there are any."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(title="commands", metavar="", required=True)
     comparing = commands.add_parser(
@@ -66,7 +66,7 @@ def main() -> None:
     growing.set_defaults(run=growth.run)
     for command, rounds, seconds, postgres, which in (
         (layering, 3, 4, None, "the embedded one"),
-        # The machine is faster in some seconds than in others: many short rounds scatter less than few long ones.
+        # The speed of the machine varies from second to second, so many short rounds scatter less than a few long ones.
         (comparing, 10, 2, None, "the embedded one"),
         (scaling, 3, 4, newest_postgres(), "Debian's newest, or else the embedded one"),
         (growing, 3, 4, newest_postgres(), "Debian's newest, or else the embedded one"),
@@ -79,7 +79,7 @@ def main() -> None:
         )
         command.add_argument("--report-only", action="store_true", help="exit with 0 even where a limit is missed")
     options = parser.parse_args()
-    # Or every start would compile the modules anew.
+    # With this variable, every start would compile the modules again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     before = psutil.cpu_times()

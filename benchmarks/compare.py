@@ -1,4 +1,4 @@
-"""The project beside the floor and the usual build: seven jobs, the same rows, in turn."""
+"""Compares the project with the floor and the usual build, in turn: the same seven jobs on the same rows."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ SHOWN_AS = {
     "project": "Contacts API",
     "usual": "FastAPI, SQLModel, fastapi-users",
 }
-# CPU of the project and PostgreSQL together, as a ratio to the floor's, and of PostgreSQL alone.
+# The maximum ratios to the floor: CPU of the project and PostgreSQL together, and CPU of PostgreSQL alone.
 LIMITS = {
     "one contact": (1.15, 1.2),
     "list of 50": (1.2, 1.2),
@@ -40,8 +40,8 @@ LIMITS = {
     "change": (1.5, 1.5),
     "delete": (1.5, 1.5),
 }
-# Fastify 5 with pg, on Node.js 20: its sum, as a ratio to the same floor. Measured once, on 2026-12-01, by code that is
-# not in this repository. It is what people choose who need speed more than Python.
+# CPU of Fastify 5 with pg, on Node.js 20, and PostgreSQL together, as a ratio to the same floor. Measured once, on
+# 2026-12-01, by code that is not in this repository. It is the usual choice if speed matters more than Python.
 FASTIFY = {"one contact": 0.38, "list of 50": 0.55, "search": 0.73, "birthdays": 0.45, "create": 0.46}
 P99_TO_P50 = 2.5
 MEBIBYTES = 120
@@ -49,11 +49,11 @@ OWNERS, CONTACTS = 100, 100
 WARM_UP_SECONDS = 1
 
 Loads = dict[tuple[str, str], list[Load]]
-"""The rounds of a server and a job."""
+"""The results of all rounds, by server and job."""
 
 
 def run(options: argparse.Namespace, console: Console) -> list[str]:
-    """Measure and print; return the limits that were missed."""
+    """Measure, print the results, and return the missed limits."""
     core = machine.divide_cores()
     directory = machine.temporary_directory()
     console.print("Starting PostgreSQL, and filling it …")
@@ -108,7 +108,7 @@ def _progress(console: Console) -> Progress:
 
 
 def compare_answers(servers: Sequence[Server], owner: data.Owner, url: str) -> None:
-    """Raise BenchmarkError unless all servers answer the jobs with the same contacts."""
+    """Raise BenchmarkError unless all servers return the same contacts for each job."""
     for name, job in data.JOBS.items():
         answers, request = {}, job(owner, 0)
         for server in servers:
@@ -129,7 +129,7 @@ def _call(server: Server, owner: data.Owner, method: str, path: str, body: str) 
 
 
 def _shape(answer: Any) -> Any:
-    """Return what must be equal: who is in the answer, in which order, and which fields are."""
+    """Return the parts of an answer that must be equal: its contacts, in any order, and the names of their fields."""
     if "items" in answer:
         return sorted(str(_shape(item)) for item in answer["items"])
     contact = answer.get("contact", answer)
@@ -141,7 +141,7 @@ def _shape(answer: Any) -> Any:
 
 
 def ratio(loads: Loads, server: str, job: str, of: str = "cpu") -> float:
-    """Return the median of the rounds' ratios of CPU to the floor's."""
+    """Return the median, over all rounds, of the ratio to the floor's CPU in the same round."""
     pairs = zip(loads[server, job], loads["floor", job], strict=True)
     ratios: list[float] = [getattr(load, of) / getattr(floor, of) for load, floor in pairs]
     return median(ratios)
@@ -176,7 +176,7 @@ def print_tables(console: Console, loads: Loads, memory: dict[str, float]) -> No
 
 
 def missed(loads: Loads, memory: dict[str, float]) -> Sequence[str]:
-    """Return the limits that the project missed, a line each."""
+    """Return a line for each limit that the project missed."""
     found: list[str] = []
     if "project" not in memory:
         return found
@@ -194,7 +194,7 @@ def missed(loads: Loads, memory: dict[str, float]) -> Sequence[str]:
 
 
 def draw(path: Path, loads: Loads) -> None:
-    """Save the ratios as a picture."""
+    """Save a bar chart of the CPU times."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     from matplotlib import pyplot
 

@@ -1,4 +1,4 @@
-"""Rows to serve, and requests for them."""
+"""Test data: the rows in the database, and the requests for them."""
 
 import json
 import random
@@ -39,7 +39,7 @@ _SESSIONS = """
     SELECT id, gen_random_uuid(), 0, now() + interval '1 day' FROM unnest(%(ids)s::uuid[]) AS id RETURNING user_id, id
 """
 _COLUMNS = ", ".join(STORED)
-# What every owner has.
+# A temporary table with the contacts that every owner gets.
 _BEGIN_MADE = f"CREATE TEMPORARY TABLE made AS SELECT 0 AS n, {_COLUMNS} FROM contact LIMIT 0"
 _MAKE = f"INSERT INTO made (n, {_COLUMNS}) VALUES %s"
 _CONTACTS = f"""
@@ -75,9 +75,9 @@ def cursor(url: str) -> Iterator[extensions.cursor]:
 def fill(
     url: str, prefix: str, owners: int, contacts: int, hashed_password: str = "none", *, are_whole: bool = False
 ) -> list[Owner]:
-    """Create users, signed in for a day, with `contacts` each; return them, with some of their contacts.
+    """Create `owners` users who are signed in for a day, with `contacts` contacts each.
 
-    Contacts that are whole have a label and a detail.
+    Return the users with the ids of some of their contacts. With `are_whole`, each contact has a label and a detail.
     """
     with cursor(url) as sql:
         sql.execute(_USERS, {"prefix": prefix, "hash": hashed_password, "owners": owners})
@@ -97,7 +97,7 @@ def fill(
 
 
 def _rows(contacts: int, are_whole: bool) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of as many contacts: a third of them has a note."""
+    """Yield the rows of `contacts` contacts. A third of them has a note."""
     labels = ["Conference"] if are_whole else []
     details = [{"kind": "organization", "label": "work", "value": "Analytical Engines"}] if are_whole else []
     first, last = FIRST_NAMES.split(), LAST_NAMES.split()
@@ -124,20 +124,20 @@ def _token(owner_id: str, session_id: str) -> str:
 
 
 def settle(sql: extensions.cursor) -> None:
-    """Have done what PostgreSQL would do by itself, while something is measured."""
+    """Do PostgreSQL's maintenance now, so that it does not run during a measurement."""
     sql.execute("VACUUM ANALYZE")
     sql.execute("CHECKPOINT")
 
 
 def forget_created(url: str) -> None:
-    """Delete what the load has created, so that every server finds the same rows."""
+    """Delete the contacts that the load has created, so that every server finds the same rows."""
     with cursor(url) as sql:
         sql.execute("DELETE FROM contact WHERE first_name = %s", (CREATED,))
         settle(sql)
 
 
 def create_deletable(url: str) -> None:
-    """Create the contacts that the job "delete" deletes, each a copy of the first contact of its owner."""
+    """Create the contacts for the job "delete". Each is a copy of the first contact of its owner."""
     with cursor(url) as sql:
         sql.execute(_DELETABLE, {"each": DELETED_EACH, "first_name": CREATED})
         settle(sql)
@@ -177,13 +177,13 @@ def _create(owner: Owner, n: int) -> Request:
 
 
 def _change(owner: Owner, n: int) -> Request:
-    # The ten contacts in turn, each time with another text: every request changes something.
+    # Alternate the text each time a contact's turn comes, so that every request changes something.
     body = json.dumps({"additional_info": f"Called {'once' if n // 10 % 2 else 'twice'}."})
     return "PATCH", f"/contacts/{owner.contact_ids[n % 10]}", body
 
 
 def _delete(owner: Owner, n: int) -> Request:
-    # As create_deletable() makes the ids.
+    # The same ids as in create_deletable().
     digest = md5(f"{owner.id} {n + 1}".encode(), usedforsecurity=False).hexdigest()
     return "DELETE", f"/contacts/{UUID(digest)}", ""
 
@@ -198,11 +198,11 @@ JOBS: dict[str, Callable[[Owner, int], Request]] = {
     "delete": _delete,
 }
 EACH = {"change": 20, "delete": DELETED_EACH}
-"""How many requests of an owner a job has, if not ten."""
+"""The number of requests for each owner in a job, if it is not ten."""
 
 
 def write_requests(path: Path, owners: Iterable[Owner], job: Callable[[Owner, int], Request], each: int = 10) -> Path:
-    """Write the requests of a job for load.lua, `each` for an owner, the owners in turn."""
+    """Write the requests of a job in the format of load.lua: `each` for every owner, rotating over the owners."""
     owners = list(owners)
     with path.open("w") as file:
         for n in range(each):

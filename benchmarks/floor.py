@@ -1,7 +1,6 @@
-"""The floor: the same seven jobs by hand, with nothing that is not needed to answer. No validation, no ORM, no log.
+"""The floor: the same seven jobs written by hand with only the necessary code. No validation, no ORM, no log.
 
-It is what one would write by hand: asyncpg's pool as it comes, which resets a connection after each use, and rows
-as dicts through orjson.
+It uses asyncpg's pool with its defaults, which resets a connection after each use, and encodes rows as dicts by orjson.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What grows with the number of contacts and sessions: bytes, what each index costs a write, and ended sessions."""
+"""Measure the bytes of a contact, the cost of each index for a write, and the cost of reading ended sessions."""
 
 import argparse
 import asyncio
@@ -42,7 +42,7 @@ _ENDINGS = """
 
 
 def run(options: argparse.Namespace, console: Console) -> list[str]:
-    """Measure and print. There is no limit to miss."""
+    """Measure and print the results. There are no limits, so the list of missed ones is empty."""
     url = machine.start_postgres(options.postgres, machine.temporary_directory())
     owners = data.fill(url, "user", OWNERS, CONTACTS)
     with data.cursor(url) as sql:
@@ -62,7 +62,7 @@ def sizes(sql: extensions.cursor) -> Table:
 
 
 def costs(sql: extensions.cursor, owners: list[data.Owner]) -> Table:
-    """Return what a create and an update cost PostgreSQL, with all indexes and with all but one."""
+    """Return PostgreSQL's cost of a create and an update, with all indexes and with each index left out."""
 
     def create() -> None:
         sql.execute(_CREATE, (str(uuid4()), random.choice(owners).id))
@@ -89,7 +89,7 @@ def costs(sql: extensions.cursor, owners: list[data.Owner]) -> Table:
 
 
 def cost(sql: extensions.cursor, write: Callable[[], None]) -> tuple[float, float]:
-    """Return the CPU time in µs and the bytes of log of one write."""
+    """Return the cost of one write: CPU time in µs, and bytes of WAL."""
     backend = psutil.Process(sql.connection.info.backend_pid)
     log_before, before = log_position(sql), backend.cpu_times()
     for _ in range(WRITES):
@@ -106,7 +106,7 @@ def log_position(sql: extensions.cursor) -> float:
 
 
 async def endings(url: str, sql: extensions.cursor) -> Table:
-    """Return what a worker pays, twice a second, for knowing the sessions that have ended."""
+    """Return a worker's cost of reading the ended sessions, which it does twice a second."""
     sql.execute(_ENDINGS, (ENDINGS,))
     engine = create_engine(url, 1)
     database = Database(engine)
@@ -132,7 +132,7 @@ async def endings(url: str, sql: extensions.cursor) -> Table:
 
 
 async def longest_hold() -> float:
-    """Return the longest time that the event loop was held, when cancelled."""
+    """Measure until cancelled, then return the longest time in seconds for which the event loop was blocked."""
     longest, step = 0.0, 0.001
     try:
         while True:

@@ -1,4 +1,4 @@
-"""What each way to PostgreSQL costs this process, in CPU: an ORM session, SQLAlchemy Core, asyncpg itself."""
+"""Measure the CPU cost, in this process, of reading by an ORM session, by SQLAlchemy Core and by asyncpg directly."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ Read = Callable[[], Awaitable[object]]
 
 
 def run(options: argparse.Namespace, console: Console) -> list[str]:
-    """Measure and print. There is no limit to miss."""
+    """Measure and print the results. There are no limits, so the list of missed ones is empty."""
     url = machine.start_postgres(options.postgres, machine.temporary_directory())
     (owner,) = data.fill(url, "user", 1, 100)
     console.print(asyncio.run(measure(url, UUID(owner.id), UUID(owner.contact_ids[0]), options.rounds)))
@@ -69,12 +69,12 @@ async def measure(url: str, owner_id: UUID, contact_id: UUID, rounds: int) -> Ta
 
 
 async def microseconds(read: Read, rounds: int) -> float:
-    """Return the CPU time of one read, in the round in which it took the least."""
+    """Return the CPU time of one read in µs, from the round with the lowest time."""
     measured = []
     for _ in range(rounds + 1):
         begun_at = time.process_time()
         for _ in range(READS):
             await read()
         measured.append(time.process_time() - begun_at)
-    # The first round has made the connection, and its plans.
+    # Ignore the first round, in which the connection is opened and the statements are prepared.
     return min(measured[1:]) / READS * 1e6

@@ -1,4 +1,4 @@
--- Sends the requests of a file in turn; in the end prints what the harness reads, as one line of JSON.
+-- Sends the requests of a file in turn. At the end, prints the results for machine.py as one line of JSON.
 local requests, sent = {}, 0
 
 function init(arguments)

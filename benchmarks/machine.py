@@ -1,4 +1,4 @@
-"""What runs: a PostgreSQL of the benchmark's own, servers on one core, and wrk on another."""
+"""The processes of a benchmark: its own PostgreSQL, the servers on one core, and wrk on another."""
 
 import atexit
 import json
@@ -32,11 +32,11 @@ PROJECT = ("-m", "contacts_api", "serve")
 
 
 class BenchmarkError(Exception):
-    """Why there is no result, in one line."""
+    """A benchmark has no result. The message is one line that tells why."""
 
 
 def divide_cores() -> int:
-    """Keep this process, and with it PostgreSQL and wrk, to one core; return the other, for the servers."""
+    """Pin this process, and with it PostgreSQL and wrk, to one core. Return another core for the servers."""
     if not hasattr(os, "sched_setaffinity"):
         raise BenchmarkError("Pinning processes to a core needs Linux.")
     if shutil.which("wrk") is None:
@@ -50,19 +50,19 @@ def divide_cores() -> int:
 
 def temporary_directory() -> Path:
     path = Path(tempfile.mkdtemp(prefix="contacts-bench-"))
-    # Registered before PostgreSQL's own exit, so that it runs after it.
+    # Exit handlers run in reverse order. This one is registered first, so that PostgreSQL has stopped when it runs.
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
 
 def newest_postgres() -> Path | None:
-    """Return the programs of the newest PostgreSQL that Debian has installed, if any."""
+    """Return the directory with the programs of the newest PostgreSQL installed by Debian, or None."""
     found = Path("/usr/lib/postgresql").glob("*/bin")
     return max(found, key=lambda programs: int(programs.parent.name), default=None)
 
 
 def start_postgres(programs: Path | None, directory: Path) -> str:
-    """Start a PostgreSQL with the project's schema; return its URL. Without `programs`, the embedded one."""
+    """Start PostgreSQL with the project's schema, and return its URL. Without `programs`, use the embedded one."""
     url = embedded.start(directory) if programs is None else _start_cluster(programs, directory)
     migrate(url)
     return url
@@ -92,16 +92,16 @@ def _start_cluster(programs: Path, directory: Path) -> str:
 
 
 def postmaster(url: str) -> psutil.Process:
-    """Return the process of PostgreSQL whose children are its backends."""
+    """Return PostgreSQL's main process, the parent of its backends."""
     with closing(psycopg2.connect(url)) as connection:
         return psutil.Process(psutil.Process(connection.info.backend_pid).ppid())
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Return the CPU time of a process and its children, of those that have ended as well."""
+    """Return the CPU time in seconds of a process and its children, including children that have ended."""
     used = 0.0
     for each in (process, *process.children(recursive=True)):
-        # One that ends meanwhile counts among the children of its parent, the next time.
+        # The time of a process that ends during this loop is in `children_user` of its parent the next time.
         with suppress(psutil.NoSuchProcess):
             times = each.cpu_times()
             used += times.user + times.system + times.children_user + times.children_system
@@ -109,7 +109,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def stolen_since(before: Any) -> float:
-    """Return the share of the CPU time asked for since `before` that the host gave to other machines."""
+    """Return the share of the requested CPU time since `before` that the host gave to other virtual machines."""
     now = psutil.cpu_times()
     spent: dict[str, float] = {name: getattr(now, name) - getattr(before, name) for name in now._fields}
     return spent["steal"] / sum(spent[name] for name in ("user", "nice", "system", "irq", "softirq", "steal"))
@@ -117,7 +117,7 @@ def stolen_since(before: Any) -> float:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw, and what it cost the server and PostgreSQL. Times in ms, CPU in µs a request."""
+    """The results of wrk, and the CPU cost. `server` and `postgres` in µs per request, latencies in ms."""
 
     server: float
     postgres: float
@@ -132,7 +132,7 @@ class Load:
 
 
 class Server:
-    """A server on a core of its own, for the time of a with block."""
+    """A server with its own core, for the duration of a `with` block."""
 
     def __init__(self, name: str, arguments: Sequence[str], core: int, directory: Path, **environment: str) -> None:
         self.name = name
@@ -166,7 +166,7 @@ class Server:
             self._process.kill()
 
     def wait(self, path: str, seconds: float = 30) -> None:
-        """Return as soon as there is an answer; any answer but an error of the server will do."""
+        """Wait for the first answer that is not a server error (5xx). Raises BenchmarkError after `seconds`."""
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at and self._process.is_running():
             try:
@@ -180,14 +180,14 @@ class Server:
         raise BenchmarkError(f"{self.name} does not answer: {self.log()}")
 
     def log(self) -> str:
-        """Return the end of what the server has written."""
+        """Return the last 2,000 characters of the server's output."""
         return self._log.read_text()[-2000:]
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self._process)
 
     def cpu_of_threads(self) -> float:
-        """Return the CPU time, in seconds, of all threads but that of the event loop: of those that hash."""
+        """Return the CPU time in seconds of all threads except that of the event loop. These threads hash passwords."""
         threads = self._process.threads()
         return sum(each.user_time + each.system_time for each in threads if each.id != self._process.pid)
 
@@ -196,7 +196,7 @@ class Server:
         return sum(process.memory_info().rss for process in processes) / 2**20
 
     def load(self, requests: Path, seconds: int, connections: int, postgres: psutil.Process | None = None) -> Load:
-        """Have wrk send the requests of a file in turn. Raises BenchmarkError unless every answer is a success."""
+        """Send the requests of a file in turn, by wrk. Raises BenchmarkError unless every answer is a success."""
         processes = [self._process, postgres] if postgres else [self._process]
         before = [cpu_seconds(process) for process in processes]
         with self.wrk(requests, seconds, connections) as wrk:
@@ -209,7 +209,7 @@ class Server:
 
     @contextmanager
     def wrk(self, requests: Path, seconds: int, connections: int) -> Iterator[subprocess.Popen[str]]:
-        # By itself, wrk counts what takes two seconds as failed. Sign-ins do where reads fill the core.
+        # By default, wrk counts requests of more than two seconds as failed. Sign-ins beside many reads take longer.
         load = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(HERE / "load.lua"))
         command = ["wrk", *load, self.url, "--", str(requests)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -220,7 +220,7 @@ class Server:
 
 
 def read_wrk(process: subprocess.Popen[str], name: str) -> dict[str, float]:
-    """Wait for wrk to end, and return what it saw."""
+    """Wait for wrk to end, and return its results. Raises BenchmarkError if any request failed."""
     output, _ = process.communicate()
     try:
         seen: dict[str, float] = json.loads(output.splitlines()[-1])

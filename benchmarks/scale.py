@@ -1,4 +1,4 @@
-"""What grows and what waits: an owner of very many contacts, sign-ins, and the start."""
+"""Measures an owner with very many contacts, files, sign-ins, the start and memory."""
 
 import argparse
 import asyncio
@@ -34,17 +34,17 @@ LIBRARIES = "asyncpg, fastapi_users, sqlmodel"
 BOUNDARY = "a-boundary-of-the-benchmarks"
 STARTS = 4
 SIGN_IN_ROUNDS = 4
-# Of as many imports of a file, the quickest counts.
+# The number of imports of each file. The fastest one counts.
 IMPORTS = 3
 SAMPLES = 200
 HASHES = 100
-# What a core of the machine managed for which the limits were set, in a second.
+# Hashes per second on a core of the machine for which the limits were set.
 USUAL_HASHES = 48
 PASSWORD = "correct horse battery staple"
 
 
 class Rows:
-    """The rows of the result, each with what it has to be: as it was set, and as what it comes to here."""
+    """The rows of the result. Each has its limit, as it was set and as scaled to the speed of this machine."""
 
     def __init__(self) -> None:
         self.table = Table("", "measured", "to reach", "here", title="Growth, sign-ins, start and memory")
@@ -54,13 +54,13 @@ class Rows:
         self.slower = 1.0
 
     def begin(self, hashes: float) -> None:
-        """Begin a section, on a core that can hash so many passwords a second."""
+        """Begin a section, on a core that can hash `hashes` passwords per second."""
         self.pace(hashes)
         self.table.add_section()
         self.add("passwords that a core can hash", hashes, None, "/s")
 
     def pace(self, hashes: float) -> None:
-        """Scale the limits that follow: on a core that hashes fewer than USUAL_HASHES, all may take longer."""
+        """Relax the limits that follow if the core hashes fewer than USUAL_HASHES passwords per second."""
         self.slower = max(1.0, USUAL_HASHES / hashes)
 
     def add(self, what: str, value: float, limit: float | None, unit: str, *, at_least: bool = False) -> None:
@@ -82,7 +82,7 @@ class Rows:
 
 
 class Client:
-    """One connection, one request at a time."""
+    """An HTTP client with one connection, which sends one request at a time."""
 
     def __init__(self, server: Server, token: str) -> None:
         self._connection = HTTPConnection("127.0.0.1", server.port, timeout=120)
@@ -97,7 +97,7 @@ class Client:
         return json.loads(body)
 
     def fetch(self, path: str, file: Path) -> tuple[float, float]:
-        """Write the answer into a file; return the seconds to its first byte, and to its last."""
+        """Write the response to a file. Return the time in seconds until its first byte, and until its last."""
         started_at = time.perf_counter()
         self._connection.request("GET", path, headers=self._headers)
         response = self._connection.getresponse()
@@ -109,7 +109,7 @@ class Client:
         return first, time.perf_counter() - started_at
 
     def send(self, file: Path, contacts: int) -> float:
-        """Import a file of as many contacts; return the seconds it took."""
+        """Import a file with `contacts` contacts. Return the time in seconds."""
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n\r\n'.encode()
         tail = f"\r\n--{BOUNDARY}--\r\n".encode()
         headers = self._headers | {
@@ -127,7 +127,7 @@ class Client:
         return time.perf_counter() - started_at
 
     def milliseconds(self, *paths: str) -> float:
-        """Return the median time of an answer, the paths in turn."""
+        """Return the median response time in ms of SAMPLES requests that rotate over the paths."""
         times = []
         for path in islice(cycle(paths), SAMPLES):
             started_at = time.perf_counter()
@@ -137,7 +137,7 @@ class Client:
 
 
 def run(options: argparse.Namespace, console: Console) -> list[str]:
-    """Measure and print; return the limits that were missed."""
+    """Measure, print the results, and return the missed limits."""
     core = machine.divide_cores()
     directory = machine.temporary_directory()
     rows = Rows()
@@ -165,7 +165,7 @@ def run(options: argparse.Namespace, console: Console) -> list[str]:
 def measure_start(rows: Rows, directory: Path, core: int) -> None:
     libraries, imported, answered = [], [], []
     data_dir = directory / "embedded"
-    # The first time compiles the modules, and makes the data directory.
+    # The first start also compiles the modules and creates the data directory.
     for _ in range(STARTS):
         libraries.append(seconds_to_import(LIBRARIES))
         imported.append(seconds_to_import("contacts_api.app"))
@@ -183,7 +183,7 @@ def measure_start(rows: Rows, directory: Path, core: int) -> None:
 
 def seconds_to_import(modules: str) -> float:
     started_at = time.perf_counter()
-    # Without the interpreter's end, which takes a third as long again.
+    # Skip the shutdown of the interpreter, which would add a third to the time.
     subprocess.run([sys.executable, "-c", f"import os, {modules}; os._exit(0)"], check=True, cwd=machine.ROOT)
     return time.perf_counter() - started_at
 
@@ -212,7 +212,7 @@ def measure_growth(
             times[what].append(large.milliseconds(*of_many))
         for what, path in timed.items():
             times[what].append(large.milliseconds(path))
-    # The quietest round: what the machine does besides only ever adds to a time.
+    # Take the fastest round, because other work on the machine can only add to a time.
     quietest = {what: min(medians) for what, medians in times.items()}
     for what in growing:
         beside = quietest[f"{what} of few"]
@@ -243,7 +243,7 @@ def measure_files(rows: Rows, url: str, directory: Path, core: int) -> None:
             hashes, times = [hash_alone(core)], []
             for _ in range(IMPORTS):
                 times.append(Client(server, importers.pop().token).send(file, MANY))
-                # In between, since the machine is faster in some seconds than in others.
+                # Between the imports, because the speed of the machine varies from second to second.
                 hashes.append(hash_alone(core))
             rows.pace(median(hashes))
             rows.add(f"import of 100,000 from {name}", MANY / min(times), at_least, "rows/s", at_least=True)
@@ -265,7 +265,7 @@ def import_beside_a_million(rows: Rows, server: Server, url: str, directory: Pat
 
 
 def last_page(server: Server, owner: data.Owner) -> str:
-    """Return the path of the page that is measured: the first and 998 more are before it."""
+    """Return the path of page PAGES of the owner's contacts, by following the cursors of all pages before it."""
     client, path = Client(server, owner.token), "/contacts"
     for _ in range(PAGES - 1):
         path = f"/contacts?cursor={client.get(path)['next_cursor']}"
@@ -282,9 +282,9 @@ def measure_sign_ins(rows: Rows, url: str, directory: Path, core: int, options: 
     reads = data.write_requests(directory / "reads.txt", owners, data.JOBS["one contact"])
     hashes, rates, left = [], [], []
     with Server("project", machine.PROJECT, core, directory, DATABASE_URL=url) as server:
-        # The first sign-in of all makes the statements: 20 ms.
+        # Warm up: the first sign-in builds the SQL statements, which takes 20 ms.
         server.load(sign_ins, 1, 4)
-        # Short rounds, and many: the machine is faster in some seconds than in others.
+        # Many short rounds, because the speed of the machine varies from second to second.
         for n in range(SIGN_IN_ROUNDS * options.rounds):
             if n % SIGN_IN_ROUNDS == 0:
                 hashes.append(hash_alone(core))
@@ -296,7 +296,7 @@ def measure_sign_ins(rows: Rows, url: str, directory: Path, core: int, options: 
                 read_wrk(signing, "sign-ins")
             share = (server.cpu_of_threads() - used) / (time.perf_counter() - started_at)
             left.append(meanwhile["requests"] / meanwhile["seconds"] / alone.rate / (1 - share))
-    # Apart, since to watch the event loop takes CPU, too.
+    # Measured separately, because watching the event loop also takes CPU.
     with Server("watched", WATCHED, core, directory, DATABASE_URL=url) as server:
         server.load(sign_ins, 1, 4)
         stall(server)
@@ -305,12 +305,12 @@ def measure_sign_ins(rows: Rows, url: str, directory: Path, core: int, options: 
     rows.begin(median(hashes))
     rows.add("sign-ins on one core", median(rates), 35, "/s", at_least=True)
     rows.add("longest stall of the event loop meanwhile", stalled, 10, "ms")
-    # A tenth for what changing between threads costs.
+    # 0.9 leaves a tenth for the cost of switching between threads.
     rows.add("reads during sign-ins, beside their share of the core", median(left), 0.9, "×", at_least=True)
 
 
 def hash_alone(core: int) -> float:
-    """Return how many passwords a second a core hashes that does nothing else."""
+    """Return the number of passwords that an otherwise idle core hashes per second."""
     hasher, ours = PasswordHasher(threads=1), os.sched_getaffinity(0)
 
     async def hash_often() -> None:
@@ -326,6 +326,6 @@ def hash_alone(core: int) -> float:
 
 
 def stall(server: Server) -> float:
-    """Return the longest stall since the last call, in ms."""
+    """Return the longest stall of the event loop since the last call, in ms."""
     with urlopen(server.url + "/stall", timeout=5) as response:
         return float(json.load(response))

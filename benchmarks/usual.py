@@ -1,4 +1,4 @@
-"""The usual build, as the tutorials have it: FastAPI, a SQLModel session for each request, fastapi-users."""
+"""The usual build, as in the tutorials: FastAPI, a SQLModel session for each request, fastapi-users."""
 
 import os
 import uuid

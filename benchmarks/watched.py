@@ -1,4 +1,4 @@
-"""The application, with a watch on its event loop: GET /stall says for how many ms it stood still at most."""
+"""The application with a monitor of its event loop. GET /stall returns the longest stall since the last call, in ms."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ tasks: set[asyncio.Task[None]] = set()
 
 
 def queued() -> float:
-    """Return for how many seconds this thread has waited for a core, which is nobody's stall."""
+    """Return how long this thread has waited for a core, in seconds. This time does not count as a stall."""
     _, nanoseconds, _ = Path("/proc/thread-self/schedstat").read_text().split()
     return int(nanoseconds) / 1e9
 
