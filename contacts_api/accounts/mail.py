@@ -250,7 +250,7 @@ class Sender:
             self._places.release()
 
     async def _try(self, mail: Row, transport: Server | Outbox) -> bool:
-        """Send a mail. Return True if it is done: sent, refused or too old. Otherwise schedule a retry."""
+        """Send a mail. Return True if it is done: sent, refused, too old or not needed. Otherwise schedule a retry."""
         if mail.is_old:
             logger.warning("mail %s was not sent within a day, and is dropped", mail.id)
             return True

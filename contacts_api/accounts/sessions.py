@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 LEEWAY_SECONDS = 30
 # Accept the previous refresh token for this long after a refresh, because the response may have been lost.
 GRACE_SECONDS = 10
-# Each worker polls the ended sessions. If its copy is older than FRESH_SECONDS, it queries the session of each request.
+# Workers poll the ended sessions. A worker whose copy is older than FRESH_SECONDS queries each session instead.
 POLL_SECONDS = 0.5
 FRESH_SECONDS = 1.0
 MAX_SESSIONS = 100

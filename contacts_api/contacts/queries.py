@@ -96,8 +96,8 @@ LABELLED = Listing(
 )
 """All contacts of an owner, with a column that tells which of them have a label. Each statement scans one page.
 
-The trigram index would not help. A frequent label is on contacts everywhere. A label that no contact has still consists
-of trigrams that occur in other labels.
+The trigram index would not help: a frequent label occurs on every page, and the trigrams of an unused label also occur
+in other labels.
 """
 RELABEL = sa.text(
     """
