@@ -1,4 +1,4 @@
-"""A client of the API as its users are one: over HTTP, with a token."""
+"""An HTTP client for the API that can sign up, sign in and create contacts."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ A_CONTACT = {
 
 
 class Client(httpx.AsyncClient):
-    """`ada` and `grace` in the tests are two of these."""
+    """A client that keeps its tokens. The fixtures `ada` and `grace` are two of these."""
 
     email = ""
     tokens: dict[str, Any]
@@ -57,7 +57,7 @@ class Client(httpx.AsyncClient):
 
 
 class Clock:
-    """The application's clock: right, until a test sets `now`."""
+    """The application's clock. It returns the current time unless a test sets `now`."""
 
     now: datetime | None = None
 

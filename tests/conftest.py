@@ -1,4 +1,4 @@
-"""A real PostgreSQL with the real migrations, and the application on it, once for all tests."""
+"""Fixtures for all tests: a real PostgreSQL with the real migrations, and the application that uses it."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,7 +23,7 @@ SECRET = "a secret of the tests, which is long enough"
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
-# No test of Hypothesis fails because the machine is busy, or chance draws examples that are filtered out.
+# Slow examples and heavy filtering must not fail a test: a busy machine or bad luck would be enough.
 settings.register_profile("tests", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("tests")
 
@@ -40,7 +40,7 @@ def nothing_outlives_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None
 
 @pytest.fixture(scope="session")
 def database_url(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
-    """A database of this process's own, on the server of TEST_DATABASE_URL or else the embedded one."""
+    """Return the URL of a migrated database for this process, on the TEST_DATABASE_URL server or an embedded one."""
     given = os.environ.get("TEST_DATABASE_URL")
     url = database_beside(given, worker_id) if given else embedded.start(tmp_path_factory.mktemp("data"))
     migrate(url)
@@ -66,7 +66,7 @@ def make_settings(database_url: str) -> Callable[..., Settings]:
 
 @pytest.fixture
 def execute(database_url: str) -> Iterator[Execute]:
-    """Run SQL behind the application's back."""
+    """Run SQL directly on the database, bypassing the application."""
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
 
@@ -83,7 +83,7 @@ def empty_tables(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "database_url" in request.fixturenames:
         with closing(psycopg2.connect(request.getfixturevalue("database_url"))) as connection, connection:
-            # TRUNCATE would wait for a read of the application, whose event loop waits for us.
+            # Not TRUNCATE: it would wait for open reads of the application, whose event loop this fixture blocks.
             connection.cursor().execute(
                 'DELETE FROM "user"; DELETE FROM ended_session; DELETE FROM failed_attempt; DELETE FROM mail'
             )
@@ -91,7 +91,7 @@ def empty_tables(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def clock(app: FastAPI) -> Iterator[Clock]:
-    """The application's clock. Set `now`; it is right again after the test."""
+    """The application's clock. Set `now` to change the time; the fixture resets it after the test."""
     clock: Clock = app.state.clock
     yield clock
     clock.now = None
@@ -123,7 +123,7 @@ async def ada(app: FastAPI) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def ada_elsewhere(app: FastAPI, ada: Client) -> AsyncIterator[Client]:
-    """Ada's second session."""
+    """A second session of Ada's."""
     async with client_of(app, headers={"User-Agent": "elsewhere/1.0"}) as client:
         client.email = ada.email
         yield await client.sign_in()

@@ -1,4 +1,4 @@
-"""PostgreSQL and the API as processes of our own, and what can go wrong with the first."""
+"""PostgreSQL and the API as child processes, and faults to inject into PostgreSQL."""
 
 import os
 import pwd
@@ -53,7 +53,7 @@ def upgrade() -> None:
 
 
 def copy_with_migration(directory: Path, statement: str) -> None:
-    """Copy the project, and add a migration that executes a statement."""
+    """Copy the project and add a migration that executes the statement."""
     for name in ("contacts_api", "migrations"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", directory)
@@ -62,7 +62,7 @@ def copy_with_migration(directory: Path, statement: str) -> None:
 
 
 def user_of_postgres() -> int:
-    """Return the user to run PostgreSQL as, which refuses to run as root."""
+    """Return the uid to run PostgreSQL under, because PostgreSQL refuses to run as root."""
     return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
 
 
@@ -73,9 +73,9 @@ def run_as_postgres(log: Path, *command: str | Path, **environment: str) -> subp
 
 
 class Postgres:
-    """A PostgreSQL of our own, as a direct child: a killed one is reaped, so that the next can start.
+    """A PostgreSQL server as a direct child, so that a killed server is reaped and can be started again.
 
-    With a `primary`, it is a standby of that one.
+    With a `primary`, the server is its standby.
     """
 
     def __init__(self, home: Path, binaries: Path, *settings: str, primary: "Postgres | None" = None) -> None:
@@ -108,7 +108,7 @@ class Postgres:
     def start(self) -> None:
         def is_up() -> bool:
             if self.process.poll() is not None:
-                # Backends of a killed one may hold its shared memory still.
+                # Backends of a killed server may still hold its shared memory.
                 self.process = self._run("postgres", *server)
             return self.answers()
 
@@ -155,7 +155,7 @@ class Postgres:
     def frozen(self) -> Iterator[None]:
         server = psutil.Process(self.process.pid)
         server.suspend()
-        # Only then, or it would make one more that goes on.
+        # Wait until the server has stopped. Otherwise it could fork another backend that keeps running.
         while server.status() != psutil.STATUS_STOPPED:
             time.sleep(0.001)
         processes = [server, *server.children()]
@@ -185,7 +185,7 @@ class Postgres:
 
     @contextmanager
     def disk_full(self) -> Iterator[None]:
-        """Fill a file system of 32 MiB that the contacts have been moved to."""
+        """Move the contacts to a file system of 32 MiB and fill it."""
         disk = self._make_directory("small")
         as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
         options = f"size=32m,mode=0700,uid={self._user}"
@@ -193,7 +193,7 @@ class Postgres:
         try:
             self.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
             self.execute("ALTER TABLE contact SET TABLESPACE small", "contacts")
-            # What its pages have free would be used first.
+            # Leave no free space in the pages of the table, because inserts would use it first.
             self.execute("VACUUM FULL contact", "contacts")
             with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
                 while True:
@@ -204,13 +204,13 @@ class Postgres:
             self.execute("ALTER TABLE contact SET TABLESPACE pg_default", "contacts")
             self.execute("DROP TABLESPACE small")
         finally:
-            # Lazily: a backend may have a file of it open still.
+            # Unmount lazily: a backend may still have a file open.
             subprocess.run([*as_root, "umount", "--lazy", disk], check=True)
 
     @contextmanager
     def connections_used_up(self, api: "Api") -> Iterator[None]:
         with ExitStack() as taken:
-            # The workers stand still meanwhile: otherwise they would be the first to connect again.
+            # Suspend the workers. Otherwise they would reconnect before the slots are taken.
             for worker in api.workers():
                 worker.suspend()
             self.execute(f"SELECT pg_terminate_backend(pid, 1000) {OURS}")
@@ -223,7 +223,7 @@ class Postgres:
 
 
 class Api:
-    """The workers, started by the real command line."""
+    """The API with its workers, started with the real command line."""
 
     def __init__(self, home: Path, database_url: str, **settings: str) -> None:
         self.port, self.log = free_port(), home / "api.log"
@@ -235,7 +235,7 @@ class Api:
         self.start()
 
     def command(self, *arguments: str, input: str = "", **environment: str) -> str:  # noqa: A002 (as in subprocess)
-        """Run a command to its end, and return what it says."""
+        """Run a command to completion and return its output."""
         command = [sys.executable, "-m", "contacts_api", *arguments]
         return subprocess.run(
             command,
@@ -250,8 +250,8 @@ class Api:
         ).stdout
 
     def start_command(self, *arguments: str, directory: Path = ROOT) -> subprocess.Popen[bytes]:
-        """Start a command with the code in a directory. It writes to the log."""
-        # Under the limit on open files that a shell often has: the API raises it.
+        """Start a command with the code in the directory. Its output goes to the log."""
+        # Start with a low limit on open files, as many shells set it. The API raises the limit.
         limited = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"]
         command = [*limited, sys.executable, "-m", "contacts_api", *arguments]
         with self.log.open("ab") as log:
@@ -275,6 +275,6 @@ class Api:
         return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
 
     def connections(self) -> list[tuple[int, int, int]]:
-        """Return, of each connection, the pid of its worker, its port there, and the port at the other end."""
+        """Return the connections of the workers as (pid, local port, remote port)."""
         ends = ((worker.pid, end) for worker in self.workers() for end in worker.net_connections() if end.raddr)
         return [(pid, end.laddr.port, end.raddr.port) for pid, end in ends]

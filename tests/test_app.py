@@ -8,9 +8,7 @@ from tests.client import A_CONTACT
 from tests.conftest import Execute, client_of
 
 
-async def test_the_root_path_is_in_front_of_every_link(
-    make_settings: Callable[..., Settings], execute: Execute
-) -> None:
+async def test_every_link_starts_with_the_root_path(make_settings: Callable[..., Settings], execute: Execute) -> None:
     app = create_app(make_settings(root_path="/api"))
 
     async with app.router.lifespan_context(app), client_of(app) as client:
@@ -28,7 +26,7 @@ async def test_the_root_path_is_in_front_of_every_link(
     assert app.openapi()["servers"][0]["url"] == "/api"
 
 
-async def test_a_cancellation_that_is_lost_does_not_keep_a_worker_from_its_end() -> None:
+async def test_a_task_that_ignores_its_first_cancellation_does_not_block_shutdown() -> None:
     async def work() -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(60)

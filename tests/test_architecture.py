@@ -1,4 +1,4 @@
-"""The layers of the package: a module imports its own package, and what stands to the left of it in LAYERS."""
+"""The layers of the package: a module imports only from its own package and from those to its left in LAYERS."""
 
 import ast
 from pathlib import Path
@@ -27,7 +27,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 def own_imports_of(path: Path) -> list[list[str]]:
-    """Return what a module imports of the package, each as the parts of its name."""
+    """Return the modules of the package that a module imports, each as the parts of its name."""
     names = [name.split(".")[1:] for name in imports_of(path) if name.startswith("contacts_api.")]
     return [parts for parts in names if parts[0] in LAYERS]
 
@@ -37,7 +37,7 @@ def test_the_root_has_few_modules() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: ".".join(name_of(path)))
-def test_a_module_imports_only_what_stands_to_its_left(path: Path) -> None:
+def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
     layer, *inner = name_of(path)
 
     for parts in own_imports_of(path):
@@ -46,13 +46,13 @@ def test_a_module_imports_only_what_stands_to_its_left(path: Path) -> None:
             assert parts[1] not in FEATURES - {inner[0]}, f"the feature {inner[0]} imports the feature {parts[1]}"
 
 
-def test_only_these_modules_know_fastapi_users() -> None:
+def test_only_these_modules_import_fastapi_users() -> None:
     knowing = [name_of(path) for path in MODULES if any(name.startswith("fastapi_users") for name in imports_of(path))]
 
     assert knowing == [["accounts", "passwords"], ["accounts", "strategy"], ["accounts", "users"]]
 
 
-def test_routes_are_free_of_sql_and_of_bare_dependencies() -> None:
+def test_routes_have_no_sql_no_bare_depends_and_a_docstring() -> None:
     for path in PACKAGE.rglob("routes.py"):
         functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.AsyncFunctionDef)]
         routes = [f for f in functions if any(isinstance(d, ast.Call) for d in f.decorator_list)]

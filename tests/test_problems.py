@@ -20,14 +20,14 @@ def test_a_problem_that_needs_arguments_is_documented_without_them() -> None:
     assert example["value"]["detail"] == "There is no more for today."
 
 
-def test_problems_of_one_status_are_documented_beside_each_other() -> None:
+def test_problems_with_the_same_status_are_documented_together() -> None:
     responses = documented(OddName, onto=documented(NotFound, Invalid))
 
     assert responses.keys() == {404, 422}
     assert responses[422]["content"]["application/problem+json"]["examples"].keys() == {"validation_error", "odd_name"}
 
 
-def test_a_problem_of_one_field_names_it() -> None:
+def test_a_problem_with_one_field_names_the_field() -> None:
     errors = [{"loc": ["body", "name"], "code": "odd_name", "detail": "Take an even one."}]
 
     assert OddName().body["errors"] == OddName.details()["errors"] == errors

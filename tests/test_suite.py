@@ -1,4 +1,4 @@
-"""The suite itself: a busy machine does not fail it, and nothing of it is left when it is killed."""
+"""Tests of the test suite: a busy machine does not fail it, and a killed run leaves nothing behind."""
 
 import os
 import subprocess
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 ROOT = Path(__file__).parent.parent
 
-# Each of the two starts a database, if its worker has none, and a process; notes their ids and its own; and lasts.
+# Each test starts a process and, if its worker has none, a database. It writes down the ids of both and its own id, and
+# then sleeps.
 TESTS = """
 import os, subprocess, sys, time
 import pytest
@@ -37,13 +38,13 @@ def test_an_example_may_take_longer_than_hypothesis_allows(nothing: None) -> Non
 
 @pytest.fixture
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the pytest that is killed. (The path of `tmp_path` is too long for a socket.)"""
+    """The directory of the pytest run that is killed. (The path of `tmp_path` is too long for a socket.)"""
     return tmp_path_factory.mktemp("t")
 
 
 @pytest.fixture
 def run_pytest(tmp_path: Path, directory: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
-    """Start pytest with a number of workers; what of it still runs is killed after the test."""
+    """Start pytest with this number of workers. Processes that still run after the test are killed."""
     (tmp_path / "test_that_lasts.py").write_text(TESTS)
     processes = []
 
@@ -59,7 +60,7 @@ def run_pytest(tmp_path: Path, directory: Path) -> Iterator[Callable[[int], subp
             str(workers),
         ]
         where: list[str | Path] = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, tmp_path / "test_that_lasts.py"]
-        # It must not empty the database that these tests use.
+        # The inner run must not empty the database that these tests use.
         environment = {name: value for name, value in os.environ.items() if name != "TEST_DATABASE_URL"}
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", *options, *where], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
@@ -88,11 +89,11 @@ def lives(pid: int) -> bool:
 
 
 def noted_pids(directory: Path) -> list[list[int]]:
-    """Return what each of the tests has noted."""
+    """Return the process ids that each test wrote down."""
     return [[int(pid) for pid in path.read_text().split()] for path in directory.glob("**/pids")]
 
 
-def test_nothing_is_left_of_a_killed_pytest(
+def test_a_killed_pytest_leaves_nothing_behind(
     run_pytest: Callable[[int], subprocess.Popen[bytes]], directory: Path
 ) -> None:
     process = run_pytest(0)
@@ -105,7 +106,7 @@ def test_nothing_is_left_of_a_killed_pytest(
     wait_until(lambda: not directory.exists())
 
 
-def test_nothing_is_left_of_a_killed_worker_nor_of_the_others_when_all_are_killed(
+def test_killed_workers_leave_nothing_behind(
     run_pytest: Callable[[int], subprocess.Popen[bytes]], directory: Path
 ) -> None:
     process = run_pytest(2)
@@ -117,5 +118,5 @@ def test_nothing_is_left_of_a_killed_worker_nor_of_the_others_when_all_are_kille
     assert all(map(lives, of_other))
 
     process.kill()
-    # It may end by itself, as if interrupted, and leave its directory, as pytest does then.
+    # The inner pytest may end as if interrupted. It then leaves its directory behind.
     wait_until(lambda: not any(map(lives, of_other)))

@@ -43,7 +43,7 @@ from contacts_api.text import (
         ("", ""),
     ],
 )
-def test_folding_takes_case_and_accents_away_in_every_script(text: str, folded: str) -> None:
+def test_folding_removes_case_and_accents_in_every_script(text: str, folded: str) -> None:
     assert fold(text) == folded
 
 
@@ -52,17 +52,17 @@ def test_folding_twice_changes_nothing(text: str) -> None:
     assert fold(fold(text)) == fold(text)
 
 
-def test_no_character_folds_to_what_marks_a_field() -> None:
-    """search_text has a field a line, after its name in capitals: no value may bring either."""
+def test_no_character_folds_to_a_field_marker() -> None:
+    """search_text has one field per line, after its name in capitals. No value may contain a newline or a capital."""
     for code in range(0x20, sys.maxunicode + 1):
         assert not re.search("[\nA-Z]", fold(chr(code)))
 
 
 @given(st.text(max_size=100), st.text(max_size=100))
-def test_what_an_index_holds_has_a_bound(first_name: str, last_name: str) -> None:
+def test_the_size_of_an_index_entry_is_bounded(first_name: str, last_name: str) -> None:
     columns = columns_of({"first_name": first_name or "x", "last_name": last_name})
 
-    # PostgreSQL takes 2,704 bytes in an entry of a B-tree.
+    # PostgreSQL limits an entry of a B-tree index to 2,704 bytes.
     assert len(columns["sort_name"].encode(errors="surrogatepass")) <= 2000
 
 
@@ -89,7 +89,7 @@ ADDRESSES = st.one_of(
 
 @settings(max_examples=2000)
 @given(ADDRESSES)
-def test_what_is_a_plain_address_is_a_valid_one_in_its_normal_form(text: str) -> None:
+def test_a_plain_address_is_valid_and_already_normalized(text: str) -> None:
     if is_plain_address(text):
         assert read_address(text).normalized.lower() == text.lower()
 
@@ -100,7 +100,7 @@ def test_everyday_addresses_are_plain(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["zoë@example.com", "a@münchen.de", "a@xn--mnchen-3ya.de"])
-def test_an_address_that_is_not_plain_is_looked_at_more_closely(text: str) -> None:
+def test_an_address_that_is_not_plain_gets_the_full_validation(text: str) -> None:
     assert not is_plain_address(text)
     check_address(text)
 
@@ -125,7 +125,7 @@ def test_everyday_addresses_of_common_scripts_are_common(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a@b", "@b.com", "a..b@c.com", "Bob <a@b.com>", "a@b.com\n", "a@-b.com"])
-def test_an_address_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(PydanticCustomError):
         check_address(text)
 
@@ -151,13 +151,13 @@ def seconds(function: Callable[[str], str], text: str) -> float:
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
 @given(text=st.text(st.sampled_from("aé\u0301\u0316\u0344ї한 "), max_size=60))
-def test_normalizing_keeps_all_but_the_marks_beyond_thirty_in_a_row(form: Form, text: str) -> None:
+def test_normalizing_keeps_at_most_thirty_marks_in_a_row(form: Form, text: str) -> None:
     expected = re.sub("([\u0301\u0316\u0344]{30})[\u0301\u0316\u0344]+", r"\1", text)
 
     assert normalize(form, text) == unicodedata.normalize(form, expected)
 
 
-def test_the_standard_library_normalizes_only_where_its_quadratic_time_is_bounded() -> None:
+def test_unicodedata_normalize_is_called_only_on_bounded_input() -> None:
     package = Path(contacts_api.__file__).parent
 
     counts = {
@@ -165,7 +165,7 @@ def test_the_standard_library_normalizes_only_where_its_quadratic_time_is_bounde
         for path in package.rglob("*.py")
     }
 
-    # `compose` keeps every mark of a password, and limits its length instead.
+    # `compose` keeps every combining mark of a password and limits its length instead.
     assert {path: n for path, n in counts.items() if n} == {"text.py": 1, "accounts/models.py": 1}
 
 

@@ -1,7 +1,7 @@
-"""Ends what the tests have started when they end, also when they are killed.
+"""Ends the processes that a test run started, even if the run is killed.
 
 `watch` runs this file as a process whose standard input is a pipe. The pipe closes when the process that called `watch`
-ends, whatever ends it.
+ends for any reason.
 """
 
 import atexit
@@ -15,21 +15,21 @@ from pathlib import Path
 
 import psutil
 
-# An environment variable that what we start inherits.
+# An environment variable that all child processes inherit.
 MARK = "TESTS_DIRECTORY"
 SECONDS_TO_STOP = 20
 
 
 def watch(directory: Path) -> None:
-    """When this process ends, end every process that it has started and that is marked with the directory.
+    """When this process ends, end all processes that it started and marked with the directory.
 
-    Remove the directory, too, if this process was killed.
+    Also remove the directory if this process was killed.
     """
     os.environ[MARK] = f"{directory}/"
     watcher = subprocess.Popen(
         [sys.executable, __file__, os.environ[MARK]], stdin=subprocess.PIPE, start_new_session=True
     )
-    # What is registered first runs last: when the servers that this process holds have been stopped.
+    # atexit runs handlers in reverse order: this one runs after the servers of this process have stopped.
     atexit.register(watcher.communicate, b"not killed")
 
 
@@ -47,7 +47,7 @@ def main(mark: str) -> None:
 
 
 def find(mark: str) -> Iterator[psutil.Process]:
-    """Find the processes with the mark in their environment, or in their command line, as PostgreSQL has it."""
+    """Find processes with the mark in their environment or, as for PostgreSQL, in their command line."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             is_marked = any(mark in text for text in (*process.cmdline(), *process.environ().values()))
