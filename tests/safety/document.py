@@ -1,4 +1,4 @@
-"""What the OpenAPI document lists: the operations, and everything that a client can put into one."""
+"""The operations that the OpenAPI document lists, with all inputs that a client can send."""
 
 import json
 import re
@@ -20,7 +20,7 @@ BOUNDARY = "a-boundary-of-the-tests"
 
 
 def as_file(value: bytes, /, **fields: str) -> bytes:
-    """Return a body of multipart/form-data (RFC 7578) with one file of these bytes, and other fields."""
+    """Return a multipart/form-data body (RFC 7578) with one file of these bytes and other fields."""
     parts = [f'name="{name}"\r\n\r\n{text}'.encode() for name, text in fields.items()]
     parts += [b'name="file"; filename="contacts.csv"\r\n\r\n' + value]
     lines = [f"--{BOUNDARY}\r\nContent-Disposition: form-data; ".encode() + part + b"\r\n" for part in parts]
@@ -33,14 +33,14 @@ class Operation:
     method: str
     path: str
     parameters: tuple[tuple[str, str], ...]
-    """Where each is, and what it is called."""
+    """The location and name of each parameter."""
     media_types: tuple[str, ...]
     fields: tuple[str, ...]
-    """Those of the body."""
+    """The fields of the body."""
     secrets: tuple[str, ...]
-    """Those of the fields that hold a password or a token."""
+    """The body fields that hold a password or a token."""
     example_text: str
-    """A body that is right, as JSON text."""
+    """A valid body as JSON text."""
     statuses: frozenset[int]
     is_secured: bool
 
@@ -53,23 +53,23 @@ class Operation:
 
     @property
     def ids(self) -> list[str]:
-        """The parameters of the path, in its order."""
+        """The path parameters, in order."""
         return re.findall("{(.*?)}", self.path)
 
     def url(self, *values: object) -> str:
-        """Return the path with these values for its parameters; the last one, or nobody's id, for those left."""
+        """Return the path with these values. The last value, or else an unused id, fills the remaining parameters."""
         names = self.ids
         padded = [*values, *[values[-1] if values else NOBODY] * len(names)]
         return self.path.format_map(dict(zip(names, padded, strict=False)))
 
     async def make_ids(self, client: httpx.AsyncClient) -> list[str]:
-        """Return ids for the parameters of the path: of something new of the client's, or else of what it has."""
+        """Return ids for the path parameters: of newly created objects, or else of existing ones."""
         ids: list[str] = []
         for name in self.ids:
             collection = self.path.partition(f"/{{{name}}}")[0]
             url = collection.format_map(dict(zip(self.ids, ids, strict=False)))
             if name == "label":
-                # A label is made by the contact that has it.
+                # A label exists only on a contact: create one.
                 made = {"id": str(uuid4())}
                 (creating,) = (each for each in operations() if each.name == "create_contact")
                 await client.post("/contacts", json={**creating.example, "labels": [made["id"]]})
@@ -77,7 +77,7 @@ class Operation:
                 continue
             making = [each for each in operations() if (each.method, each.path) == ("POST", collection)]
             created = await client.post(url, json=making[0].example) if making else None
-            # Of keys there may be a hundred: then one of these.
+            # The limit of a hundred keys may be reached: use an existing key.
             has_made = created is not None and created.is_success
             made = created.json() if created and has_made else (await client.get(url)).json()["items"][0]
             ids.append(str(made["id"]))
@@ -90,7 +90,7 @@ class Operation:
 @cache
 def document() -> dict[str, Any]:
     app = create_app(Settings(_env_file=None))
-    # As it is sent: what is shared between its parts has become equal parts.
+    # The document as sent: parts that share an object become separate copies.
     return dict(json.loads(json.dumps(app.openapi())))
 
 

@@ -1,4 +1,4 @@
-"""Large bodies cost little: they are refused as they come in, and not kept."""
+"""Large bodies are refused while they are read, and are not kept in memory."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ async def chunks(count: int) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-# In chunks; that of an import is a setting, and tested with a small one in tests/features/exchange.
+# In chunks. The limit of an import is a setting; tests/features/exchange tests it with a small value.
 TOO_MANY = {"create_contacts": 33, "update_contacts": 33}
 
 
@@ -45,7 +45,7 @@ async def test_every_operation_refuses_a_body_that_is_too_large(
 
 
 @pytest.mark.parametrize("path", ["/contacts/batch", "/contacts/batch/update"])
-async def test_of_a_large_body_64_kib_are_read_before_the_sign_in_is_checked(client: Client, path: str) -> None:
+async def test_only_64_kib_of_a_body_are_read_before_the_sign_in_is_checked(client: Client, path: str) -> None:
     read = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -59,7 +59,7 @@ async def test_of_a_large_body_64_kib_are_read_before_the_sign_in_is_checked(cli
     assert len(read) <= 2
 
 
-async def test_a_body_that_is_said_to_be_too_large_is_not_read(client: Client) -> None:
+async def test_a_body_with_a_content_length_over_the_limit_is_not_read(client: Client) -> None:
     read = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -72,7 +72,7 @@ async def test_a_body_that_is_said_to_be_too_large_is_not_read(client: Client) -
     assert (response.status_code, read) == (413, [])
 
 
-async def test_200_mebibytes_cost_less_than_20(client: Client) -> None:
+async def test_bodies_of_200_mib_take_less_than_20_mib_of_memory(client: Client) -> None:
     process = psutil.Process()
     headers = {"Content-Type": "application/json"}
     await client.post("/auth/login", content=chunks(2), headers=headers)

@@ -1,4 +1,4 @@
-"""Tokens that are signed with the right secret, and make no sense: a 401 all the same."""
+"""Tokens signed with the right secret but with nonsensical content get a 401."""
 
 import hmac
 import json
@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from tests.client import Client
 from tests.conftest import SECRET
 
-# As JSON text, since not all of it can be said in Python.
+# As JSON text, because Python cannot express all of these values.
 ODD_VALUES = {
     "Infinity": "Infinity",
     "-Infinity": "-Infinity",
@@ -42,9 +42,9 @@ ODD_VALUES = {
     "false": "false",
 }
 CLAIMS = ["sub", "sid", "aud", "iat", "exp", "seq", "nbf", "jti"]
-# A token has these. What else stands in it may be overlooked.
+# The claims that each token must have. Other claims may be ignored.
 OURS = {"access": {"sub", "sid", "aud", "iat", "exp"}, "refresh": {"sub", "sid", "aud", "iat", "exp", "seq"}}
-# Moments that are far off, and yet can be read: a token may be let in by what else it says.
+# Times that are far off but readable: the token may be accepted if its other claims are valid.
 FAR_AHEAD = {"1e300", "2^63"}
 LONG_AGO = {"-1", "-2^63 - 1", "fraction"}
 READABLE = {("access", "exp"): FAR_AHEAD, ("access", "iat"): FAR_AHEAD}
@@ -83,7 +83,7 @@ def encoded(text: str) -> str:
 
 
 def signed(payload: str, header: str = '{"alg": "HS256", "typ": "JWT"}') -> str:
-    """Return a token (RFC 7515) with this very text in it."""
+    """Return a token (RFC 7515) with exactly this text as its payload."""
     content = f"{encoded(header)}.{encoded(payload)}"
     signature = hmac.digest(SECRET.encode(), content.encode(), sha256)
     return f"{content}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
@@ -94,12 +94,12 @@ def claims_of(client: Client, kind: str) -> dict[str, Any]:
 
 
 def with_claim(claims: dict[str, Any], name: str, value: str) -> str:
-    """Return the claims as JSON, with the text as the value of one of them."""
+    """Return the claims as JSON, with the text as the value of one claim."""
     return json.dumps({**claims, name: "the value"}).replace('"the value"', value)
 
 
 async def present(client: Client, kind: str, token: str) -> list[httpx.Response]:
-    """Return what those who take such a token answer."""
+    """Return the answers of all operations that take such a token."""
     if kind == "access":
         paths = ("/users/me", "/contacts", "/auth/sessions")
         return [await client.get(path, headers={"Authorization": f"Bearer {token}"}) for path in paths]
@@ -113,10 +113,10 @@ async def present(client: Client, kind: str, token: str) -> list[httpx.Response]
 
 @pytest.mark.parametrize("kind", ["access", "refresh"])
 @pytest.mark.parametrize("name", CLAIMS)
-async def test_a_claim_that_makes_no_sense(ada: Client, kind: str, name: str) -> None:
+async def test_a_token_with_a_nonsensical_claim_is_refused(ada: Client, kind: str, name: str) -> None:
     wrong = []
     for what, value in ODD_VALUES.items():
-        # A refresh token that makes no sense may have ended the session.
+        # A nonsensical refresh token may have ended the session.
         await ada.sign_in()
         answers = await present(ada, kind, signed(with_claim(claims_of(ada, kind), name, value)))
         may_pass = name not in OURS[kind] or what in READABLE.get((kind, name), ())
@@ -128,7 +128,7 @@ async def test_a_claim_that_makes_no_sense(ada: Client, kind: str, name: str) ->
 
 
 @pytest.mark.parametrize("kind", ["access", "refresh"])
-async def test_a_payload_or_a_header_that_makes_no_sense(ada: Client, kind: str) -> None:
+async def test_a_token_with_a_nonsensical_payload_or_header_is_refused(ada: Client, kind: str) -> None:
     claims = json.dumps(claims_of(ada, kind))
     tokens = {f"payload: {what}": signed(payload) for what, payload in ODD_PAYLOADS.items()}
     tokens |= {f"header: {what}": signed(claims, header) for what, header in ODD_HEADERS.items()}
@@ -143,19 +143,19 @@ async def test_a_payload_or_a_header_that_makes_no_sense(ada: Client, kind: str)
 
 
 @pytest.mark.parametrize("kind", ["access", "refresh"])
-async def test_the_right_claims_are_let_in(ada: Client, kind: str) -> None:
-    """Else the tests above would prove nothing."""
+async def test_a_token_with_valid_claims_is_accepted(ada: Client, kind: str) -> None:
+    """Without this, the tests above would prove nothing."""
     answers = await present(ada, kind, signed(json.dumps(claims_of(ada, kind))))
 
     assert {answer.status_code for answer in answers} <= {200, 204}
 
 
-# What the calls that take a token of a mail need in it.
+# The claims that a mailed token must have.
 MAILED = {
     "reset": {"sub", "aud", "exp", "email_seq", "password"},
     "verify": {"sub", "aud", "exp", "email_seq"},
 }
-# Claims that are read as right ones: a time far ahead, and a number that PyJWT or Python takes for another.
+# Values that are accepted: a time far ahead, and a number that PyJWT or Python reads as a different one.
 READABLE_IN_MAILS = {("exp", what) for what in FAR_AHEAD | {"digits"}} | {("email_seq", "false")}
 
 
@@ -187,7 +187,7 @@ async def test_a_mailed_token_needs_each_of_its_claims(ada: Client, app: FastAPI
 
 @pytest.mark.parametrize("purpose", MAILED)
 @pytest.mark.parametrize("name", ["sub", "aud", "exp", "iat", "nbf", "email_seq", "password"])
-async def test_a_claim_of_a_mailed_token_that_makes_no_sense(
+async def test_a_mailed_token_with_a_nonsensical_claim_is_refused(
     ada: Client, app: FastAPI, purpose: str, name: str
 ) -> None:
     claims = await mailed_claims(app, purpose)

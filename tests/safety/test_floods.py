@@ -1,6 +1,6 @@
-"""Floods: bodies and queries as full as their limits let them be, wrong ones and dear ones.
+"""Floods: the fullest bodies and queries that the limits allow, both invalid ones and expensive ones.
 
-Each is answered as the document says, and none holds the event loop: all others would wait.
+Each gets a documented answer. None blocks the event loop, because that would delay all other requests.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ from tests.safety.test_hostile_input import WITH_BODY, check_answer, every
 LONGEST_HOLD = 0.1
 KIB, MIB = 1024, 1024 * 1024
 CHUNK = 64 * KIB
-# Of a file, whose limit is a setting: enough to see whether a piece of it, or all of it, is read at once.
+# The limit on files is a setting. This size is enough to see whether a file is read in pieces or all at once.
 FILE_BYTES = 8 * MIB
 QUERY_BYTES = 60 * KIB
 
 Fill = Callable[[int], bytes]
-"""Returns a flood of at most so many bytes."""
+"""Returns a flood of at most this many bytes."""
 
 
 class Watch:
-    """Measures the longest time that the event loop was held.
+    """Measures the longest time that the event loop was blocked.
 
-    It counts the CPU time of this process: what others take of the machine is not in it, and what
-    another thread takes while it keeps the interpreter to itself is.
+    It counts the CPU time of this process. Time that other processes take does not count; time that another thread
+    spends while it holds the interpreter does.
     """
 
     longest = 0.0
@@ -65,7 +65,7 @@ class Watch:
 
 
 class Flooder:
-    """Sends floods to one operation, and checks each answer and what it cost."""
+    """Sends floods to one operation and checks each answer and its cost."""
 
     def __init__(self, client: Client, operation: Operation) -> None:
         self.client, self.operation = client, operation
@@ -76,10 +76,10 @@ class Flooder:
         limit = LONGEST_HOLD
         for _ in range(5):
             response = await self._send(content, media_type, query)
-            # On a busy machine the database may take too long for the dearest of them: that is a 503.
+            # On a busy machine the database may time out on the most expensive floods, which gives a 503.
             if self._watch.longest <= limit and response.status_code != 503:
                 break
-            # What was in the way once need not be there again; and the machine may be slow.
+            # Retry: the delay may have had another cause, or the machine may be slow.
             limit = LONGEST_HOLD * slowness(time.process_time)
         check_answer(self.operation, response, what)
         held = self._watch.longest
@@ -91,14 +91,14 @@ class Flooder:
         headers = {"Content-Type": media_type, "Content-Length": str(len(content))} if media_type else {}
         url = self.operation.url() + query
         body = pieces(content) if media_type else None
-        # Outside of what is watched: to make a request is not the server's work.
+        # Build the request before measuring: that is the client's work.
         request = self.client.build_request(self.operation.method, url, content=body, headers=headers)
         async with self._watch.watching():
             return await self.client.send(request)
 
 
 async def pieces(content: bytes) -> AsyncIterator[bytes]:
-    """Yield the body in the pieces that the server reads it in."""
+    """Yield the body in pieces of the size that the server reads."""
     for start in range(0, len(content), CHUNK):
         yield content[start : start + CHUNK]
         await asyncio.sleep(0)
@@ -106,7 +106,7 @@ async def pieces(content: bytes) -> AsyncIterator[bytes]:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_garbage_of_others() -> None:
-    """Let what the tests have imported be as little in the way as what the application has, which does the same."""
+    """Freeze the objects that the tests have imported, as the application does with its own."""
     gc.collect()
     gc.freeze()
 
@@ -121,7 +121,7 @@ def limit_of(operation: Operation) -> int:
 
 
 def repeated(piece: bytes, size: int, start: bytes = b"", between: bytes = b"", end: bytes = b"") -> bytes:
-    """Return the piece as often as it has room; %d in it is the number of the piece."""
+    """Return the piece as often as it fits. %d in it is the number of the repetition."""
     count = (size - len(start + end)) // (len(piece + between) + 4 * piece.count(b"%d"))
     if b"%d" in piece:
         return start + between.join(piece % n for n in range(count)) + end
@@ -228,7 +228,7 @@ MULTIPART_FLOODS: dict[str, Callable[[], bytes]] = {
 
 
 def places(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield where a value stands in the body, itself first, and one more member in each object."""
+    """Yield the places in a body: the value itself, every value within, and an unknown member of each object."""
     yield place
     if isinstance(value, dict):
         yield (*place, "unknown")
@@ -238,7 +238,7 @@ def places(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str 
 
 
 def with_value(body: Any, place: tuple[str | int, ...], text: bytes) -> bytes:
-    """Return the body as JSON, with the text as the value at the place."""
+    """Return the body as JSON, with the text as the value at this place."""
     root = [deepcopy(body)]
     *above, last = (0, *place)
     target: Any = root
@@ -255,21 +255,21 @@ OF_MANY = [operation for operation in WITH_JSON if isinstance(operation.example.
 
 
 @every(WITH_JSON)
-async def test_a_flood_anywhere_in_a_body(flooder: Flooder, operation: Operation) -> None:
+async def test_a_flood_at_any_place_in_a_body_is_refused_in_time(flooder: Flooder, operation: Operation) -> None:
     for flood, fill in JSON_FLOODS.items():
         for place in places(operation.example):
             rest = len(with_value(operation.example, place, b""))
             body = with_value(operation.example, place, fill(limit_of(operation) - rest))
             response = await flooder.send(f"{flood} at {place}", body, operation.media_types[0])
 
-            # Whether a text is the address of an account is not said there.
+            # The answer does not tell whether a text is the address of an account.
             taken = operation.name == "forgot_password" and response.status_code == 202
             assert taken or 400 <= response.status_code < 500, f"{flood} at {place}"
     assert not flooder.failures, "\n".join(flooder.failures)
 
 
 @every(WITH_FORM)
-async def test_a_flood_in_a_form(flooder: Flooder, operation: Operation) -> None:
+async def test_a_flood_in_a_form_does_not_block_the_loop(flooder: Flooder, operation: Operation) -> None:
     for flood, fill in (FORM_FLOODS | TEXT_FLOODS).items():
         await flooder.send(flood, fill(limit_of(operation)), FORM)
         for name in operation.fields:
@@ -280,14 +280,14 @@ async def test_a_flood_in_a_form(flooder: Flooder, operation: Operation) -> None
 
 
 @every(WITH_FILE)
-async def test_a_flood_in_a_file_or_around_it(flooder: Flooder) -> None:
+async def test_a_flood_in_a_file_or_around_it_does_not_block_the_loop(flooder: Flooder) -> None:
     for flood, fill in MULTIPART_FLOODS.items():
         await flooder.send(flood, fill(), f"{FILE}; boundary={BOUNDARY}")
     assert not flooder.failures, "\n".join(flooder.failures)
 
 
 @every(operations())
-async def test_a_flood_in_the_query(flooder: Flooder, operation: Operation) -> None:
+async def test_a_flood_in_the_query_does_not_block_the_loop(flooder: Flooder, operation: Operation) -> None:
     floods = {"parameters": repeated(b"a%d=1", QUERY_BYTES, between=b"&"), "one": repeated(b"a=", QUERY_BYTES)}
     for name in operation.named("query"):
         floods |= {
@@ -298,7 +298,7 @@ async def test_a_flood_in_the_query(flooder: Flooder, operation: Operation) -> N
     assert not flooder.failures, "\n".join(flooder.failures)
 
 
-# What is dear to compare without case and accents, to check and to encode.
+# Characters that are expensive to compare without case and accents, to validate and to encode.
 RARE = {
     "U+1F82, which becomes four": "\u1f82",
     "U+0390, whose capital is three": "\u0390",
@@ -322,8 +322,8 @@ def as_json(value: Any) -> bytes:
 
 
 @every(OF_MANY)
-async def test_five_hundred_dear_items(flooder: Flooder, operation: Operation) -> None:
-    """They are right, and cost the most that right ones can."""
+async def test_500_expensive_items_do_not_block_the_loop(flooder: Flooder, operation: Operation) -> None:
+    """The items are valid, and as expensive as valid items can be."""
     for rare, address in dict.fromkeys(DEAR):
         letters, items = RARE[rare], []
         for n in range(500):
@@ -332,7 +332,7 @@ async def test_five_hundred_dear_items(flooder: Flooder, operation: Operation) -
             item["email"] = ADDRESSES[address].replace("%d", str(n))
             if "id" in item:
                 item["id"] = str(uuid4())
-            # As much as the body's limit has room for, and no more than a note may have.
+            # Fill the rest of the body's limit, up to the limit of a note.
             room = limit_of(operation) // 500 - len(as_json(item)) - 1
             item["additional_info"] = (letters * (room // len(letters.encode())))[:2000]
             items.append(item)
@@ -343,7 +343,7 @@ async def test_five_hundred_dear_items(flooder: Flooder, operation: Operation) -
 
 
 def with_addresses(item: dict[str, Any], address: str, count: int, n: int) -> dict[str, Any]:
-    """Return the item with this many e-mail addresses, each of a domain of its own."""
+    """Return the item with this many e-mail addresses, each with its own domain."""
     values = [address.replace("%d", f"{n}x{k}") for k in range(count)]
     return {**item, "details": [{"kind": "email", "label": None, "value": value} for value in values]}
 
@@ -351,7 +351,7 @@ def with_addresses(item: dict[str, Any], address: str, count: int, n: int) -> di
 @pytest.mark.parametrize(
     "address", [*ADDRESSES.values(), "grace%d@xn--mnchen-3ya.example"], ids=[*ADDRESSES, "Punycode"]
 )
-async def test_internationalised_addresses_in_small_bodies_do_not_hold_the_loop(ada: Client, address: str) -> None:
+async def test_internationalised_addresses_in_small_bodies_do_not_block_the_loop(ada: Client, address: str) -> None:
     create, batch = (each for each in operations() if each.name in ("create_contact", "create_contacts"))
     one = as_json(with_addresses(create.example, address, 100, 0))
     many = [{**create.example, "details": [], "email": address.replace("%d", str(n))} for n in range(230)]
@@ -360,7 +360,7 @@ async def test_internationalised_addresses_in_small_bodies_do_not_hold_the_loop(
     single = await (creating := Flooder(ada, create)).send("100 details", one, "application/json")
     batched = await (batching := Flooder(ada, batch)).send("230 contacts", small, "application/json")
 
-    # A contact has few of the addresses that take milliseconds to validate.
+    # A contact may have only a few addresses that take milliseconds to validate.
     assert single.status_code == 201 or single.json()["errors"][0]["code"] == "too_many"
     assert batched.status_code == 201
     assert [*creating.failures, *batching.failures] == []
@@ -383,7 +383,7 @@ def statuses_of(answers: list[httpx.Response]) -> Counter[int]:
     return Counter(answer.status_code for answer in answers)
 
 
-async def test_one_account_cannot_take_the_connections_of_others(
+async def test_one_account_cannot_use_up_all_connections(
     ada: Client, grace: Client, client: Client, database_url: str
 ) -> None:
     contact = await ada.create_contact()

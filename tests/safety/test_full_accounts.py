@@ -1,7 +1,7 @@
-"""Accounts as full as they may be: every call on contacts is answered, and takes a bounded amount of memory.
+"""Accounts at their limits: every call on contacts is answered with a bounded amount of memory.
 
-A hundredth of the contacts that an account may have, and a hundredth of PostgreSQL's `work_mem`. Statements have a
-twentieth of their time: those that read one page do not become shorter with the account.
+The account has a hundredth of the contacts that the limit allows, and PostgreSQL has a hundredth of its `work_mem`.
+Statements have a twentieth of their time limit, because reading one page does not get faster with fewer contacts.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ async def full_app(
 
 
 def shortened(app: FastAPI) -> FastAPI:
-    """Return the application with its bodies cut, because the client of the tests would keep them in memory."""
+    """Return the application with truncated response bodies, because the test client would keep them in memory."""
 
     async def run(scope: Any, receive: Any, send: Any) -> None:
         left = MIB
@@ -92,7 +92,7 @@ def shortened(app: FastAPI) -> FastAPI:
 
 @pytest.fixture
 async def full(full_app: FastAPI, execute: Execute) -> AsyncIterator[Client]:
-    """A client of an account whose contacts have 50 labels each; the first ones have the longest details as well."""
+    """A client of an account whose contacts have 50 labels each. The first ones also have the longest details."""
     async with client_of(shortened(full_app), timeout=60) as client:
         await client.sign_up("full@example.com")
         fill(execute, client.email)
@@ -127,7 +127,7 @@ def ids_of(count: int, start: int = 1) -> list[str]:
 
 
 def bodies(operation: Operation) -> Iterator[dict[str, Any]]:
-    """Yield what the calls of an operation send: its example, with as many contacts of the account as it takes."""
+    """Yield the bodies to send to an operation: its example, with as many contacts of the account as it accepts."""
     if not operation.media_types:
         yield {}
     elif operation.media_types[0] == FILE:
@@ -140,7 +140,7 @@ def bodies(operation: Operation) -> Iterator[dict[str, Any]]:
     elif isinstance(operation.example.get("items"), list):
         item = operation.example["items"][0]
         if "id" not in item:
-            # As many as there may be take as long in an empty account.
+            # Creating the maximum takes as long as in an empty account.
             yield {"json": {"items": [item] * 50}}
             return
         for start in (2, LARGE + 1):
@@ -150,7 +150,7 @@ def bodies(operation: Operation) -> Iterator[dict[str, Any]]:
 
 
 async def path_of(operation: Operation, client: Client) -> str:
-    """Return the path of an operation, to the first contact of the account or to one of its labels if it has one."""
+    """Return the path of an operation, with the first contact of the account or one of its labels as the parameter."""
     known = {"contact_id": ids_of(1)[0], "label": "Label 7"}
     if set(operation.ids) <= set(known):
         return operation.url(*(known[name] for name in operation.ids))
@@ -170,12 +170,12 @@ async def status_of(client: Client, request: httpx.Request) -> int:
     try:
         return (await client.send(request)).status_code
     except AssertionError:
-        # httpx raises it if an answer does not come to its end.
+        # httpx raises this if the response is incomplete.
         return BROKEN_OFF
 
 
 class Growth:
-    """The most memory that this process had, beyond what it had at the start."""
+    """The peak memory of this process, compared with its memory at the start."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -204,7 +204,7 @@ async def test_every_call_on_a_full_account_is_answered(full: Client) -> None:
     async with Growth().watched() as growth:
         for operation in CALLS:
             async for request in requests_of(operation, full):
-                # On a busy machine a statement may take too long once.
+                # On a busy machine a statement may time out once.
                 for _ in range(3):
                     before = growth.mib
                     status = await status_of(full, request)
@@ -219,7 +219,7 @@ async def test_every_call_on_a_full_account_is_answered(full: Client) -> None:
     assert not failed, "\n".join(failed)
 
 
-async def test_a_label_of_a_full_account_is_listed_renamed_and_taken_off(full: Client) -> None:
+async def test_labels_of_a_full_account_are_listed_and_renamed(full: Client) -> None:
     listed = (await full.get("/contacts/labels")).json()["items"]
     uses = {each["label"]: each["contacts"] for each in listed}
 
@@ -231,7 +231,7 @@ async def test_a_label_of_a_full_account_is_listed_renamed_and_taken_off(full: C
     assert (absent.status_code, absent.json()["code"]) == (404, "label_not_found")
 
 
-async def test_changes_whose_answer_would_be_too_large_are_refused_with_how_many_fit(full: Client) -> None:
+async def test_changes_with_too_large_an_answer_are_refused_with_the_number_that_fits(full: Client) -> None:
     items = [{"id": each, "additional_info": "changed"} for each in ids_of(500)]
 
     refused = await full.post("/contacts/batch/update", json={"items": items})

@@ -1,4 +1,4 @@
-"""Hashing passwords keeps nothing else waiting: neither the event loop, nor a connection of the database."""
+"""Hashing passwords blocks nothing else: neither the event loop nor a database connection."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from tests.conftest import client_of
 
 
 class Watch:
-    """Sees each hash begin and end, in whatever thread, and lets it take as long as the test wants."""
+    """Counts hashes in all threads, and blocks each until the test sets `let_go`."""
 
     def __init__(self) -> None:
         self.app: FastAPI | None = None
@@ -57,7 +57,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 
 
 @pytest.mark.parametrize("workers", [1, 1000])
-async def test_ten_logins_at_once_keep_no_one_waiting(
+async def test_ten_concurrent_logins_do_not_delay_other_requests(
     ada: Client, make_settings: Callable[..., Settings], watch: Watch, workers: int
 ) -> None:
     settings = make_settings(web_concurrency=workers)
@@ -70,7 +70,7 @@ async def test_ten_logins_at_once_keep_no_one_waiting(
             while watch.running < settings.hashing_threads:  # noqa: ASYNC110 (other threads count)
                 await asyncio.sleep(0.001)
 
-        # None of them gets on before these have been answered.
+        # No hash finishes before these requests are answered.
         live = [await client.get("/health/live") for _ in range(20)]
         ready = [await client.get("/health/ready") for _ in range(20)]
         done_meanwhile = watch.done
@@ -83,10 +83,10 @@ async def test_ten_logins_at_once_keep_no_one_waiting(
     assert watch.done == 10
 
 
-async def test_a_password_in_decomposed_letters_takes_as_long_for_an_unknown_address(
+async def test_a_decomposed_password_takes_as_long_for_an_unknown_address(
     ada: Client, make_settings: Callable[..., Settings], watch: Watch
 ) -> None:
-    """It may be hashed twice: in NFC, and as it was sent, which is what earlier releases hashed."""
+    """The password may be hashed twice: in NFC, and as it was sent, because earlier releases hashed it as sent."""
     settings = make_settings()
     app = create_app(settings)
     watch.let_go.set()
@@ -128,7 +128,7 @@ async def test_no_connection_is_held_while_a_password_is_hashed(
     assert watch.connections == {0}
 
 
-async def test_beyond_a_short_queue_a_flood_is_refused_and_leaves_no_trace(
+async def test_registrations_beyond_a_short_queue_are_refused(
     ada: Client, make_settings: Callable[..., Settings]
 ) -> None:
     app = create_app(make_settings(web_concurrency=1000))
@@ -146,7 +146,7 @@ async def test_beyond_a_short_queue_a_flood_is_refused_and_leaves_no_trace(
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Only Linux has it.")
-async def test_the_threads_that_hash_give_way_to_requests() -> None:
+async def test_hashing_threads_have_a_lower_priority() -> None:
     await PasswordHasher(threads=1).hash(A_PASSWORD)
 
     assert os.SCHED_BATCH in policies_of_threads()
@@ -154,12 +154,12 @@ async def test_the_threads_that_hash_give_way_to_requests() -> None:
 
 def policies_of_threads() -> Iterator[int]:
     for thread in psutil.Process().threads():
-        # One of an earlier test may end meanwhile.
+        # A thread of an earlier test may have ended.
         with suppress(ProcessLookupError):
             yield os.sched_getscheduler(thread.id)
 
 
-async def test_a_sandbox_that_forbids_to_give_way_costs_no_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hashing_works_where_the_priority_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object) -> None:
         raise PermissionError
 

@@ -1,4 +1,4 @@
-"""What stands in headers and paths, through ASGI, since the server in front refuses some of it by itself."""
+"""Hostile headers and paths, sent through ASGI because the HTTP server itself would refuse some of them."""
 
 import httpx
 import pytest
@@ -110,18 +110,18 @@ HEADERS: dict[str, list[bytes]] = {
 }
 OTHERS = [(name, value) for name, values in HEADERS.items() for value in values]
 PAGES = ["/", "/docs", "/redoc", "/openapi.json", "/health/live"]
-# Swagger UI's, and one of ours.
+# One file of Swagger UI and one of this project.
 ASSETS = ["swagger-ui.css", "docs.js"]
 
 
 async def get(client: Client, path: str, *headers: tuple[str, bytes], method: str = "GET") -> httpx.Response:
-    """Send a path as it is."""
+    """Send a path unchanged."""
     url = httpx.URL("http://testserver").copy_with(raw_path=path.encode())
     return await client.request(method, url, headers=[(name.encode(), value) for name, value in headers])
 
 
 @every(WITH_BODY)
-async def test_a_length_that_is_none(caller: Caller, operation: Operation) -> None:
+async def test_an_invalid_content_length_is_refused(caller: Caller, operation: Operation) -> None:
     for media_type in operation.media_types:
         for length in LENGTHS:
             headers = [(b"Content-Type", media_type.encode()), (b"Content-Length", length)]
@@ -131,14 +131,16 @@ async def test_a_length_that_is_none(caller: Caller, operation: Operation) -> No
 
 
 @every([operation for operation in operations() if not operation.media_types])
-async def test_a_length_where_no_body_belongs(caller: Caller) -> None:
+async def test_any_content_length_where_no_body_belongs_has_a_documented_answer(caller: Caller) -> None:
     for length in LENGTHS:
         await caller.send(headers=[(b"Content-Length", length)])
 
 
-# Not those that end something, which would have to be made anew each time.
+# Without operations that end something, because each call would need a new object.
 @every([operation for operation in operations() if 204 not in operation.statuses])
-async def test_any_value_of_other_headers(caller: Caller, operation: Operation) -> None:
+async def test_any_value_of_an_undocumented_header_has_a_documented_answer(
+    caller: Caller, operation: Operation
+) -> None:
     is_dear = operation.secrets or "application/json" not in operation.media_types
     body = {} if is_dear else {"json": operation.example}
     for name, value in OTHERS:
@@ -147,7 +149,7 @@ async def test_any_value_of_other_headers(caller: Caller, operation: Operation) 
 
 @pytest.mark.parametrize("path", [*PAGES, *(f"/assets/{name}" for name in ASSETS)])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_any_value_of_a_header_of_a_page(client: Client, path: str, method: str) -> None:
+async def test_any_header_on_a_page_causes_no_server_error(client: Client, path: str, method: str) -> None:
     headers = [[each] for each in OTHERS]
     for name, values in ("If-Range", DATES + TAGS), ("If-Modified-Since", DATES), ("If-None-Match", TAGS):
         headers += [[("Range", b"bytes=0-0"), (name, value)] for value in values]
@@ -193,7 +195,7 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize("folder", ["/assets/", "/docs/", "/docs/errors/", "/redoc/", "/", "/contacts/", "/health/"])
-async def test_any_name_in_a_path(client: Client, folder: str) -> None:
+async def test_odd_names_in_a_path_cause_no_server_error(client: Client, folder: str) -> None:
     failures = {}
 
     for name in ODD_NAMES:

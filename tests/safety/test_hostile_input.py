@@ -1,4 +1,4 @@
-"""Whatever is sent, wherever the OpenAPI document lets something be sent: a documented answer, and no secret told."""
+"""Hostile input in every place that the OpenAPI document lists gets a documented answer and reveals no secret."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from tests.conftest import Execute
 from tests.safety.document import BOUNDARY, FILE, FORM, Operation, as_file, document, operations
 from tests.safety.test_ownership import objects, planted
 
-# What the client of the tests itself writes about its requests is not our log.
+# The test client logs its own requests: that is not the application's log.
 OTHERS_LOGS = ("httpx", "httpcore", "hpack")
 CANARY = "canary-c0ffee"
 MAX_ERRORS = 100
@@ -132,19 +132,19 @@ MEDIA_TYPES = [
     b"\xff",
     b"x" * 9_000,
 ]
-# What Python, Pydantic and SQLModel call things themselves: {"cls": 1} was an argument given twice, and a 500.
+# Names that Python, Pydantic and SQLModel use. {"cls": 1} once passed an argument twice and caused a 500.
 MEMBERS = sorted(
     {"cls", "self", "__pydantic_self__", "__class__", "data", "args", "kwargs", "obj", "value", "values", "context"}
     | {*dir(object), *dir(BaseModel), *dir(SQLModel)}
 )
-# HTTP itself forbids control characters in a header: the server refuses them before we see them.
+# HTTP forbids control characters in headers: the server refuses them before the application runs.
 HEADERS = [text for text in TEXTS.values() if not any(byte < 32 or byte == 127 for byte in text)]
 
 _number = count()
 
 
 def check_answer(operation: Operation, response: httpx.Response, sent: str) -> None:
-    """Check what every answer must be."""
+    """Check what holds for every answer."""
     assert response.status_code < 500, f"{response.text}, to {sent}"
     assert response.status_code in operation.statuses, f"{response.text}, to {sent}"
     if response.status_code >= 400:
@@ -154,7 +154,7 @@ def check_answer(operation: Operation, response: httpx.Response, sent: str) -> N
 
 
 class Caller:
-    """Someone who is signed in whatever has happened, and owns what the operation names."""
+    """A user who is always signed in and owns the objects that the operation names."""
 
     def __init__(self, client: Client, operation: Operation) -> None:
         self.client, self.operation = client, operation
@@ -167,7 +167,7 @@ class Caller:
         return self.operation.url(*self._ids)
 
     async def send(self, **options: Any) -> httpx.Response:
-        """Send it, and check the answer."""
+        """Send the request and check the answer."""
         url = options.pop("url", None) or await self.url()
         response = await self.client.request(self.operation.method, url, **options)
         self.statuses.add(response.status_code)
@@ -179,7 +179,7 @@ class Caller:
         return response
 
     async def send_field(self, name: str, value: bytes) -> httpx.Response:
-        """Send a body that is right but for the field, which is of these bytes."""
+        """Send a valid body, except that this field has these bytes as its value."""
         (media_type, *_) = self.operation.media_types
         others = {key: field for key, field in self.operation.example.items() if key != name}
         if media_type == FILE:
@@ -208,7 +208,7 @@ def as_form(text: bytes) -> bytes:
 
 
 def as_json(text: bytes) -> bytes:
-    """Return a JSON string of the very bytes, valid UTF-8 or not; what must be escaped is."""
+    """Return a JSON string of exactly these bytes, valid UTF-8 or not. Only mandatory escapes are applied."""
     escapes = {b: b"\\u%04x" % b for b in [*range(32), 34, 92]}
     return b'"' + b"".join(escapes.get(byte, bytes([byte])) for byte in text) + b'"'
 
@@ -219,7 +219,7 @@ WITH_PATH = [operation for operation in operations() if operation.named("path")]
 
 
 @every(WITH_BODY)
-async def test_any_value_in_any_field(caller: Caller, operation: Operation) -> None:
+async def test_any_value_in_any_field_has_a_documented_answer(caller: Caller, operation: Operation) -> None:
     is_form = operation.media_types[0] == FORM
     texts = [as_form(text) if is_form else as_json(text) for text in TEXTS.values()]
     raw = [b"%", b"%zz", b"\xff", b"%ud800", b"a&&=;"] if is_form else list(JSON_VALUES.values())
@@ -236,9 +236,9 @@ NESTED = [each for each in WITH_BODY if any(place for place in objects(each.exam
 
 
 @every(NESTED)
-async def test_any_value_in_any_field_of_an_object_within(caller: Caller, operation: Operation) -> None:
+async def test_any_value_in_a_nested_field_has_a_documented_answer(caller: Caller, operation: Operation) -> None:
     values = [*map(as_json, TEXTS.values()), *JSON_VALUES.values()]
-    # Of objects in a list, the first one.
+    # In a list of objects, test only the first.
     places = [
         place for place in objects(operation.example, ()) if place and set(map(str, place)).isdisjoint("123456789")
     ]
@@ -259,14 +259,14 @@ async def test_any_value_in_any_field_of_an_object_within(caller: Caller, operat
 
 
 def is_at(body: Any, place: tuple[str | int, ...]) -> bool:
-    """Say whether the object at this place is the one with the mark."""
+    """Return True if the object at this place has the mark."""
     for key in place:
         body = body[key]
     return bool(body.get("") == MARK)
 
 
 @every(WITH_BODY)
-async def test_any_body_of_any_type(caller: Caller, operation: Operation) -> None:
+async def test_any_body_of_any_media_type_has_a_documented_answer(caller: Caller, operation: Operation) -> None:
     for body in BODIES.values():
         for media_type in operation.media_types:
             await caller.send(content=body, headers={"Content-Type": media_type})
@@ -274,14 +274,14 @@ async def test_any_body_of_any_type(caller: Caller, operation: Operation) -> Non
     for header in MEDIA_TYPES:
         await caller.send(content=b"{}", headers=[(b"Content-Type", header)])
 
-    # These take more than the largest body here.
+    # The limit of these operations is higher than the largest body here.
     takes_more = operation.name in ("create_contacts", "update_contacts", "import_contacts")
     assert caller.statuses >= ({415, 422} if takes_more else {413, 415, 422})
 
 
 @every(WITH_BODY)
-async def test_any_name_of_a_member(caller: Caller, operation: Operation) -> None:
-    """Alone, beside the others, in each object within the body, and all together."""
+async def test_any_member_name_has_a_documented_answer(caller: Caller, operation: Operation) -> None:
+    """Each name alone, beside the others, in each object within the body, and all names together."""
     (media_type, *_) = operation.media_types
     bodies = [{name: 1} for name in MEMBERS] + [dict.fromkeys(MEMBERS, 1)]
     bodies += [body for name in MEMBERS for body in planted(operation.example, name, 1)]
@@ -302,19 +302,19 @@ async def test_any_name_of_a_member(caller: Caller, operation: Operation) -> Non
 
 
 @every(operations())
-async def test_any_name_of_a_query_parameter(caller: Caller) -> None:
+async def test_any_query_parameter_name_has_a_documented_answer(caller: Caller) -> None:
     for query in [*MEMBERS, "&".join(MEMBERS)]:
         await caller.send(url=f"{await caller.url()}?{query}=1")
 
 
 @every([operation for operation in operations() if not operation.media_types])
-async def test_a_body_that_nobody_asked_for(caller: Caller) -> None:
+async def test_a_body_on_an_operation_without_one_has_a_documented_answer(caller: Caller) -> None:
     for body in BODIES["invalid UTF-8"], BODIES["depth of 100,000"], BODIES["object"]:
         await caller.send(content=body, headers={"Content-Type": "application/json"})
 
 
 @every(WITH_QUERY)
-async def test_any_value_of_any_query_parameter(caller: Caller, operation: Operation) -> None:
+async def test_any_value_of_a_query_parameter_has_a_documented_answer(caller: Caller, operation: Operation) -> None:
     raw = [b"%", b"%zz", b"%C0%80", b"%ED%A0%80", b"%ud800", b"+", b";", b"a&", b"a=b=c"]
     url = await caller.url()
 
@@ -327,7 +327,7 @@ async def test_any_value_of_any_query_parameter(caller: Caller, operation: Opera
 
 
 @every(operations())
-async def test_any_query_that_nobody_asked_for(caller: Caller) -> None:
+async def test_an_undocumented_query_is_refused(caller: Caller) -> None:
     for query in "x=1", "=", "&", "%00=%00", "%FF", "x" * 60_000, "&".join(f"x{n}" for n in range(3_000)):
         response = await caller.send(url=f"{await caller.url()}?{query}")
 
@@ -335,7 +335,7 @@ async def test_any_query_that_nobody_asked_for(caller: Caller) -> None:
 
 
 @every(WITH_PATH)
-async def test_any_value_in_the_path(caller: Caller, operation: Operation) -> None:
+async def test_any_value_in_the_path_has_a_documented_answer(caller: Caller, operation: Operation) -> None:
     own = await caller.url()
     identifier = next(part for part in reversed(own.split("/")) if len(part) == 36)
     values = [*map(as_form, TEXTS.values()), identifier.upper().encode(), identifier.replace("-", "").encode()]
@@ -350,7 +350,7 @@ async def test_any_value_in_the_path(caller: Caller, operation: Operation) -> No
 
 
 @every(operations())
-async def test_any_value_of_any_header(caller: Caller, operation: Operation) -> None:
+async def test_any_value_of_a_header_has_a_documented_answer(caller: Caller, operation: Operation) -> None:
     own = [(name, value) for name in operation.named("header") for value in HEADERS]
     general = ["User-Agent", "Accept", "X-Request-ID", "Cookie", "Range", "Origin"]
     anywhere = [(name, TEXTS[which]) for name in general for which in ("nothing", "invalid UTF-8", "huge")]
@@ -362,7 +362,7 @@ async def test_any_value_of_any_header(caller: Caller, operation: Operation) -> 
 
 
 @pytest.mark.parametrize("cursor_of", ["list_contacts", "list_birthdays"])
-async def test_a_cursor_that_was_changed_anywhere(ada: Client, cursor_of: str) -> None:
+async def test_a_cursor_with_any_change_is_refused(ada: Client, cursor_of: str) -> None:
     path, query = {"list_contacts": ("/contacts", "sort=name"), "list_birthdays": ("/contacts/birthdays", "days=365")}[
         cursor_of
     ]
@@ -382,7 +382,7 @@ def shapes_of(secret: str) -> Iterator[Any]:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> str:
-    # As it is printed: with the traceback, where there is one.
+    # As printed, including a traceback.
     printed = logging.Formatter()
     return "\n".join(printed.format(r) for r in caplog.records if r.name.partition(".")[0] not in OTHERS_LOGS)
 
@@ -429,10 +429,10 @@ async def test_no_token_and_no_query_is_in_an_answer_or_in_the_log(
 NEW_EMAIL = "a.new.address@example.com"
 
 
-async def test_a_fault_of_ours_tells_no_secret_either(
+async def test_an_internal_error_reveals_no_secret(
     ada: Client, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """PostgreSQL's message about a constraint quotes the whole row, the hash of the password included."""
+    """PostgreSQL's message about a violated constraint quotes the whole row, including the password hash."""
     weak = Argon2Hasher(time_cost=1, memory_cost=8192, parallelism=1).hash(A_PASSWORD)
     execute('UPDATE "user" SET hashed_password = %s', weak)
     for table in '"user"', "contact":
@@ -455,8 +455,8 @@ async def test_a_fault_of_ours_tells_no_secret_either(
     assert lines(caplog).count("impossible") == 2
 
 
-def test_the_document_lists_what_is_tested_here() -> None:
-    """Else every test above might have had nothing to do."""
+def test_the_document_lists_the_operations_tested_here() -> None:
+    """Otherwise the tests above might run on nothing."""
     secrets = {(operation.name, name) for operation in WITH_BODY for name in operation.secrets}
 
     assert len(operations()) == sum(len(methods) for methods in document()["paths"].values())

@@ -1,4 +1,4 @@
-"""Reading, computing and writing back undoes no edit that another request makes in between."""
+"""Operations that read, compute and write back do not undo concurrent edits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,10 +23,10 @@ Overlap: TypeAlias = Callable[[Awaitable[Any], Awaitable[Any]], Awaitable[tuple[
 
 @pytest.fixture
 def overlap(database_url: str, execute: Execute) -> Iterator[Overlap]:
-    """Run an edit inside an operation: the operation has read the contacts, and its write waits for the edit.
+    """Run an edit during an operation: the operation has read the contacts, and its write waits for the edit.
 
-    All contacts are locked until both wait for a lock. PostgreSQL grants row locks in the order of the requests, so
-    that the edit is committed before the operation writes.
+    All contacts are locked until both wait for a lock. PostgreSQL grants row locks in the order of the requests, so the
+    edit is committed before the operation writes.
     """
     with closing(psycopg2.connect(database_url)) as locking:
 
@@ -68,7 +68,7 @@ async def test_an_import_that_updates_keeps_an_edit_made_meanwhile(ada: Client, 
     assert (contact["additional_info"], contact["phone_number"]) == ("Rear admiral", "+1 555 0100")
 
 
-async def test_an_import_counts_what_an_edit_has_made_the_same_as_skipped(ada: Client, overlap: Overlap) -> None:
+async def test_an_import_skips_a_contact_that_an_edit_has_already_made_equal(ada: Client, overlap: Overlap) -> None:
     grace = await ada.create_contact()
     row = "Grace,Hopper,grace@example.com,+1 555 0100,\r\n"
 
@@ -188,7 +188,7 @@ async def test_a_put_replaces_the_whole_contact_after_an_edit(ada: Client, overl
     assert {**contact, **body} == contact
 
 
-async def test_folding_anew_keeps_an_edit_made_meanwhile(
+async def test_reindexing_keeps_an_edit_made_meanwhile(
     app: FastAPI, ada: Client, execute: Execute, overlap: Overlap
 ) -> None:
     grace = await ada.create_contact()
@@ -203,13 +203,13 @@ async def test_folding_anew_keeps_an_edit_made_meanwhile(
     assert contact["last_name"] == "Murray"
 
 
-async def test_contacts_that_an_import_has_folded_can_be_edited_while_it_goes_on(
+async def test_contacts_reindexed_by_an_import_can_be_edited_while_it_runs(
     ada: Client, execute: Execute, database_url: str
 ) -> None:
     grace = await ada.create_contact()
     execute(AGE)
     with closing(psycopg2.connect(database_url)) as locking:
-        # The import folds, stages its rows, and waits here when it counts what it has created.
+        # The import folds, stages its rows, and waits here when it updates the count of contacts.
         locking.cursor().execute("SELECT FROM contact_tally FOR UPDATE")
         importing = asyncio.ensure_future(import_(ada, "Ann,Lee,ann@example.com,,\r\n"))
         async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""Who sees what: for every operation of the OpenAPI document that names something, or takes a body."""
+"""Users see and change only their own objects: for every operation that names an object or takes a body."""
 
 import json
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ FORBIDDEN = {
     "seq": 7,
     "version": 7,
 }
-# What is ignored there: what was read can be sent back, and OAuth clients may send what we do not know. Or, in a change
-# of several contacts, it names one of them.
+# Members that are ignored: clients may send back what they have read, and OAuth clients may send unknown parameters. In
+# a change of several contacts, the id names one of them.
 TAKEN = {("replace_contact", "id"), ("update_contact", "id"), ("update_contacts", "id")}
 TAKEN |= {("issue_token", name) for name in FORBIDDEN}
 CONDITIONS: list[dict[str, str]] = [{}, {"If-Match": "*"}, {"If-Match": '"1"'}, {"If-Match": '"2"'}]
@@ -33,7 +33,7 @@ CONDITIONS += [{"If-None-Match": condition["If-Match"]} for condition in CONDITI
 
 
 def as_sent(response: httpx.Response, *ids: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Return all of an answer but the ids that were asked for, and the request's."""
+    """Return the whole answer, except for the requested ids and the request id."""
     headers = [(name, value) for name, value in response.headers.raw if name != b"x-request-id"]
     content = response.content
     for each in ids:
@@ -48,21 +48,21 @@ def snapshot(execute: Execute) -> list[list[tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize("operation", NAMING, ids=str)
-async def test_what_is_anothers_answers_as_what_never_was(
+async def test_objects_of_others_answer_exactly_like_missing_ones(
     ada: Client, grace: Client, execute: Execute, operation: Operation
 ) -> None:
     theirs, nobodys, own = await operation.make_ids(grace), [str(uuid4())], await operation.make_ids(ada)
     before = snapshot(execute)
     bodies: list[Any] = [operation.example, {"unknown": 1}] if operation.media_types else [None]
     methods = ["GET", "HEAD"] if operation.method == "GET" else [operation.method]
-    # All of the ids are another's, or only the last of them.
+    # All ids belong to the other user, or only the last ones.
     prefixes = [own[:n] for n in range(len(own))]
 
     for method, body, headers, prefix in (
         (m, b, h, p) for m in methods for b in bodies for h in CONDITIONS for p in prefixes
     ):
         if operation.name == "replace_contact" and headers == {"If-None-Match": "*"}:
-            # It creates a contact of ones own: tests/contacts/test_contacts.py.
+            # This creates a contact of one's own: see tests/contacts/test_contacts.py.
             continue
         urls = [operation.url(*prefix, *ids[-(len(own) - len(prefix)) :]) for ids in (theirs, nobodys)]
         their_answer, nobodys_answer = [await ada.request(method, url, json=body, headers=headers) for url in urls]
@@ -74,8 +74,8 @@ async def test_what_is_anothers_answers_as_what_never_was(
     assert snapshot(execute) == before
 
 
-async def test_the_own_ids_do_answer(ada: Client) -> None:
-    """Else the test above would prove nothing. Ending the session comes last."""
+async def test_own_ids_give_a_success(ada: Client) -> None:
+    """Otherwise the test above would prove nothing. Ending the session comes last."""
     for operation in sorted(NAMING, key=lambda operation: operation.name == "end_session"):
         own = await operation.make_ids(ada)
 
@@ -87,7 +87,7 @@ async def test_the_own_ids_do_answer(ada: Client) -> None:
 
 
 def planted(body: Any, name: str, value: object) -> Iterator[Any]:
-    """Give the body with the member added, once for each object in it."""
+    """Yield copies of the body, each with the member added to another of its objects."""
     for place in objects(body, ()):
         changed = deepcopy(body)
         target = changed
@@ -106,7 +106,7 @@ def objects(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[str | in
 
 
 @pytest.mark.parametrize("operation", WRITING, ids=str)
-async def test_no_body_sets_what_is_not_the_clients_to_set(ada: Client, execute: Execute, operation: Operation) -> None:
+async def test_no_body_sets_a_read_only_member(ada: Client, execute: Execute, operation: Operation) -> None:
     url = operation.url(*await operation.make_ids(ada))
     before = snapshot(execute)
     attempts = [

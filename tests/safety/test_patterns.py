@@ -1,7 +1,7 @@
-"""No pattern of the package takes more than linear time, whatever the text (safety.md, 43).
+"""Every regular expression of the package takes linear time on any text (safety.md, 43).
 
-Every compiled pattern is run as the source uses it, on repetitions of its own tokens: a pattern that is superlinear
-is so on a text that it almost matches. New patterns are found, and tested, without a change here.
+Each compiled pattern is run as the source uses it, on repetitions of its own tokens, because a superlinear pattern
+shows on texts that it almost matches. New patterns are found and tested without a change here.
 """
 
 import ast
@@ -24,18 +24,18 @@ import contacts_api
 # The parser of patterns has no public name.
 _PARSER: Any = importlib.import_module("re._parser")
 METHODS = {"search", "match", "fullmatch", "split", "sub", "subn", "findall", "finditer"}
-# Exponential time shows in few characters, before it takes for ever.
+# Start small: exponential time shows on few characters, and on more it would never end.
 SIZES = (12, 20, 30, 120, 500, 2000, 8000)
-# A run that takes less is too short to judge, and too short to hurt.
+# A shorter run is too short to judge, and too short to do harm.
 SLOW = 0.004
-# Linear time grows with the power 1, quadratic time with the power 2.
+# The exponent of growth: 1 for linear time, 2 for quadratic time.
 MAX_POWER = 1.55
 _CANDIDATES = "aZ09_ \t\n;,:.=-\"'()/+@#*\\é\x01"
 _FAILURE = "\x00\n"
 
 
 class Use(NamedTuple):
-    """A pattern, and how the package applies it."""
+    """A pattern and the method that the package calls on it."""
 
     place: str
     pattern: re.Pattern[Any]
@@ -49,7 +49,7 @@ def modules() -> list[ModuleType]:
 
 
 def patterns_in(value: object, package: str, depth: int = 4) -> Iterator[tuple[re.Pattern[Any], str]]:
-    """Yield the patterns in a value, each with its method where the value is one of its methods."""
+    """Yield the patterns in a value, with the method if the value is a method of a pattern."""
     if isinstance(value, re.Pattern):
         yield value, ""
     elif isinstance(getattr(value, "__self__", None), re.Pattern):
@@ -72,9 +72,10 @@ def patterns_in(value: object, package: str, depth: int = 4) -> Iterator[tuple[r
 
 @cache
 def methods_by_name() -> dict[str, set[str]]:
-    """Return the methods that the source calls on each name: of `_DATE.match(…)` in its module, of `text.DATE` in all.
+    """Return the methods that the source calls on each name, such as `_DATE.match(…)` in its module or `text.DATE`
+    elsewhere.
 
-    A name that a module imports counts there and where it comes from.
+    An imported name counts both in its own module and in the importing one.
     """
     found: dict[str, set[str]] = {}
     for module in modules():
@@ -87,7 +88,7 @@ def methods_by_name() -> dict[str, set[str]]:
 
 
 def calls_of_re() -> Iterator[tuple[str, ast.Call]]:
-    """Yield the calls of `re.search(…)` and the like, and those of `re.compile` within functions."""
+    """Yield calls such as `re.search(…)`, and calls of `re.compile` within functions."""
     for module in modules():
         tree = ast.parse(getsource(module))
         within = {id(each) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for each in ast.walk(node)}
@@ -104,7 +105,7 @@ def uses() -> list[Use]:
     for module in modules():
         for name, value in vars(module).items():
             for pattern, method in patterns_in(value, "contacts_api."):
-                # A pattern that is handed on, or lies in a list, may be used in each way.
+                # A pattern that is passed on or kept in a list may be used with any method.
                 calls = methods_by_name()
                 known = calls.get(f"{module.__name__}.{name}", set()) | calls.get(name, set())
                 known = {method} if method else known or {"search", "fullmatch", "sub"}
@@ -138,7 +139,7 @@ def members_of(items: Any) -> list[str]:
 
 
 def tokens_of(parsed: Any) -> tuple[list[str], list[str]]:
-    """Return the tokens of a sequence, and texts that it begins with: its first elements, one, two, … of them."""
+    """Return the tokens of a sequence and the texts of its first one, two, … elements."""
     tokens: list[str] = []
     beginnings = [""]
     for op, value in parsed:
@@ -172,7 +173,7 @@ def tokens_of(parsed: Any) -> tuple[list[str], list[str]]:
 
 
 def texts_of(use: Use) -> tuple[list[str], list[str]]:
-    """Return what is repeated, and what it is repeated after."""
+    """Return pairs of a text to repeat and a prefix."""
     tokens, beginnings = tokens_of(_PARSER.parse(use.pattern.pattern, use.pattern.flags & ~re.DEBUG))
     distinct = [each for each in dict.fromkeys([*beginnings, *tokens]) if each]
     chance = random.Random(43)  # noqa: S311  (the same texts each time)
@@ -201,7 +202,7 @@ def seconds(use: Use, text: Any, rounds: int = 1) -> float:
 
 
 def growth_of(use: Use, beginning: str, unit: str) -> str:
-    """Return what is wrong with the time that a pattern takes for a text; empty where it is right."""
+    """Return an error message if the pattern takes superlinear time on the text, or an empty string."""
 
     def text(size: int) -> Any:
         written = beginning + unit * (size // len(unit) + 1) + _FAILURE
@@ -227,8 +228,8 @@ def test_the_time_of_a_pattern_grows_no_faster_than_the_text(use: Use) -> None:
     assert not found
 
 
-def test_every_pattern_can_be_found_by_this_test() -> None:
-    """Patterns are compiled when a module is imported, or are constants: else the test above does not see them."""
+def test_patterns_are_compiled_on_import_or_are_constants() -> None:
+    """Patterns must be compiled on import or be constants. Otherwise the test above does not see them."""
     assert [place for place, call in calls_of_re() if not isinstance(call.args[0], ast.Constant)] == []
 
 
@@ -236,7 +237,7 @@ def test_every_pattern_can_be_found_by_this_test() -> None:
     ("pattern", "method"),
     [("(a+)+b", "search"), ("a.*b.*c", "search"), (r"\s+$", "sub"), (";X-CUSTOM\\(.*?,([^)]*)\\)", "search")],
 )
-def test_a_pattern_that_is_superlinear_is_found(pattern: str, method: str) -> None:
+def test_a_superlinear_pattern_is_detected(pattern: str, method: str) -> None:
     use = Use("here", re.compile(pattern), method)
     repeated, beginnings = texts_of(use)
 

@@ -1,4 +1,4 @@
-"""Two users at random, against a model that is two dicts: each sees all of their own contacts, and nothing else."""
+"""Random operations of two users, compared with a model of two dicts: each user sees exactly their own contacts."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ TODAY = NOW.date()
 SORTS = ["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
 FILTERS = ["q", "first_name", "last_name", "email"]
 
-# Few and alike, so that searches find some of them and sorting meets ties.
+# Few and similar names, so that searches find some of them and sorting meets ties.
 NAMES = ["Zoë", "zoe", "ZOE", "Łukasz", "lukasz", "Тарас", "тарас", "Straße", "STRASSE", "İlkay", "ﬁn", "Ølsen"]
 NAMES += ["O'Brien", "O’Brien", "Doe", "Jo", "Zo–Zo", "Þóra", "Z\u200boe"]
 NAMES += ["100%", "a_b", "a\\b", "a'b", "de la Cruz", " padded ", "e\u0301", "Ὀδυσσεύς", "名前", "🐎"]
@@ -65,7 +65,7 @@ WORDS += ["obrien", "O’Brien", "Doe, Jo", "555-0199", "(555) 0199", "acme", "z
 WORDS += ["\u0301", "ilkay", "fi", "cruz de", "@", "'", "nobody at all", ""]
 
 names = st.sampled_from(NAMES) | st.text("aeÉß%_ ", min_size=1, max_size=4).filter(str.strip)
-# Around the next days, around 29 February, and anywhere.
+# Dates in the next days, around 29 February, and anywhere.
 births = (
     st.integers(-3, 0).map(lambda days: TODAY + timedelta(days=days))
     | st.builds(
@@ -112,7 +112,7 @@ def _in_year(year: int, day: date) -> date:
 
 
 class World:
-    """The application in an event loop of its own, and its two users."""
+    """The application in its own event loop, with its two users."""
 
     def __init__(self, execute: Execute) -> None:
         self._runner = asyncio.Runner()
@@ -121,7 +121,7 @@ class World:
         self.clients: dict[str, Client] = {}
 
     async def _open(self, settings: Settings) -> None:
-        # The tokens and every birthday are of one moment.
+        # Tokens and birthdays all depend on this one time.
         clock = Clock()
         clock.now = NOW
         app = create_app(settings, clock)
@@ -159,7 +159,7 @@ class World:
 
 
 def stored(sent: Contact) -> Contact:
-    """Return the fields as the contract says that they are kept."""
+    """Return the fields as they must be stored."""
     kept = {name: value.strip() if name.endswith("_name") and value else value for name, value in sent.items()}
     if kept.get("email"):
         local_part, _, domain = kept["email"].partition("@")
@@ -174,7 +174,7 @@ def stored(sent: Contact) -> Contact:
 
 
 def whole(sent: Contact, before: Contact | None = None) -> Contact:
-    """Return all fields of a contact that was sent, or changed."""
+    """Return all fields of a contact that was created or changed."""
     contact = {"birthday": None, "additional_info": None, "labels": [], "details": [], **(before or {}), **stored(sent)}
     if contact["date_of_birth"]:
         contact["birthday"] = contact["date_of_birth"][5:]
@@ -245,7 +245,7 @@ class TwoUsers(RuleBasedStateMachine):
         self.books: dict[str, dict[str, Contact]] = {"ada": {}, "grace": {}}
 
     def _pick(self, user: str, position: int) -> str:
-        """Return the id of one of the user's contacts; of nobody's, where there are none."""
+        """Return the id of one of the user's contacts, or an unused id if there are none."""
         ids = list(self.books[user])
         return ids[position % len(ids)] if ids else str(uuid4())
 
@@ -420,7 +420,7 @@ def world(make_settings: Callable[..., Settings], execute: Execute) -> Iterator[
     world.close()
 
 
-def test_two_users_see_all_of_their_own_and_nothing_else(world: World) -> None:
+def test_two_users_see_exactly_their_own_contacts(world: World) -> None:
     class Machine(TwoUsers):
         pass
 

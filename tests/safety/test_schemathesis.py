@@ -1,4 +1,4 @@
-"""Schemathesis: what it thinks up from the OpenAPI document, all its checks, and sequences of calls."""
+"""Schemathesis generates calls and sequences of calls from the OpenAPI document and runs all its checks."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.safety.document import document, operations
 
 ENDING_THE_SESSION = ["logout", "end_session", "end_all_sessions", "update_me", "delete_me"]
 
-# What is right by its schema and is refused all the same, because a schema cannot say the rule.
+# Input that is valid by its schema but is refused, because a schema cannot express the rule.
 NOT_IN_THE_SCHEMA = {
     "list_contacts": "a cursor is one that we have given; q has at most eight words",
     "list_birthdays": "a cursor is one that we have given; tz is a zone of the IANA database, of which there are 600",
@@ -38,14 +38,14 @@ NOT_IN_THE_SCHEMA = {
     "register": "a password is none of the 3,000 commonest, nor the address; an address obeys RFC 5321",
     "update_me": "as register",
 }
-# With If-Match the answer may be a 412, which the contract puts on a level with 422: before any look at the body.
+# With If-Match the answer may be a 412, which may come before the body is validated.
 REFUSED = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 428, 429]
 ACCEPTED = ["2xx", "3xx", 401, 403, 404, 409, 412, 429]
 
 
 @pytest.fixture(scope="module")
 def server(make_settings: Callable[..., Settings]) -> Iterator[str]:
-    """The application on a port of its own, served as it is in production."""
+    """The application on its own port, served as in production."""
     config = uvicorn.Config(
         create_app(make_settings(pool_size=4)), port=0, log_config=None, timeout_graceful_shutdown=10
     )
@@ -68,7 +68,7 @@ def sign_up(server: str, email: str) -> str:
 
 
 def run(server: str, token: str, names: list[str], **phases: Any) -> dict[str, set[str]]:
-    """Run Schemathesis on the operations; return which were called in which phase."""
+    """Run Schemathesis on the operations and return which were called in which phase."""
     config = SchemathesisConfig.from_dict(
         {
             "seed": 1,
@@ -110,10 +110,10 @@ def run(server: str, token: str, names: list[str], **phases: Any) -> dict[str, s
     return called
 
 
-def test_every_operation_keeps_what_the_document_promises(server: str) -> None:
+def test_every_operation_conforms_to_the_document(server: str) -> None:
     names = [operation.name for operation in operations() if operation.name not in ENDING_THE_SESSION]
 
-    # More of the sequences, so that each link of a contact is followed in one of them.
+    # Run more sequences, so that one of them follows each link of a contact.
     called = run(
         server, sign_up(server, "schemathesis@example.com"), names, stateful={"generation": {"max-examples": 24}}
     )
@@ -123,11 +123,11 @@ def test_every_operation_keeps_what_the_document_promises(server: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENDING_THE_SESSION)
-def test_so_does_one_that_ends_the_session(server: str, name: str) -> None:
+def test_operations_that_end_the_session_conform_to_the_document(server: str, name: str) -> None:
     called = run(server, sign_up(server, f"{name}@example.com"), [name], stateful={"enabled": False})
 
     assert called["coverage"] == {name}
 
 
-def test_each_exception_is_for_an_operation_that_is_there() -> None:
+def test_each_exception_is_for_an_existing_operation() -> None:
     assert {*NOT_IN_THE_SCHEMA, *ENDING_THE_SESSION} <= {operation.name for operation in operations()}
