@@ -13,7 +13,7 @@ dates_of_birth = st.dates(date(1900, 1, 1), date(2100, 12, 31))
 
 
 def birthday_in(year: int, born: date) -> date:
-    """Say it slowly: the same month and day or, where there is no 29 February, the 28th."""
+    """A slow reference: the same month and day, or 28 February if the year has no 29th."""
     try:
         return date(year, born.month, born.day)
     except ValueError:
@@ -27,7 +27,7 @@ def next_birthday(born: date, today: date, days: int) -> date | None:
     return None
 
 
-def test_every_day_of_four_hundred_years_knows_whose_birthday_it_is() -> None:
+def test_every_day_of_400_years_has_the_right_birthdays() -> None:
     births = [date(2000, 1, 1) + timedelta(days=n) for n in range(366)]
     expected: dict[date, set[int]] = {day: set() for day in FOUR_HUNDRED_YEARS}
     for year in range(2000, 2400):
@@ -39,7 +39,7 @@ def test_every_day_of_four_hundred_years_knows_whose_birthday_it_is() -> None:
 
 @settings(max_examples=500)
 @given(today=st.sampled_from(FOUR_HUNDRED_YEARS), days=st.integers(0, 365), born=dates_of_birth)
-def test_the_next_birthday_is_that_of_the_slow_reference(today: date, days: int, born: date) -> None:
+def test_the_next_birthday_agrees_with_a_slow_reference(today: date, days: int, born: date) -> None:
     upcoming = upcoming_birthdays(today, days)
 
     assert upcoming.get(born.month * 100 + born.day) == next_birthday(born, today, days)
@@ -85,7 +85,7 @@ async def test_the_next_seven_days_begin_today_and_end_a_week_later(ada: Client,
         (datetime(2024, 2, 25, tzinfo=UTC), ("2024-02-29", 4, 24)),
     ],
 )
-async def test_the_29th_of_february_is_the_28th_in_common_years(
+async def test_a_birthday_on_29_february_is_on_the_28th_in_common_years(
     ada: Client, clock: Clock, now: datetime, expected: tuple[str, int, int]
 ) -> None:
     await ada.create_contact(first_name="leapling", date_of_birth="2000-02-29")
@@ -94,7 +94,7 @@ async def test_the_29th_of_february_is_the_28th_in_common_years(
     assert await birthdays(ada) == [("leapling", *expected)]
 
 
-async def test_today_is_that_of_the_callers_time_zone(ada: Client, clock: Clock) -> None:
+async def test_today_depends_on_the_requested_time_zone(ada: Client, clock: Clock) -> None:
     clock.now = datetime(2025, 6, 15, 11, tzinfo=UTC)
     for day in (14, 15, 16):
         await ada.create_contact(first_name=str(day), date_of_birth=f"2000-06-{day}")
@@ -111,7 +111,7 @@ async def test_the_day_of_birth_itself_counts(ada: Client) -> None:
     assert await birthdays(ada) == [("newborn", str(today), 0, 0)]
 
 
-async def test_pages_go_on_by_day_then_name_as_of_the_day_they_began(ada: Client, clock: Clock) -> None:
+async def test_pages_are_ordered_by_day_then_name_and_keep_the_day_of_the_first_page(ada: Client, clock: Clock) -> None:
     clock.now = datetime(2025, 6, 1, 23, 59, tzinfo=UTC)
     for name, born in [("C", "1990-06-02"), ("A", "1991-06-02"), ("B", "1992-06-01"), ("D", "1993-06-08")]:
         await ada.create_contact(first_name=name, last_name="X", date_of_birth=born)
@@ -144,7 +144,7 @@ async def test_pages_through_a_whole_year_have_every_birthday_in_order(ada: Clie
     assert [item["birthday_on"] for item in seen] == sorted(item["birthday_on"] for item in seen)
 
 
-async def test_whose_year_is_not_known_has_a_birthday_and_no_age(ada: Client, clock: Clock) -> None:
+async def test_a_contact_without_a_year_has_a_birthday_but_no_age(ada: Client, clock: Clock) -> None:
     clock.now = datetime(2025, 2, 26, tzinfo=UTC)
     await ada.create_contact(first_name="Leap", date_of_birth=None, birthday="02-29")
     await ada.create_contact(first_name="Next", date_of_birth=None, birthday="03-01")
@@ -158,7 +158,7 @@ async def test_whose_year_is_not_known_has_a_birthday_and_no_age(ada: Client, cl
     ]
 
 
-async def test_birthdays_are_ones_own(ada: Client, grace: Client) -> None:
+async def test_birthdays_of_other_users_are_not_listed(ada: Client, grace: Client) -> None:
     await ada.create_contact(date_of_birth=str(datetime.now(UTC).date()))
 
     assert await birthdays(grace, days=365) == []
@@ -178,7 +178,9 @@ async def test_birthdays_are_ones_own(ada: Client, grace: Client) -> None:
         ({"q": "ada"}, "q"),
     ],
 )
-async def test_a_query_that_breaks_a_rule_names_the_parameter(ada: Client, query: dict[str, str], field: str) -> None:
+async def test_an_invalid_query_is_a_422_that_names_the_parameter(
+    ada: Client, query: dict[str, str], field: str
+) -> None:
     response = await ada.get("/contacts/birthdays", params=query)
 
     assert response.status_code == 422

@@ -6,7 +6,8 @@ import pytest
 from contacts_api.contacts.collation import sort_form
 from contacts_api.text import Form
 
-# In the order of ICU 72 (CLDR 42) at primary strength: names in Cyrillic by `uk`, all others by the root.
+# In the order of ICU 72 (CLDR 42) at primary strength: Cyrillic names by the `uk` locale, all others by the root
+# locale.
 NAMES = {
     "Ukrainian": "Андрієнко Гайдай Гнатюк Ґалаґан Ґудзь Дорошенко Еней Євтушенко Жук Зінченко Ильїн Іванко Ілленко "
     "Ївга Їжак Йовса Йосипенко Марія Мар'яна Олег Олегова Олеґ",
@@ -27,7 +28,7 @@ NAMES = {
 
 @pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_names_sort_as_their_readers_expect(names: str, form: Form) -> None:
+def test_names_sort_by_the_rules_of_their_language(names: str, form: Form) -> None:
     expected = [unicodedata.normalize(form, name) for name in names.split()]
 
     assert sorted(sorted(expected), key=sort_form) == expected
@@ -48,11 +49,11 @@ def test_names_sort_as_their_readers_expect(names: str, form: Form) -> None:
         ("Ńgũgĩ", "ngugi"),
     ],
 )
-def test_case_accents_and_apostrophes_do_not_move_a_name(one: str, other: str) -> None:
+def test_case_accents_and_apostrophes_do_not_affect_sorting(one: str, other: str) -> None:
     assert sort_form(one) == sort_form(other)
 
 
-def test_scripts_follow_each_other_and_other_characters_stand_at_their_code_points() -> None:
+def test_scripts_sort_one_after_another_and_other_characters_by_code_point() -> None:
     expected = [
         "",
         " b",
@@ -75,9 +76,9 @@ def test_scripts_follow_each_other_and_other_characters_stand_at_their_code_poin
     assert sorted(sorted(expected), key=lambda name: sort_form(name).encode()) == expected
 
 
-def test_every_letter_stands_among_those_of_its_script() -> None:
+def test_every_letter_sorts_within_its_script() -> None:
     scripts = {"LATIN": ("a", "α"), "GREEK": ("α", "а"), "CYRILLIC": ("а", "ѐ")}
-    # The numeral sign is an apostrophe, and the iota subscript by itself begins with a space.
+    # The Greek numeral sign sorts like an apostrophe, and the spacing iota subscript starts with a space.
     exceptions = "\u0374\u037a"
 
     for code in range(sys.maxunicode + 1):

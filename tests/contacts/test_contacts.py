@@ -11,7 +11,7 @@ from tests.client import A_CONTACT, Client
 from tests.conftest import Execute
 
 
-async def test_creating_answers_with_the_contact_and_where_it_is(ada: Client) -> None:
+async def test_creating_returns_the_contact_and_its_location(ada: Client) -> None:
     response = await ada.post("/contacts", json=A_CONTACT)
 
     contact = response.json()
@@ -76,7 +76,7 @@ TODAY_FURTHEST_AHEAD = (datetime.now(UTC) + timedelta(hours=14)).date()
         ("additional_info", "x" * 2000, "x" * 2000),
     ],
 )
-async def test_what_the_rules_allow_is_stored(ada: Client, field: str, sent: Any, stored: Any) -> None:
+async def test_valid_values_are_stored(ada: Client, field: str, sent: Any, stored: Any) -> None:
     contact = await ada.create_contact(**{"date_of_birth": None, field: sent})
 
     assert contact[field] == stored
@@ -119,7 +119,7 @@ BROKEN: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "value"), BROKEN)
-async def test_what_breaks_a_rule_is_a_422_that_names_the_field(
+async def test_an_invalid_value_is_a_422_that_names_the_field(
     ada: Client, execute: Execute, field: str, value: Any
 ) -> None:
     response = await ada.post("/contacts", json={**A_CONTACT, field: value})
@@ -147,7 +147,7 @@ async def test_what_breaks_a_rule_is_a_422_that_names_the_field(
         ),
     ],
 )
-async def test_what_breaks_a_rule_in_a_list_is_a_422_that_names_the_place(
+async def test_an_invalid_value_in_a_list_is_a_422_that_names_its_place(
     ada: Client, field: str, value: Any, loc: list[Any]
 ) -> None:
     response = await ada.post("/contacts", json={**A_CONTACT, field: value})
@@ -157,7 +157,7 @@ async def test_what_breaks_a_rule_in_a_list_is_a_422_that_names_the_place(
     assert str(value) not in response.text
 
 
-async def test_a_birthday_follows_from_the_date_of_birth_and_outlives_it(ada: Client) -> None:
+async def test_a_birthday_is_derived_from_the_date_of_birth_and_kept_without_it(ada: Client) -> None:
     contact = await ada.create_contact(birthday="01-01")
     path = f"/contacts/{contact['id']}"
 
@@ -174,7 +174,7 @@ async def test_a_birthday_follows_from_the_date_of_birth_and_outlives_it(ada: Cl
     assert await patched(date_of_birth=None, birthday=None) == (None, None)
 
 
-async def test_lists_are_replaced_whole_and_what_changes_nothing_changes_no_etag(ada: Client) -> None:
+async def test_lists_are_replaced_as_a_whole_and_an_equal_list_keeps_the_etag(ada: Client) -> None:
     contact = await ada.create_contact(labels=["a", "b"], details=[detail("title", "Admiral")])
     path = f"/contacts/{contact['id']}"
     tag = (await ada.get(path)).headers["etag"]
@@ -222,7 +222,7 @@ async def test_put_needs_every_field(ada: Client) -> None:
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/merge-patch+json"])
-async def test_patch_changes_what_it_names(ada: Client, media_type: str) -> None:
+async def test_patch_changes_only_the_given_fields(ada: Client, media_type: str) -> None:
     before = await ada.create_contact(additional_info="stays")
 
     response = await ada.patch(
@@ -255,7 +255,7 @@ async def test_patch_cannot_null_the_first_name(ada: Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-async def test_what_was_read_can_be_sent_back(ada: Client, method: str) -> None:
+async def test_a_contact_can_be_sent_back_as_it_was_read(ada: Client, method: str) -> None:
     contact = await ada.create_contact(additional_info="stays")
 
     response = await ada.request(
@@ -265,7 +265,7 @@ async def test_what_was_read_can_be_sent_back(ada: Client, method: str) -> None:
     assert (response.status_code, response.json()) == (200, contact)
 
 
-async def test_a_contact_is_created_once_under_an_id_of_its_owners_choice(ada: Client, grace: Client) -> None:
+async def test_put_with_if_none_match_creates_a_contact_once(ada: Client, grace: Client) -> None:
     path, create = f"/contacts/{uuid4()}", {"If-None-Match": "*"}
 
     missing = await ada.put(path, json=A_CONTACT)
@@ -282,7 +282,7 @@ async def test_a_contact_is_created_once_under_an_id_of_its_owners_choice(ada: C
     assert (await ada.first_names(), await grace.first_names()) == (["Ada"], ["Grace"])
 
 
-async def test_a_tag_does_not_come_back_with_an_id(ada: Client) -> None:
+async def test_an_etag_is_not_reused_when_an_id_is_reused(ada: Client) -> None:
     path, create = f"/contacts/{uuid4()}", {"If-None-Match": "*"}
     tag = (await ada.put(path, json=A_CONTACT, headers=create)).headers["etag"]
     await ada.delete(path)
@@ -294,7 +294,7 @@ async def test_a_tag_does_not_come_back_with_an_id(ada: Client) -> None:
     assert (read.status_code, replaced.status_code) == (200, 412)
 
 
-async def test_of_many_that_create_one_contact_at_once_one_does(ada: Client) -> None:
+async def test_only_one_of_many_concurrent_creations_succeeds(ada: Client) -> None:
     path = f"/contacts/{uuid4()}"
 
     answers = await asyncio.gather(*(ada.put(path, json=A_CONTACT, headers={"If-None-Match": "*"}) for _ in range(10)))
@@ -302,7 +302,7 @@ async def test_of_many_that_create_one_contact_at_once_one_does(ada: Client) -> 
     assert sorted(answer.status_code for answer in answers) == [201] + [412] * 9
 
 
-async def test_tags_on_several_lines_are_one_list(ada: Client) -> None:
+async def test_etags_in_several_header_lines_are_one_list(ada: Client) -> None:
     contact = await ada.create_contact()
     path, names = f"/contacts/{contact['id']}", ("If-None-Match", "If-Match")
     tag = (await ada.get(path)).headers["etag"]
@@ -315,7 +315,7 @@ async def test_tags_on_several_lines_are_one_list(ada: Client) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"first_name": "Grace"}])
-async def test_a_patch_that_changes_nothing_changes_no_time_stamp(ada: Client, changes: dict[str, str]) -> None:
+async def test_a_patch_without_changes_keeps_the_timestamp_and_etag(ada: Client, changes: dict[str, str]) -> None:
     contact = await ada.create_contact()
     etag = (await ada.get(f"/contacts/{contact['id']}")).headers["etag"]
 
@@ -325,7 +325,7 @@ async def test_a_patch_that_changes_nothing_changes_no_time_stamp(ada: Client, c
 
 
 @pytest.mark.parametrize("body", ["[]", '"x"', "null", "5", ""])
-async def test_a_patch_is_an_object(ada: Client, body: str) -> None:
+async def test_a_patch_that_is_not_an_object_is_a_422(ada: Client, body: str) -> None:
     contact = await ada.create_contact()
 
     response = await ada.patch(f"/contacts/{contact['id']}", content=body, headers={"Content-Type": "application/json"})
@@ -333,7 +333,7 @@ async def test_a_patch_is_an_object(ada: Client, body: str) -> None:
     assert response.status_code == 422
 
 
-async def test_a_patch_of_an_imported_contact_leaves_what_is_missing(ada: Client, execute: Execute) -> None:
+async def test_a_patch_of_an_imported_contact_keeps_its_nulls(ada: Client, execute: Execute) -> None:
     contact = await ada.create_contact()
     execute("UPDATE contact SET last_name = NULL, email = NULL, phone_number = NULL, date_of_birth = NULL")
 
@@ -355,7 +355,7 @@ async def test_a_deleted_contact_is_gone(ada: Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-async def test_another_users_contact_looks_missing(method: str, ada: Client, grace: Client) -> None:
+async def test_a_contact_of_another_user_answers_like_a_missing_one(method: str, ada: Client, grace: Client) -> None:
     contact = await ada.create_contact(first_name="Charles")
 
     theirs = await grace.request(method, f"/contacts/{contact['id']}", json=A_CONTACT)
@@ -367,11 +367,11 @@ async def test_another_users_contact_looks_missing(method: str, ada: Client, gra
 
 
 @pytest.mark.parametrize("contact_id", ["1", "birthday", "0" * 31, "%00", "a" * 5000])
-async def test_an_id_that_is_none_is_a_404(ada: Client, contact_id: str) -> None:
+async def test_an_invalid_id_is_a_404(ada: Client, contact_id: str) -> None:
     assert (await ada.get(f"/contacts/{contact_id}")).status_code == 404
 
 
-async def test_a_contact_is_not_sent_again_to_who_has_it(ada: Client) -> None:
+async def test_a_matching_if_none_match_is_a_304(ada: Client) -> None:
     contact = await ada.create_contact()
     etag = (await ada.get(f"/contacts/{contact['id']}")).headers["etag"]
 
@@ -397,7 +397,7 @@ async def test_a_stale_if_match_is_a_412_and_changes_nothing(ada: Client, method
     assert (await ada.get(f"/contacts/{contact['id']}")).json() == contact
 
 
-async def test_of_equal_if_matches_at_once_one_wins(ada: Client) -> None:
+async def test_only_one_of_many_concurrent_patches_with_the_same_if_match_succeeds(ada: Client) -> None:
     contact = await ada.create_contact()
     etag = (await ada.get(f"/contacts/{contact['id']}")).headers["etag"]
 
@@ -411,7 +411,7 @@ async def test_of_equal_if_matches_at_once_one_wins(ada: Client) -> None:
     assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
 
 
-async def test_a_star_matches_whatever_there_is(ada: Client) -> None:
+async def test_if_match_with_a_star_matches_any_existing_contact(ada: Client) -> None:
     contact = await ada.create_contact()
 
     deleted = await ada.delete(f"/contacts/{contact['id']}", headers={"If-Match": "*"})
@@ -420,7 +420,7 @@ async def test_a_star_matches_whatever_there_is(ada: Client) -> None:
     assert (deleted.status_code, missing.status_code) == (204, 404)
 
 
-async def test_patches_of_different_fields_at_once_all_hold(ada: Client) -> None:
+async def test_concurrent_patches_of_different_fields_are_all_kept(ada: Client) -> None:
     contact = await ada.create_contact()
     changes = [{"first_name": "Ada"}, {"last_name": "Lovelace"}, {"additional_info": "both"}]
 

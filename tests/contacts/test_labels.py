@@ -1,4 +1,4 @@
-"""The labels of all contacts: counted, renamed, merged and taken off."""
+"""Labels across all contacts of an account: list, rename, merge and delete."""
 
 from typing import Any
 
@@ -30,11 +30,11 @@ async def address_book(ada: Client, grace: Client) -> Client:
     return ada
 
 
-async def test_labels_are_listed_by_their_folded_text_as_they_were_first_written(address_book: Client) -> None:
+async def test_labels_are_listed_by_folded_text_in_their_first_spelling(address_book: Client) -> None:
     assert await listed(address_book) == [("a/b", 1), ("élan", 1), ("Friends", 3), ("Work", 1), ("Zoo", 1)]
 
 
-async def test_a_renamed_label_is_so_on_every_contact(address_book: Client, grace: Client) -> None:
+async def test_renaming_a_label_changes_every_contact_that_has_it(address_book: Client, grace: Client) -> None:
     before = {contact["first_name"]: contact for contact in await address_book.list_contacts()}
     tags = [(await address_book.get(f"/contacts/{before[name]['id']}")).headers["etag"] for name in "AD"]
 
@@ -58,7 +58,7 @@ async def test_a_renamed_label_is_so_on_every_contact(address_book: Client, grac
     assert await listed(grace) == [("Friends", 1), ("Hers", 1)]
 
 
-async def test_a_label_that_exists_takes_the_other_one_in(address_book: Client) -> None:
+async def test_renaming_a_label_to_an_existing_one_merges_them(address_book: Client) -> None:
     response = await address_book.patch("/contacts/labels/Work", json={"label": "friends"})
 
     assert response.json() == {"contacts": 1}
@@ -66,14 +66,14 @@ async def test_a_label_that_exists_takes_the_other_one_in(address_book: Client) 
     assert dict(await listed(address_book))["Friends"] == 3
 
 
-async def test_a_change_of_letter_case_is_a_change_and_none_is_none(address_book: Client) -> None:
+async def test_a_change_of_case_counts_as_a_change_and_an_equal_name_does_not(address_book: Client) -> None:
     first = await address_book.patch("/contacts/labels/friends", json={"label": "Friends"})
     second = await address_book.patch("/contacts/labels/friends", json={"label": "Friends"})
 
     assert (first.json(), second.json()) == ({"contacts": 2}, {"contacts": 0})
 
 
-async def test_a_deleted_label_is_taken_off_and_deletes_no_contact(address_book: Client) -> None:
+async def test_deleting_a_label_keeps_the_contacts(address_book: Client) -> None:
     response = await address_book.delete("/contacts/labels/FRIENDS")
     slash = await address_book.delete("/contacts/labels/a%2Fb")
 
@@ -82,7 +82,7 @@ async def test_a_deleted_label_is_taken_off_and_deletes_no_contact(address_book:
 
 
 @pytest.mark.parametrize("label", ["nobody", "Hers", "friend", "labels", "Fri%25"])
-async def test_a_label_that_no_contact_of_yours_has_is_a_404(address_book: Client, label: str) -> None:
+async def test_a_label_that_none_of_your_contacts_has_is_a_404(address_book: Client, label: str) -> None:
     renamed = await address_book.patch(f"/contacts/labels/{label}", json={"label": "x"})
     deleted = await address_book.delete(f"/contacts/labels/{label}")
 
@@ -93,14 +93,14 @@ async def test_a_label_that_no_contact_of_yours_has_is_a_404(address_book: Clien
 @pytest.mark.parametrize(
     "body", [{}, {"label": ""}, {"label": None}, {"label": "x" * 65}, {"label": "a\nb"}, {"lable": "x"}]
 )
-async def test_a_new_name_that_breaks_a_rule_changes_nothing(address_book: Client, body: dict[str, Any]) -> None:
+async def test_an_invalid_new_name_changes_nothing(address_book: Client, body: dict[str, Any]) -> None:
     response = await address_book.patch("/contacts/labels/friends", json=body)
 
     assert response.status_code == 422
     assert dict(await listed(address_book))["Friends"] == 3
 
 
-async def test_all_contacts_are_gone_through_a_few_at_a_time(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_labels_are_changed_in_small_batches(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels_module, "_BITE_ROWS", 3)
     await ada.create_contacts([{"first_name": f"{n}", "labels": ["Friends"] if n % 4 else []} for n in range(25)])
 
@@ -110,7 +110,7 @@ async def test_all_contacts_are_gone_through_a_few_at_a_time(ada: Client, monkey
     assert await listed(ada) == []
 
 
-async def test_of_very_many_labels_the_most_used_ones_are_listed(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_most_used_of_many_labels_are_listed(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels_module, "MAX_COUNTED", 300)
     monkeypatch.setattr(labels_module, "MAX_LISTED", 3)
     monkeypatch.setattr(pagination, "FIRST_ROWS", 2)

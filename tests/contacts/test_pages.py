@@ -34,7 +34,7 @@ async def address_book(ada: Client, grace: Client) -> Client:
 
 
 async def walk(client: Client, **query: Any) -> list[str]:
-    """Follow the Link from page to page."""
+    """Follow the Link header from page to page."""
     names: list[str] = []
     response = await client.get("/contacts", params=query)
     while True:
@@ -76,11 +76,11 @@ async def test_pages_in_every_order_show_each_contact_once(
 @pytest.mark.parametrize(
     ("q", "limit"), [("hopper", 1), ("hopper", 2), ("hopper", 40), ("example.com", 1), ("ab", 1), ("ab", 2)]
 )
-async def test_the_pages_of_a_search_do_not_depend_on_where_its_matches_stand(
+async def test_the_pages_of_a_search_do_not_depend_on_where_its_matches_are(
     ada: Client, grace: Client, sort: str, q: str, limit: int
 ) -> None:
-    # A walk of 4 or of 20 contacts a match asked for meets none, some or all of them: those called Hopper come
-    # together, in the midst of the others, and those called Abe far apart.
+    # A search first walks 4 or 20 contacts per requested match. It meets none, some or all of the matches: the contacts
+    # named Hopper are adjacent in the middle, and those named Abe are far apart.
     people = [
         {"first_name": f"{n:02}", "last_name": f"{n // 10}Abe" if n in (3, 27, 39) else "Allen"} for n in range(45)
     ]
@@ -105,13 +105,13 @@ async def test_the_total_is_counted_on_request_and_for_the_whole_list(address_bo
     assert (without["total"], counted["total"], following.json()["total"]) == (None, 3, 3)
 
 
-async def test_an_empty_list_is_a_page(ada: Client) -> None:
+async def test_an_empty_list_is_a_page_without_items(ada: Client) -> None:
     response = await ada.get("/contacts?with_total=true")
 
     assert response.json() == {"items": [], "next_cursor": None, "total": 0}
 
 
-async def test_a_contact_created_meanwhile_disturbs_no_page(address_book: Client) -> None:
+async def test_a_contact_created_between_pages_repeats_no_contact(address_book: Client) -> None:
     page = (await address_book.get("/contacts?limit=3")).json()
     await address_book.create_contact(first_name="Aaron", last_name="Aa")
     await address_book.delete(f"/contacts/{page['items'][2]['id']}")
@@ -121,7 +121,7 @@ async def test_a_contact_created_meanwhile_disturbs_no_page(address_book: Client
     assert [contact["first_name"] for contact in response.json()["items"]] == ["Zoë", "Émile", "B", "A"]
 
 
-async def test_a_cursor_goes_with_its_sort_its_filters_and_its_owner(address_book: Client, grace: Client) -> None:
+async def test_a_cursor_is_valid_only_for_its_sort_filters_and_owner(address_book: Client, grace: Client) -> None:
     cursor = (await address_book.get("/contacts?limit=1&last_name=byron")).json()["next_cursor"]
 
     async def status(client: Client, **query: Any) -> tuple[int, str | None]:
@@ -147,7 +147,7 @@ async def test_a_cursor_goes_with_its_sort_its_filters_and_its_owner(address_boo
     assert await status(grace, cursor=cursor, last_name="byron") == (422, "invalid_cursor")
 
 
-async def test_a_cursor_of_one_list_is_none_of_another(ada: Client) -> None:
+async def test_a_cursor_of_one_list_is_refused_by_another(ada: Client) -> None:
     for _ in range(2):
         await ada.create_contact(date_of_birth="2000-01-01")
     cursor = (await ada.get("/contacts?limit=1")).json()["next_cursor"]
@@ -158,7 +158,7 @@ async def test_a_cursor_of_one_list_is_none_of_another(ada: Client) -> None:
     assert response.json()["errors"][0]["loc"] == ["query", "cursor"]
 
 
-def test_no_change_of_a_character_leaves_a_cursor_valid() -> None:
+def test_changing_any_character_invalidates_a_cursor() -> None:
     cursors = Cursors(b"secret")
     cursor = cursors.write({"sort_name": "byron\nada", "id": "1"}, "contacts")
     assert cursors.read(cursor, "contacts") == {"sort_name": "byron\nada", "id": "1"}
@@ -170,7 +170,7 @@ def test_no_change_of_a_character_leaves_a_cursor_valid() -> None:
                     cursors.read(cursor[:place] + other + cursor[place + 1 :], "contacts")
 
 
-async def test_names_that_fold_to_more_than_an_index_takes_are_stored_and_paged(ada: Client) -> None:
+async def test_names_that_fold_beyond_the_index_limit_are_stored_and_paged(ada: Client) -> None:
     long = "\ufdfa" * 100
     for _ in range(3):
         await ada.create_contact(first_name=long, last_name=long)
@@ -180,7 +180,7 @@ async def test_names_that_fold_to_more_than_an_index_takes_are_stored_and_paged(
 
 
 @pytest.mark.parametrize("limit", [2, 50])
-async def test_names_are_sorted_as_the_unicode_collation_sorts_their_letters(ada: Client, limit: int) -> None:
+async def test_names_are_sorted_by_the_unicode_collation(ada: Client, limit: int) -> None:
     in_order = ["_", "A", "b", "é", "z", "þ", "ω", "Андрієнко", "Ґалаґан", "Єременко", "Іваненко", "Їжакевич"]
     in_order += ["Якименко", "\uffee", "\U0001f600"]
     for name in in_order[::2] + in_order[1::2]:
@@ -190,7 +190,7 @@ async def test_names_are_sorted_as_the_unicode_collation_sorts_their_letters(ada
     assert await walk(ada, sort="-name", limit=limit) == in_order[::-1]
 
 
-async def test_a_page_of_very_long_details_has_fewer_contacts_and_none_is_lost(ada: Client) -> None:
+async def test_a_page_of_large_contacts_is_shorter_and_no_contact_is_lost(ada: Client) -> None:
     details = [{"kind": "other", "value": "x" * 1000}] * 60
     for start in range(0, 60, 20):
         await ada.create_contacts([{"first_name": f"{n:02}", "details": details} for n in range(start, start + 20)])
@@ -207,7 +207,7 @@ async def test_a_page_of_very_long_details_has_fewer_contacts_and_none_is_lost(a
     assert response.json()["total"] == 60
 
 
-async def test_the_details_of_a_contact_have_a_size(ada: Client) -> None:
+async def test_the_total_size_of_details_is_limited(ada: Client) -> None:
     response = await ada.post(
         "/contacts/batch", json={"items": [{**A_CONTACT, "details": [{"kind": "other", "value": "x" * 1000}] * 66}]}
     )
@@ -222,7 +222,7 @@ async def pages_of_all(app: FastAPI, email: str, execute: Execute) -> AsyncItera
     return pages_of(app.state.database, queries.exported("name", queries.Terms().shape), owner_id=UUID(owner_id))
 
 
-async def test_a_page_of_an_export_has_a_size_and_no_contact_is_lost(
+async def test_the_size_of_an_export_page_is_limited_and_no_contact_is_lost(
     app: FastAPI, ada: Client, execute: Execute
 ) -> None:
     details = [{"kind": "other", "value": "x" * 1000}] * 60
@@ -236,7 +236,7 @@ async def test_a_page_of_an_export_has_a_size_and_no_contact_is_lost(
     assert [row["first_name"] for rows in pages for row in rows] == [f"{n:02}" for n in range(60)]
 
 
-async def test_an_export_that_has_begun_waits_for_its_next_page(
+async def test_an_export_under_way_waits_for_a_locked_table(
     app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pagination, "FIRST_ROWS", 1)
@@ -256,7 +256,7 @@ async def test_an_export_that_has_begun_waits_for_its_next_page(
     assert [row["first_name"] for row in [*first, *rest]] == ["0", "1", "2"]
 
 
-async def test_an_export_gives_up_on_a_database_that_stays_away(
+async def test_an_export_gives_up_if_the_table_stays_locked(
     app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pagination, "FIRST_ROWS", 1)

@@ -1,4 +1,4 @@
-"""How many contacts an account may have."""
+"""The limit on the number of contacts of an account."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,7 @@ MOST = 5
 
 @pytest.fixture
 async def ada(make_settings: Callable[..., Settings]) -> AsyncIterator[Client]:
-    """Ada, where an account may have five contacts."""
+    """Ada, on a server that allows five contacts per account."""
     app = create_app(make_settings(max_contacts=MOST))
     async with app.router.lifespan_context(app), client_of(app) as client:
         yield await client.sign_up("ada@example.com")
@@ -29,7 +29,7 @@ def csv_of(rows: int) -> dict[str, tuple[str, bytes]]:
     return {"file": ("contacts.csv", b"first_name\r\n" + b"".join(b"Row %d\r\n" % n for n in range(rows)))}
 
 
-async def test_one_more_contact_than_there_may_be_is_a_422_that_says_so(ada: Client) -> None:
+async def test_a_contact_beyond_the_limit_is_a_422_that_states_the_limit(ada: Client) -> None:
     for _ in range(MOST):
         await ada.create_contact()
 
@@ -41,14 +41,14 @@ async def test_one_more_contact_than_there_may_be_is_a_422_that_says_so(ada: Cli
     assert await count(ada) == MOST
 
 
-async def test_of_many_that_are_created_at_once_there_are_no_more_than_there_may_be(ada: Client) -> None:
+async def test_concurrent_creations_do_not_exceed_the_limit(ada: Client) -> None:
     answers = await asyncio.gather(*(ada.post("/contacts", json=A_CONTACT) for _ in range(3 * MOST)))
 
     assert sorted(answer.status_code for answer in answers) == [201] * MOST + [422] * 2 * MOST
     assert await count(ada) == MOST
 
 
-async def test_a_batch_that_goes_beyond_creates_nothing(ada: Client) -> None:
+async def test_a_batch_beyond_the_limit_creates_nothing(ada: Client) -> None:
     await ada.create_contacts([{}] * (MOST - 1))
 
     response = await ada.post("/contacts/batch", json={"items": [A_CONTACT] * 2})
@@ -57,7 +57,7 @@ async def test_a_batch_that_goes_beyond_creates_nothing(ada: Client) -> None:
     assert await count(ada) == MOST - 1
 
 
-async def test_an_import_that_goes_beyond_keeps_nothing(ada: Client) -> None:
+async def test_an_import_beyond_the_limit_creates_nothing(ada: Client) -> None:
     await ada.create_contact()
 
     beyond = await ada.post("/contacts/import", files=csv_of(MOST))
@@ -68,7 +68,7 @@ async def test_an_import_that_goes_beyond_keeps_nothing(ada: Client) -> None:
     assert await count(ada) == MOST
 
 
-async def test_what_is_deleted_makes_room(ada: Client) -> None:
+async def test_deleted_contacts_do_not_count(ada: Client) -> None:
     for _ in range(2 * MOST):
         contact = await ada.create_contact()
         assert (await ada.delete(f"/contacts/{contact['id']}")).status_code == 204
@@ -76,14 +76,14 @@ async def test_what_is_deleted_makes_room(ada: Client) -> None:
     await ada.create_contacts([{}] * MOST)
 
 
-async def test_contacts_that_were_there_before_the_tally_count(ada: Client, execute: Execute) -> None:
+async def test_contacts_older_than_the_tally_count(ada: Client, execute: Execute) -> None:
     await ada.create_contacts([{}] * MOST)
     execute("DELETE FROM contact_tally")
 
     assert (await ada.post("/contacts", json=A_CONTACT)).status_code == 422
 
 
-async def test_an_import_that_creates_nothing_passes_where_the_limit_was_lowered(ada: Client, execute: Execute) -> None:
+async def test_an_import_that_creates_nothing_succeeds_above_the_limit(ada: Client, execute: Execute) -> None:
     assert (await ada.post("/contacts/import", files=csv_of(MOST))).status_code == 200
     execute("UPDATE contact_tally SET at_most = %s", MOST + 1)
 

@@ -1,4 +1,4 @@
-"""Contacts that an older release has stored: found by the rules of this one as soon as they are folded anew."""
+"""Contacts stored by an older release are found by the rules of this release once they are reindexed."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.cli.test_command_line import command
 from tests.client import Client
 from tests.conftest import Execute
 
-# As release 0.1 of 25 November 2026 has stored it.
+# Stores the contacts as release 0.1 of 25 November 2026 did.
 AGE = """
     UPDATE contact SET folding = 1, identity = NULL,
         search_text = lower(concat_ws(E'\\n', first_name, last_name, email, phone_number, '12025550143'))
@@ -24,7 +24,7 @@ async def fold(app: FastAPI) -> list[tuple[int, int]]:
     return told
 
 
-async def test_contacts_of_before_are_found_when_they_are_folded_anew(
+async def test_contacts_of_an_older_release_are_found_after_reindexing(
     app: FastAPI, ada: Client, grace: Client, execute: Execute
 ) -> None:
     for client in ada, grace:
@@ -39,11 +39,11 @@ async def test_contacts_of_before_are_found_when_they_are_folded_anew(
     assert found_before == []
     assert await ada.first_names(q="12025550143", first_name="lukasz") == ["Łukasz", "Łukasz"]
     assert told == [(1, 2), (2, 2)]
-    # To clients nothing has changed.
+    # Clients see no change.
     assert execute(STATE) == [(*row[:3], FOLDING) for row in before]
 
 
-async def test_what_is_folded_already_is_left_alone(app: FastAPI, ada: Client, execute: Execute) -> None:
+async def test_current_contacts_are_not_reindexed(app: FastAPI, ada: Client, execute: Execute) -> None:
     await ada.create_contact()
     execute("UPDATE contact SET search_text = 'not folded'")
 
@@ -52,7 +52,7 @@ async def test_what_is_folded_already_is_left_alone(app: FastAPI, ada: Client, e
     assert execute("SELECT search_text FROM contact") == [("not folded",)]
 
 
-async def test_an_import_knows_contacts_of_before(ada: Client, execute: Execute) -> None:
+async def test_an_import_recognizes_duplicates_from_an_older_release(ada: Client, execute: Execute) -> None:
     contact = await ada.create_contact()
     execute(AGE)
     row = ",".join(str(contact[name]) for name in ("first_name", "last_name", "email"))
@@ -63,7 +63,7 @@ async def test_an_import_knows_contacts_of_before(ada: Client, execute: Execute)
     assert (report["created"], report["skipped"]) == (0, 1)
 
 
-async def test_an_empty_patch_changes_nothing_of_a_contact_of_before(ada: Client, execute: Execute) -> None:
+async def test_an_empty_patch_does_not_change_a_contact_of_an_older_release(ada: Client, execute: Execute) -> None:
     contact = await ada.create_contact()
     execute(AGE)
     before = execute(STATE)
@@ -74,7 +74,7 @@ async def test_an_empty_patch_changes_nothing_of_a_contact_of_before(ada: Client
     assert execute(STATE) == before
 
 
-async def test_the_command_folds_all_accounts(ada: Client, execute: Execute, database_url: str) -> None:
+async def test_the_reindex_command_covers_all_accounts(ada: Client, execute: Execute, database_url: str) -> None:
     await ada.create_contact()
     execute(AGE)
 

@@ -94,7 +94,7 @@ async def test_search_ignores_case_and_accents_in_every_script(
         ({"details": [{"kind": "relation", "value": "Ann Doe"}]}, ["Ann Doe", "doe ann"]),
     ],
 )
-async def test_people_are_found_by_what_is_typed(ada: Client, fields: dict[str, Any], queries: list[str]) -> None:
+async def test_contacts_are_found_by_typical_queries(ada: Client, fields: dict[str, Any], queries: list[str]) -> None:
     await ada.create_contact(first_name="Other", last_name="Body", email="other@example.net", phone_number="000")
     wanted = await ada.create_contact(**fields)
 
@@ -113,9 +113,7 @@ SPELLINGS_OF_A_NUMBER = [
 
 
 @pytest.mark.parametrize("spellings", SPELLINGS_OF_A_NUMBER, ids=lambda spellings: spellings[0])
-async def test_national_and_international_spellings_of_a_number_find_each_other(
-    ada: Client, spellings: list[str]
-) -> None:
+async def test_a_number_is_found_in_its_national_and_international_spelling(ada: Client, spellings: list[str]) -> None:
     await ada.create_contacts([{"first_name": spelling, "phone_number": spelling} for spelling in spellings])
     await ada.create_contact(first_name="Other", phone_number="+49 172 7654321")
     await ada.create_contact(
@@ -136,7 +134,7 @@ async def test_national_and_international_spellings_of_a_number_find_each_other(
         ("+380 44 123-45-67", ["+380 44", "+380 44 123-45", "123", "0,123", "4567,123"]),
     ],
 )
-async def test_an_extension_is_no_part_of_the_number_before_it(ada: Client, stored: str, queries: list[str]) -> None:
+async def test_a_number_is_found_with_or_without_its_extension(ada: Client, stored: str, queries: list[str]) -> None:
     await ada.create_contact(first_name="Wanted", phone_number=stored)
     await ada.create_contact(first_name="Other", phone_number="+49 30 9998877")
 
@@ -145,7 +143,7 @@ async def test_an_extension_is_no_part_of_the_number_before_it(ada: Client, stor
 
 
 @pytest.mark.parametrize("query", ["044 1234568", "+380 44 1234568", "0172 1234567", "2025550143 x99"])
-async def test_another_number_is_not_found(ada: Client, query: str) -> None:
+async def test_a_different_number_is_not_found(ada: Client, query: str) -> None:
     await ada.create_contact(phone_number="+380 44 123-45-67")
     await ada.create_contact(phone_number="+1 202 555 0143 x12")
 
@@ -163,7 +161,7 @@ async def test_another_number_is_not_found(ada: Client, query: str) -> None:
         {"label": "Friends", "q": "nobody"},
     ],
 )
-async def test_what_nobody_has_finds_nobody(ada: Client, query: dict[str, Any]) -> None:
+async def test_a_query_without_matches_finds_nothing(ada: Client, query: dict[str, Any]) -> None:
     values = {
         "nickname": "Amazing",
         "phone": "+1 202 555 0117",
@@ -177,14 +175,14 @@ async def test_what_nobody_has_finds_nobody(ada: Client, query: dict[str, Any]) 
     assert await ada.first_names(**query) == []
 
 
-async def test_any_of_the_addresses_is_one(ada: Client) -> None:
+async def test_the_email_filter_matches_any_address_of_a_contact(ada: Client) -> None:
     await ada.create_contact(details=[{"kind": "email", "value": "navy@example.org"}])
 
     assert await ada.first_names(email="NAVY@") == await ada.first_names(email="grace@example.com") == ["Grace"]
     assert await ada.first_names(email="navy@", q="hopper") == ["Grace"]
 
 
-async def test_labels_are_matched_whole_in_any_letter_case_and_all_of_them(ada: Client) -> None:
+async def test_the_label_filter_matches_whole_labels_in_any_case_and_requires_all(ada: Client) -> None:
     for n, labels in enumerate((["Friends", "Work"], ["FRIENDS"], ["Friends of friends"], [])):
         await ada.create_contact(first_name=f"c{n}", labels=labels)
 
@@ -200,7 +198,7 @@ async def test_labels_are_matched_whole_in_any_letter_case_and_all_of_them(ada: 
     assert exported.text.count("CATEGORIES:Friends,Work") == exported.text.count("BEGIN:VCARD") == 1
 
 
-async def test_words_do_not_reach_across_fields(ada: Client) -> None:
+async def test_a_word_does_not_match_across_fields(ada: Client) -> None:
     await ada.create_contact(first_name="Ann", last_name="Abel")
 
     assert await ada.first_names(q="annabel") == []
@@ -229,7 +227,9 @@ async def test_words_do_not_reach_across_fields(ada: Client) -> None:
         ({"Q": "zoe"}, "Q"),
     ],
 )
-async def test_a_query_that_breaks_a_rule_names_the_parameter(ada: Client, query: dict[str, str], field: str) -> None:
+async def test_an_invalid_query_is_a_422_that_names_the_parameter(
+    ada: Client, query: dict[str, str], field: str
+) -> None:
     response = await ada.get("/contacts", params=query)
 
     assert response.status_code == 422

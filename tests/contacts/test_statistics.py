@@ -1,4 +1,4 @@
-"""Statements are quick also where PostgreSQL's statistics are older than the contacts."""
+"""Statements stay fast when PostgreSQL's statistics are out of date."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -24,7 +24,7 @@ async def id_of(client: Client) -> UUID:
 
 @pytest.fixture
 async def owner_id(ada: Client, grace: Client, execute: Execute) -> AsyncIterator[UUID]:
-    """Ada's id: all her contacts are newer than the statistics, which know of some of Grace's."""
+    """Ada's id. The statistics cover some of Grace's contacts and none of Ada's."""
     owner_id, other_id = await id_of(ada), await id_of(grace)
     execute("ALTER TABLE contact SET (autovacuum_enabled = off)")
     execute(FILL, str(other_id), 500)
@@ -35,7 +35,7 @@ async def owner_id(ada: Client, grace: Client, execute: Execute) -> AsyncIterato
     execute("ALTER TABLE contact RESET (autovacuum_enabled)")
 
 
-async def test_a_contact_is_not_looked_for_among_birthdays(owner_id: UUID, execute: Execute) -> None:
+async def test_a_lookup_by_id_does_not_use_the_birthday_index(owner_id: UUID, execute: Execute) -> None:
     statement = queries.GET.params(owner_id=owner_id, contact_id=UUID(int=7))
     sql = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
 
@@ -44,7 +44,7 @@ async def test_a_contact_is_not_looked_for_among_birthdays(owner_id: UUID, execu
     assert "birthday" not in plan
 
 
-async def test_the_statistics_are_renewed_before_an_import(ada: Client, owner_id: UUID, execute: Execute) -> None:
+async def test_an_import_updates_the_statistics_first(ada: Client, owner_id: UUID, execute: Execute) -> None:
     assert execute(KNOWN) == [(500,)]
 
     imported = await ada.post("/contacts/import", files={"file": ("contacts.csv", b"first_name\r\nGrace\r\n")})
@@ -53,7 +53,7 @@ async def test_the_statistics_are_renewed_before_an_import(ada: Client, owner_id
     assert execute(KNOWN) == [(20_500,)]
 
 
-async def test_the_statistics_are_renewed_by_a_large_import(ada: Client, execute: Execute) -> None:
+async def test_a_large_import_updates_the_statistics(ada: Client, execute: Execute) -> None:
     execute("DELETE FROM contact")
     execute("ANALYZE contact")
     file = b"first_name\r\n" + b"Ada\r\n" * 2000
@@ -65,9 +65,7 @@ async def test_the_statistics_are_renewed_by_a_large_import(ada: Client, execute
     assert execute(KNOWN) == [(2000,)]
 
 
-async def test_the_statistics_are_renewed_before_deleting_an_account(
-    app: FastAPI, owner_id: UUID, execute: Execute
-) -> None:
+async def test_deleting_an_account_updates_the_statistics_first(app: FastAPI, owner_id: UUID, execute: Execute) -> None:
     execute('UPDATE "user" SET erased_at = now() WHERE id = %s', str(owner_id))
 
     await app.state.cleanup.sweep()
