@@ -1,4 +1,4 @@
-"""Guessing passwords is slow, for whoever guesses and for no one else."""
+"""Failed sign-ins delay further attempts on the same account, and on no other."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,9 +29,7 @@ def let_the_wait_pass(execute: Execute) -> None:
 
 
 @pytest.mark.parametrize("email", ["ada@example.com", "nobody@example.com", "no address"])
-async def test_after_ten_failures_in_a_row_an_account_waits_longer_each_time(
-    ada: Client, execute: Execute, email: str
-) -> None:
+async def test_after_ten_failures_the_wait_grows_with_each_failure(ada: Client, execute: Execute, email: str) -> None:
     await fail(ada, 9, email)
     for seconds in WAITS:
         await fail(ada, 1, email)
@@ -42,7 +40,7 @@ async def test_after_ten_failures_in_a_row_an_account_waits_longer_each_time(
         let_the_wait_pass(execute)
 
 
-async def test_the_right_password_waits_as_well_and_then_clears_the_count(ada: Client, execute: Execute) -> None:
+async def test_the_right_password_has_to_wait_too_and_then_resets_the_count(ada: Client, execute: Execute) -> None:
     await fail(ada, 10)
 
     waiting = await sign_in(ada, "ADA@example.com", A_PASSWORD)
@@ -53,7 +51,7 @@ async def test_the_right_password_waits_as_well_and_then_clears_the_count(ada: C
     await fail(ada, 10)
 
 
-async def test_a_success_ends_the_row(ada: Client) -> None:
+async def test_a_success_resets_the_count(ada: Client) -> None:
     await fail(ada, 9)
     await ada.sign_in()
     await fail(ada, 9)
@@ -61,7 +59,7 @@ async def test_a_success_ends_the_row(ada: Client) -> None:
     assert (await sign_in(ada, ada.email, A_PASSWORD)).status_code == 200
 
 
-async def test_the_form_counts_as_the_json_does(ada: Client) -> None:
+async def test_failures_in_a_form_and_in_json_count_together(ada: Client) -> None:
     form = {"grant_type": "password", "username": ada.email, "password": "wrong horse"}
     await fail(ada, 5)
     for _ in range(5):
@@ -74,7 +72,7 @@ async def test_the_form_counts_as_the_json_does(ada: Client) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("PATCH", "/users/me"), ("POST", "/users/me/delete")])
-async def test_every_current_password_counts(ada: Client, method: str, path: str) -> None:
+async def test_a_wrong_current_password_counts_as_a_failure(ada: Client, method: str, path: str) -> None:
     def body(password: str) -> dict[str, str]:
         return {"current_password": password} | ({"email": "a@example.com"} if method == "PATCH" else {})
 
@@ -85,7 +83,7 @@ async def test_every_current_password_counts(ada: Client, method: str, path: str
     assert (await sign_in(ada, ada.email, A_PASSWORD)).status_code == 429
 
 
-async def test_who_is_signed_in_is_not_locked_out(ada: Client) -> None:
+async def test_signed_in_users_are_not_locked_out(ada: Client) -> None:
     await fail(ada, 10)
 
     refreshed = await ada.post("/auth/refresh", json={"refresh_token": ada.tokens["refresh_token"]})
@@ -95,7 +93,7 @@ async def test_who_is_signed_in_is_not_locked_out(ada: Client) -> None:
     assert (refreshed.status_code, changed.status_code) == (200, 200)
 
 
-async def test_others_do_not_wait(ada: Client, grace: Client) -> None:
+async def test_other_accounts_do_not_wait(ada: Client, grace: Client) -> None:
     await fail(ada, 10)
 
     assert (await sign_in(ada, grace.email, A_PASSWORD)).status_code == 200
@@ -111,7 +109,7 @@ async def test_all_workers_share_the_count(ada: Client, make_settings: Callable[
     assert (await sign_in(ada, ada.email, A_PASSWORD)).status_code == 429
 
 
-async def test_a_thousandfold_guess_at_once_gets_few_answers(app: FastAPI, ada: Client) -> None:
+async def test_few_of_many_concurrent_guesses_are_checked(app: FastAPI, ada: Client) -> None:
     answers = await asyncio.gather(*(sign_in(ada, ada.email) for _ in range(60)))
 
     guessed = [answer.status_code for answer in answers].count(401)
@@ -119,13 +117,13 @@ async def test_a_thousandfold_guess_at_once_gets_few_answers(app: FastAPI, ada: 
     assert {answer.status_code for answer in answers} == {401, 429}
 
 
-async def test_twenty_right_passwords_at_once_are_all_let_in(ada: Client) -> None:
+async def test_twenty_concurrent_sign_ins_all_succeed(ada: Client) -> None:
     answers = await asyncio.gather(*(sign_in(ada, ada.email, A_PASSWORD) for _ in range(20)))
 
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_no_address_and_no_password_is_kept_in_the_counts(ada: Client, execute: Execute) -> None:
+async def test_counts_contain_no_address_and_no_password(ada: Client, execute: Execute) -> None:
     await sign_in(ada, "my password by mistake", "a password that is wrong")
 
     ((key,),) = execute("SELECT key FROM failed_attempt")
@@ -133,7 +131,7 @@ async def test_no_address_and_no_password_is_kept_in_the_counts(ada: Client, exe
     assert b"mistake" not in bytes(key)
 
 
-async def test_old_counts_are_swept(app: FastAPI, ada: Client, execute: Execute) -> None:
+async def test_old_counts_are_deleted(app: FastAPI, ada: Client, execute: Execute) -> None:
     await fail(ada, 1)
     await fail(ada, 1, "nobody@example.com")
     oldest = "(SELECT min(failed_at) FROM failed_attempt)"

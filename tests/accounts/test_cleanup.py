@@ -1,4 +1,4 @@
-"""What is past is deleted in bites, and one kind of it does not keep another."""
+"""Expired rows are deleted in batches, and a failure with one kind of row does not stop the others."""
 
 import pytest
 from fastapi import FastAPI
@@ -14,7 +14,7 @@ OLD = """
 """
 
 
-async def test_a_backlog_of_one_moment_is_deleted_bite_by_bite(app: FastAPI, ada: Client, execute: Execute) -> None:
+async def test_a_backlog_with_equal_times_is_deleted_in_batches(app: FastAPI, ada: Client, execute: Execute) -> None:
     execute(OLD, 2 * BITE_ROWS + 1)
 
     await app.state.cleanup.sweep()
@@ -22,7 +22,7 @@ async def test_a_backlog_of_one_moment_is_deleted_bite_by_bite(app: FastAPI, ada
     assert execute("SELECT count(*) FROM failed_attempt") == [(0,)]
 
 
-async def test_a_sweep_that_fails_does_not_stop_the_others(app: FastAPI, ada: Client, execute: Execute) -> None:
+async def test_a_failing_sweep_does_not_stop_the_others(app: FastAPI, ada: Client, execute: Execute) -> None:
     execute(OLD, 3)
     execute("INSERT INTO ended_session VALUES (gen_random_uuid(), now() - interval '1 day')")
     execute("ALTER TABLE auth_session RENAME TO away")
@@ -35,7 +35,7 @@ async def test_a_sweep_that_fails_does_not_stop_the_others(app: FastAPI, ada: Cl
     assert execute("SELECT (SELECT count(*) FROM failed_attempt), (SELECT count(*) FROM ended_session)") == [(0, 0)]
 
 
-async def test_what_is_not_past_stays(app: FastAPI, ada: Client, execute: Execute) -> None:
+async def test_current_rows_are_kept(app: FastAPI, ada: Client, execute: Execute) -> None:
     execute("INSERT INTO failed_attempt (key, failures) VALUES ('a', 1)")
     execute("INSERT INTO ended_session VALUES (gen_random_uuid(), now())")
 

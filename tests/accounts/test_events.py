@@ -29,7 +29,7 @@ ORIGIN = {"client": "203.0.113.9", "request_id": "a-request"}
 
 
 class Log:
-    """What the logger of events has written since the last look."""
+    """The output of the event logger since the last read."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
@@ -42,7 +42,7 @@ class Log:
         return found
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the members of each event, as the JSON format writes them."""
+        """Return the members of each event as the JSON format writes them."""
         lines = [json.loads(JsonFormatter().format(record)) for record in self.records()]
         return [{name: line[name] for name in line if name not in JSON_MEMBERS} for line in lines]
 
@@ -108,7 +108,7 @@ async def sign_out(ada: Client, app: FastAPI) -> dict[str, Any]:
 
 
 async def sign_out_by_refresh_token(ada: Client, app: FastAPI) -> dict[str, Any]:
-    # Again it ends nothing, and is no event.
+    # The second call ends nothing and logs no event.
     for _ in range(2):
         body = {"refresh_token": ada.tokens["refresh_token"]}
         assert (await ada.post("/auth/logout", json=body)).status_code == 204
@@ -179,7 +179,7 @@ CHANGES: list[Change] = [
 
 @pytest.fixture
 async def ada_of_log(ada: Client, app: FastAPI, log: Log, execute: Execute) -> Any:
-    """Ada from another address, with an id for her requests."""
+    """Ada at another client address, with a request id."""
     transport = httpx.ASGITransport(app, client=(ORIGIN["client"], 1234))
     headers = {"X-Request-ID": ORIGIN["request_id"]}
     async with Client(transport=transport, base_url="http://testserver", headers=headers) as client:
@@ -250,7 +250,7 @@ async def test_a_sign_in_to_an_account_that_is_not_verified_or_not_active_is_ref
     assert [event["event"] for event in log.events()] == ["sign_in_refused"] * 2
 
 
-async def test_a_session_that_makes_room_for_another_has_ended(ada: Client, log: Log, execute: Execute) -> None:
+async def test_a_session_ended_by_the_limit_is_an_event(ada: Client, log: Log, execute: Execute) -> None:
     execute("""
         INSERT INTO auth_session (user_id, id, seq, created_at, expires_at)
         SELECT id, gen_random_uuid(), 0, now() - n * interval '1 minute', now() + interval '1 day'
@@ -266,7 +266,7 @@ async def test_a_session_that_makes_room_for_another_has_ended(ada: Client, log:
     assert (ended["event"], ended["session_id"]) == ("sessions_ended", oldest)
 
 
-async def test_the_text_format_has_the_same_as_words(ada_of_log: Client, log: Log, execute: Execute) -> None:
+async def test_the_text_format_has_the_same_members(ada_of_log: Client, log: Log, execute: Execute) -> None:
     ((user_id,),) = execute('SELECT id::text FROM "user"')
 
     await ada_of_log.sign_in()

@@ -61,7 +61,7 @@ async def test_a_write_key_changes_contacts(ada: Client, script: Client) -> None
 
 
 @pytest.mark.parametrize("operation", OTHERS, ids=str)
-async def test_a_key_is_for_contacts_alone(ada: Client, script: Client, operation: Any) -> None:
+async def test_a_key_works_only_for_contacts(ada: Client, script: Client, operation: Any) -> None:
     use(script, await make_key(ada, "write"))
     body = operation.example if operation.media_types else None
 
@@ -83,7 +83,7 @@ async def test_a_key_is_shown_once_and_listed_without_its_text(ada: Client, exec
     assert key["key"].encode() not in b"".join(bytes(row[0]) for row in execute("SELECT key_hash FROM access_key"))
 
 
-async def test_its_last_use_is_known_to_the_minute(ada: Client, script: Client, execute: Execute) -> None:
+async def test_the_last_use_of_a_key_is_recorded_to_the_minute(ada: Client, script: Client, execute: Execute) -> None:
     use(script, await make_key(ada))
     unused = (await ada.get("/auth/keys")).json()["items"][0]["last_used_at"]
 
@@ -99,7 +99,7 @@ async def test_its_last_use_is_known_to_the_minute(ada: Client, script: Client, 
     assert later >= used
 
 
-async def test_a_key_reads_where_its_use_cannot_be_noted(ada: Client, script: Client, database_url: str) -> None:
+async def test_a_key_works_if_its_use_cannot_be_recorded(ada: Client, script: Client, database_url: str) -> None:
     use(script, await make_key(ada))
     with closing(psycopg2.connect(database_url)) as connection:
         connection.cursor().execute("SELECT 1 FROM access_key FOR UPDATE")
@@ -107,7 +107,7 @@ async def test_a_key_reads_where_its_use_cannot_be_noted(ada: Client, script: Cl
         assert (await script.get("/contacts")).status_code == 200
 
 
-async def test_an_expired_key_is_not_counted(ada: Client, app: FastAPI, execute: Execute) -> None:
+async def test_an_expired_key_does_not_count_towards_the_limit(ada: Client, app: FastAPI, execute: Execute) -> None:
     for _ in range(app.state.settings.max_keys):
         await make_key(ada)
     execute("UPDATE access_key SET expires_at = now()")
@@ -150,7 +150,9 @@ async def delete_account(ada: Client, key: dict[str, Any], app: FastAPI) -> None
 
 
 @pytest.mark.parametrize("end", [delete, change_password, set_password, deactivate_and_activate, delete_account])
-async def test_a_key_ends_within_a_second(ada: Client, script: Client, app: FastAPI, end: Callable[..., Any]) -> None:
+async def test_a_revoked_key_stops_working_within_a_second(
+    ada: Client, script: Client, app: FastAPI, end: Callable[..., Any]
+) -> None:
     key = await make_key(ada)
     use(script, key)
     assert (await script.get("/contacts")).status_code == 200
@@ -163,7 +165,7 @@ async def test_a_key_ends_within_a_second(ada: Client, script: Client, app: Fast
     assert response.headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_a_change_of_the_address_ends_no_key(ada: Client, script: Client) -> None:
+async def test_a_change_of_address_keeps_the_keys(ada: Client, script: Client) -> None:
     use(script, await make_key(ada))
 
     await ada.patch("/users/me", json={"current_password": A_PASSWORD, "email": "ada.l@example.com"})
@@ -172,7 +174,7 @@ async def test_a_change_of_the_address_ends_no_key(ada: Client, script: Client) 
     assert (await script.get("/contacts")).status_code == 200
 
 
-async def test_a_key_ends_at_its_time(ada: Client, script: Client, execute: Execute, app: FastAPI) -> None:
+async def test_a_key_stops_working_when_it_expires(ada: Client, script: Client, execute: Execute, app: FastAPI) -> None:
     use(script, await make_key(ada, expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat()))
     assert (await script.get("/contacts")).status_code == 200
 
@@ -201,13 +203,15 @@ async def test_a_key_ends_at_its_time(ada: Client, script: Client, execute: Exec
         ({"expires_at": "2099-13-01T00:00:00Z"}, "expires_at", "malformed"),
     ],
 )
-async def test_a_key_has_rules(ada: Client, fields: dict[str, Any], field: str, code: str) -> None:
+async def test_an_invalid_key_request_is_a_422_that_names_the_field(
+    ada: Client, fields: dict[str, Any], field: str, code: str
+) -> None:
     response = await ada.post("/auth/keys", json={"name": "A script", "scope": "read", **fields})
 
     assert [(error["loc"], error["code"]) for error in response.json()["errors"]] == [(["body", field], code)]
 
 
-async def test_an_account_has_so_many_keys_races_included(make_settings: Callable[..., Settings]) -> None:
+async def test_concurrent_requests_do_not_exceed_the_limit_on_keys(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(max_keys=3))
     async with app.router.lifespan_context(app), client_of(app) as client:
         await client.sign_up("ada@example.com")
@@ -225,13 +229,13 @@ async def test_an_account_has_so_many_keys_races_included(make_settings: Callabl
 @pytest.mark.parametrize(
     "token", ["ck_", "ck_x", "ck_" + "A" * 86, "ck_" + "é" * 20, "CK_" + "A" * 86, "ck_" + "A" * 3000]
 )
-async def test_what_is_no_key_is_refused(client: Client, token: str) -> None:
+async def test_an_invalid_key_is_refused(client: Client, token: str) -> None:
     response = await client.get("/contacts", headers={b"Authorization": f"Bearer {token}".encode()})
 
     assert (response.status_code, response.json()["code"]) == (401, "invalid_token")
 
 
-async def test_nobody_deletes_a_key_of_somebody_else(ada: Client, grace: Client) -> None:
+async def test_a_key_of_another_user_cannot_be_deleted(ada: Client, grace: Client) -> None:
     key = await make_key(ada)
 
     response = await grace.delete(f"/auth/keys/{key['id']}")

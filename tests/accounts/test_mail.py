@@ -1,4 +1,4 @@
-"""Forgotten passwords and addresses to verify, by a real mail server that can refuse, hang and die."""
+"""Password resets and address verification with a real mail server, which can refuse, hang and die."""
 
 import asyncio
 import re
@@ -34,7 +34,7 @@ async def until(is_so: Callable[[], object], seconds: float = 15) -> None:
 
 
 class Inbox:
-    """The handler of a mail server: it keeps what it takes. `answer` is what it says to a mail."""
+    """The handler of a mail server. It keeps accepted mails; `answer` is its reply to each mail."""
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
@@ -99,7 +99,7 @@ async def app_with_mail(make_settings: MakeSettings, port: int) -> AsyncIterator
 
 @pytest.fixture
 async def eve(app_with_mail: FastAPI, inbox: Inbox) -> AsyncIterator[Client]:
-    """Someone who has registered where there is a mail server, and has got the first mail."""
+    """A user who has registered on a server that sends mail, and has received the first mail."""
     async with client_of(app_with_mail) as client:
         await client.sign_up("eve@example.com")
         await inbox.wait_for(1)
@@ -136,7 +136,7 @@ async def test_registering_mails_a_link_that_verifies_the_address(eve: Client, i
 
 @pytest.mark.parametrize("page", ["/verify", "/reset-password"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_to_open_the_page_of_a_link_changes_nothing(eve: Client, inbox: Inbox, page: str, method: str) -> None:
+async def test_opening_the_page_of_a_link_changes_nothing(eve: Client, inbox: Inbox, page: str, method: str) -> None:
     opened = await eve.request(method, page, params={"token": inbox.token()})
 
     assert opened.status_code == 200
@@ -146,7 +146,7 @@ async def test_to_open_the_page_of_a_link_changes_nothing(eve: Client, inbox: In
     assert (await eve.post("/auth/verify", json={"token": inbox.token()})).status_code == 200
 
 
-async def test_a_forgotten_password_is_replaced_by_the_link_of_a_mail(eve: Client, inbox: Inbox) -> None:
+async def test_a_mailed_link_resets_a_forgotten_password(eve: Client, inbox: Inbox) -> None:
     key = (await eve.post("/auth/keys", json={"name": "x", "scope": "read"})).json()["key"]
     await ask(eve, " EVE@example.com ")
     mail = (await inbox.wait_for(2))[-1]
@@ -163,7 +163,7 @@ async def test_a_forgotten_password_is_replaced_by_the_link_of_a_mail(eve: Clien
     await eve.post("/auth/login", json={"email": "eve@example.com", "password": ANOTHER_PASSWORD})
 
 
-async def test_of_two_resets_at_once_one_works(eve: Client, inbox: Inbox) -> None:
+async def test_only_one_of_many_concurrent_resets_succeeds(eve: Client, inbox: Inbox) -> None:
     await ask(eve)
     await inbox.wait_for(2)
 
@@ -184,7 +184,9 @@ async def test_a_reset_ends_the_wait_after_wrong_passwords(eve: Client, inbox: I
 
 
 @pytest.mark.parametrize("change", [{"password": ANOTHER_PASSWORD}, {"email": "eve.2@example.com"}])
-async def test_a_token_ends_with_another_password_or_address(eve: Client, inbox: Inbox, change: dict[str, str]) -> None:
+async def test_a_change_of_password_or_address_invalidates_a_reset_token(
+    eve: Client, inbox: Inbox, change: dict[str, str]
+) -> None:
     await ask(eve)
     token = token_in((await inbox.wait_for(2))[-1])
     await eve.patch("/users/me", json={"current_password": A_PASSWORD, **change})
@@ -192,7 +194,7 @@ async def test_a_token_ends_with_another_password_or_address(eve: Client, inbox:
     assert await reset(eve, token, "a third long phrase") == (422, "invalid_token")
 
 
-async def test_a_token_of_one_kind_is_none_of_the_other(eve: Client, inbox: Inbox) -> None:
+async def test_a_token_is_valid_only_for_its_purpose(eve: Client, inbox: Inbox) -> None:
     verify = inbox.token()
     await ask(eve)
     await inbox.wait_for(2)
@@ -206,7 +208,9 @@ async def test_a_token_of_one_kind_is_none_of_the_other(eve: Client, inbox: Inbo
     assert (await eve.get("/users/me", headers={"Authorization": f"Bearer {verify}"})).status_code == 401
 
 
-async def test_a_token_ends_when_the_account_is_deactivated(eve: Client, inbox: Inbox, app_with_mail: FastAPI) -> None:
+async def test_deactivating_the_account_invalidates_its_tokens(
+    eve: Client, inbox: Inbox, app_with_mail: FastAPI
+) -> None:
     await ask(eve)
     await inbox.wait_for(2)
     users = app_with_mail.state.users
@@ -217,11 +221,13 @@ async def test_a_token_ends_when_the_account_is_deactivated(eve: Client, inbox: 
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "\x00", "x" * 5000, "é"])
-async def test_what_is_no_token_is_refused(eve: Client, token: str) -> None:
+async def test_an_invalid_token_is_refused(eve: Client, token: str) -> None:
     assert await reset(eve, token) == (422, "invalid_token")
 
 
-async def test_the_answer_does_not_tell_which_addresses_are_known(eve: Client, inbox: Inbox, execute: Execute) -> None:
+async def test_the_answer_does_not_reveal_which_addresses_have_accounts(
+    eve: Client, inbox: Inbox, execute: Execute
+) -> None:
     await ask(eve, "nobody@example.com")
     await ask(eve, "no address")
     await ask(eve)
@@ -229,11 +235,11 @@ async def test_the_answer_does_not_tell_which_addresses_are_known(eve: Client, i
     await asyncio.sleep(0.3)
 
     assert [mail["To"] for mail in inbox.mails] == ["eve@example.com"] * 2
-    # The same work for both: a row.
+    # Both cases do the same work: they insert a row.
     assert execute("SELECT count(*) FROM mail WHERE purpose = 'reset'") == [(2,)]
 
 
-async def test_three_an_hour_are_sent(eve: Client, inbox: Inbox, execute: Execute) -> None:
+async def test_at_most_three_links_an_hour_are_sent(eve: Client, inbox: Inbox, execute: Execute) -> None:
     await asyncio.gather(*(ask(eve) for _ in range(6)))
     await inbox.wait_for(4)
     for _ in range(6):
@@ -247,7 +253,7 @@ async def test_three_an_hour_are_sent(eve: Client, inbox: Inbox, execute: Execut
     await inbox.wait_for(7)
 
 
-async def test_a_new_address_is_asked_and_the_old_one_is_told(eve: Client, inbox: Inbox) -> None:
+async def test_a_new_address_gets_a_link_and_the_old_one_a_notice(eve: Client, inbox: Inbox) -> None:
     await eve.post("/auth/verify", json={"token": inbox.token()})
 
     changed = await eve.patch("/users/me", json={"current_password": A_PASSWORD, "email": "eve.2@example.com"})
@@ -260,9 +266,7 @@ async def test_a_new_address_is_asked_and_the_old_one_is_told(eve: Client, inbox
     assert verified.json()["is_verified"] is True
 
 
-async def test_an_account_is_counted_also_where_its_address_changes(
-    eve: Client, inbox: Inbox, execute: Execute
-) -> None:
+async def test_the_limit_on_links_survives_a_change_of_address(eve: Client, inbox: Inbox, execute: Execute) -> None:
     for _ in range(3):
         await ask(eve)
     await inbox.wait_for(4)
@@ -275,7 +279,7 @@ async def test_an_account_is_counted_also_where_its_address_changes(
     assert len(inbox.mails) == 6
 
 
-async def test_a_token_verifies_an_address_once_also_if_it_comes_back(eve: Client, inbox: Inbox) -> None:
+async def test_a_token_verifies_once_even_if_the_address_is_set_again(eve: Client, inbox: Inbox) -> None:
     token = inbox.token()
     used = await eve.post("/auth/verify", json={"token": token})
     for email in ("eve.2@example.com", "eve@example.com"):
@@ -287,7 +291,7 @@ async def test_a_token_verifies_an_address_once_also_if_it_comes_back(eve: Clien
     assert (await eve.get("/users/me")).json()["is_verified"] is False
 
 
-async def test_many_more_notices_are_sent_than_links(eve: Client, inbox: Inbox) -> None:
+async def test_notices_are_not_limited_like_links(eve: Client, inbox: Inbox) -> None:
     for n in range(5):
         await eve.patch("/users/me", json={"current_password": A_PASSWORD, "email": f"eve.{n}@example.com"})
 
@@ -311,7 +315,7 @@ async def by_the_operator(eve: Client, app: FastAPI, inbox: Inbox) -> None:
 
 
 @pytest.mark.parametrize("change", [by_its_owner, by_a_mail, by_the_operator])
-async def test_a_changed_password_is_told_to_the_address_that_the_account_had(
+async def test_a_password_change_notifies_the_previous_address(
     eve: Client, app_with_mail: FastAPI, inbox: Inbox, change: Callable[..., Any]
 ) -> None:
     await change(eve, app_with_mail, inbox)
@@ -333,7 +337,7 @@ async def test_a_notice_of_a_changed_password_is_not_throttled_like_links(eve: C
     await until(lambda: len([mail for mail in inbox.mails if "password was changed" in mail["Subject"]]) == 6)
 
 
-async def test_no_notice_of_a_password_is_sent_where_it_stays(eve: Client, inbox: Inbox, execute: Execute) -> None:
+async def test_no_notice_is_sent_if_the_password_does_not_change(eve: Client, inbox: Inbox, execute: Execute) -> None:
     wrong = {"current_password": "a wrong phrase", "password": ANOTHER_PASSWORD}
     await eve.patch("/users/me", json=wrong)
     await eve.patch("/users/me", json={"current_password": A_PASSWORD, "email": "eve.2@example.com"})
@@ -342,7 +346,7 @@ async def test_no_notice_of_a_password_is_sent_where_it_stays(eve: Client, inbox
     assert execute("SELECT count(*) FROM mail WHERE purpose = 'password_changed'") == [(0,)]
 
 
-async def test_nothing_is_mailed_to_who_is_verified_or_cannot_sign_in(
+async def test_no_link_is_mailed_to_verified_or_deactivated_users(
     eve: Client, inbox: Inbox, app_with_mail: FastAPI
 ) -> None:
     await eve.post("/auth/verify", json={"token": inbox.token()})
@@ -355,7 +359,9 @@ async def test_nothing_is_mailed_to_who_is_verified_or_cannot_sign_in(
     assert len(inbox.mails) == 1
 
 
-async def test_who_must_be_verified_signs_in_after_that(make_settings: MakeSettings, port: int, inbox: Inbox) -> None:
+async def test_required_verification_must_precede_the_sign_in(
+    make_settings: MakeSettings, port: int, inbox: Inbox
+) -> None:
     async with running(make_settings, port, require_verification=True) as app, client_of(app) as client:
         await client.post("/auth/register", json={"email": "eve@example.com", "password": A_PASSWORD})
         refused = await client.post("/auth/login", json={"email": "eve@example.com", "password": A_PASSWORD})
@@ -368,7 +374,7 @@ async def test_who_must_be_verified_signs_in_after_that(make_settings: MakeSetti
         assert await sign_in(client, A_PASSWORD) == 200
 
 
-async def test_a_server_that_is_away_or_busy_is_tried_again(
+async def test_a_mail_is_retried_if_the_server_is_away_or_busy(
     make_settings: MakeSettings, port: int, execute: Execute
 ) -> None:
     inbox = Inbox()
@@ -379,7 +385,7 @@ async def test_a_server_that_is_away_or_busy_is_tried_again(
         server = Controller(inbox, hostname="127.0.0.1", port=port)
         server.start()
         try:
-            # A first retry comes within ten seconds.
+            # The first retry comes within ten seconds.
             await until(lambda: inbox.asked, 12)
             inbox.answer = "250 OK"
             execute("UPDATE mail SET next_try_at = now()")
@@ -390,7 +396,7 @@ async def test_a_server_that_is_away_or_busy_is_tried_again(
     assert len(inbox.mails) == 1
 
 
-async def test_a_refusal_for_good_is_final(
+async def test_a_permanent_refusal_is_not_retried(
     eve: Client, inbox: Inbox, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     inbox.answer = "550 no such user"
@@ -401,7 +407,7 @@ async def test_a_refusal_for_good_is_final(
     assert "refused for good: the mail server answered 550" in caplog.text
 
 
-async def test_a_password_that_the_mail_server_refuses_can_be_mended(
+async def test_mail_is_sent_after_the_smtp_credentials_are_corrected(
     make_settings: MakeSettings, inbox: Inbox, port: int, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"smtp://eve:secret%20word@127.0.0.1:{port}"
@@ -412,12 +418,12 @@ async def test_a_password_that_the_mail_server_refuses_can_be_mended(
         execute("UPDATE mail SET next_try_at = now()")
         await inbox.wait_for(1)
 
-    # It was not sent in the clear: this server has no STARTTLS.
+    # The password was not sent in the clear, because this server has no STARTTLS.
     assert "SMTPException" in caplog.text
     assert "secret" not in caplog.text
 
 
-async def test_a_server_that_hangs_stops_nobody_else(
+async def test_a_hanging_server_does_not_block_requests_and_is_retried(
     make_settings: MakeSettings, port: int, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, execute: Execute
 ) -> None:
     monkeypatch.setattr(mail, "SEND_SECONDS", 1.0)
@@ -430,25 +436,25 @@ async def test_a_server_that_hangs_stops_nobody_else(
         inbox.hangs = False
         await until(lambda: execute("SELECT tries FROM mail WHERE done_at IS NOT NULL") == [(2,)], 12)
 
-    # The first one may have arrived after all: both have the same id.
+    # The first attempt may have been delivered after all. Both have the same id.
     assert len({mail["Message-ID"] for mail in inbox.mails}) == 1
 
 
-async def test_slow_recipients_delay_nobody_else(make_settings: MakeSettings, port: int, inbox: Inbox) -> None:
+async def test_slow_recipients_do_not_delay_other_mail(make_settings: MakeSettings, port: int, inbox: Inbox) -> None:
     async with running(make_settings, port) as app, client_of(app) as client:
         for n in range(5):
             await client.sign_up(f"slow.{n}@example.com")
         await until(lambda: inbox.asked == 5)
         await client.sign_up("eve@example.com")
         (received,) = await inbox.wait_for(1)
-        # The end does not wait for them either.
+        # Shutdown does not wait for the slow recipients either.
         stopping_at = time.monotonic()
 
     assert received["To"] == "eve@example.com"
     assert time.monotonic() - stopping_at < 10
 
 
-async def test_what_is_sent_is_not_sent_again_because_the_database_is_busy(
+async def test_a_busy_database_does_not_cause_a_second_delivery(
     eve: Client, inbox: Inbox, app_with_mail: FastAPI, execute: Execute
 ) -> None:
     inbox.hangs = True
@@ -466,7 +472,7 @@ async def test_what_is_sent_is_not_sent_again_because_the_database_is_busy(
     assert len(inbox.mails) == 2
 
 
-async def test_a_server_that_dies_in_the_middle_gets_the_mail_when_it_is_back(
+async def test_a_mail_is_delivered_after_the_server_died_during_delivery(
     make_settings: MakeSettings, port: int, execute: Execute
 ) -> None:
     inbox = Inbox()
@@ -490,7 +496,7 @@ async def test_a_server_that_dies_in_the_middle_gets_the_mail_when_it_is_back(
     assert (len(inbox.mails), len(back.mails)) == (0, 1)
 
 
-async def test_the_address_of_another_script_is_mailed_to(make_settings: MakeSettings, port: int, inbox: Inbox) -> None:
+async def test_an_internationalised_address_gets_mail(make_settings: MakeSettings, port: int, inbox: Inbox) -> None:
     async with running(make_settings, port) as app, client_of(app) as client:
         await client.sign_up("eve@exämple.com")
         (received,) = await inbox.wait_for(1)
@@ -501,7 +507,7 @@ async def test_the_address_of_another_script_is_mailed_to(make_settings: MakeSet
     assert verified.json()["is_verified"] is True
 
 
-async def test_a_restart_loses_no_mail_and_two_workers_send_none_twice(
+async def test_a_restart_loses_no_mail_and_two_workers_send_each_once(
     make_settings: MakeSettings, port: int, inbox: Inbox, execute: Execute
 ) -> None:
     async with running(make_settings, free_port()) as app, client_of(app) as client:
@@ -517,7 +523,7 @@ async def test_a_restart_loses_no_mail_and_two_workers_send_none_twice(
     assert len(recipients) == len(set(recipients)) == 40
 
 
-async def test_what_cannot_be_sent_in_a_day_is_dropped(
+async def test_a_mail_that_cannot_be_sent_within_a_day_is_dropped(
     make_settings: MakeSettings, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(make_settings, free_port()) as app, client_of(app) as client:
@@ -543,7 +549,7 @@ async def test_no_token_is_in_the_database_or_the_log(
     assert all(token not in kept and token.rpartition(".")[2] not in kept for token in tokens)
 
 
-async def test_an_outbox_is_a_mail_server_for_a_prototype(make_settings: MakeSettings, tmp_path: Path) -> None:
+async def test_a_file_url_writes_mails_to_an_outbox_directory(make_settings: MakeSettings, tmp_path: Path) -> None:
     outbox = tmp_path / "out box"
     url = f"file://{str(outbox).replace(' ', '%20')}"
     async with running(make_settings, 0, smtp_url=url) as app, client_of(app) as client:
@@ -558,7 +564,7 @@ async def test_an_outbox_is_a_mail_server_for_a_prototype(make_settings: MakeSet
     assert path.stat().st_mode & 0o077 == 0
 
 
-async def test_without_a_mail_server_nothing_changes(ada: Client, execute: Execute) -> None:
+async def test_without_a_mail_server_no_mail_is_queued(ada: Client, execute: Execute) -> None:
     await ask(ada, "ada@example.com")
     await ada.post("/auth/request-verify-token")
 
@@ -566,7 +572,7 @@ async def test_without_a_mail_server_nothing_changes(ada: Client, execute: Execu
     assert (await ada.get("/users/me")).json()["is_verified"] is False
 
 
-async def test_old_tokens_are_refused(eve: Client, inbox: Inbox, app_with_mail: FastAPI) -> None:
+async def test_expired_tokens_are_refused(eve: Client, inbox: Inbox, app_with_mail: FastAPI) -> None:
     users = app_with_mail.state.users
     user = await users.find("eve@example.com")
     claims = {"sub": str(user.id), "email": user.email}

@@ -13,7 +13,7 @@ from tests.conftest import Execute
 A_NEW_PASSWORD = "a new horse, and a new staple"
 
 
-async def test_me_is_whoever_signed_in(ada: Client, grace: Client) -> None:
+async def test_me_returns_the_signed_in_user(ada: Client, grace: Client) -> None:
     response = await ada.get("/users/me")
 
     assert response.status_code == 200
@@ -35,7 +35,7 @@ async def test_a_new_password_ends_all_other_sessions(ada: Client, ada_elsewhere
     assert (old.status_code, new.status_code) == (401, 200)
 
 
-async def test_a_new_address_is_the_one_to_sign_in_with(ada: Client) -> None:
+async def test_after_a_change_of_address_the_new_one_signs_in(ada: Client) -> None:
     response = await ada.patch("/users/me", json={"current_password": A_PASSWORD, "email": "Ada.Lovelace@Example.com"})
 
     ada.email = "ada.lovelace@example.com"
@@ -66,7 +66,7 @@ async def test_an_address_that_is_taken_is_a_409_and_changes_nothing(ada: Client
         ({}, 422),
     ],
 )
-async def test_a_change_that_is_refused_changes_nothing(
+async def test_a_refused_change_changes_nothing(
     ada: Client, execute: Execute, changes: dict[str, object], status: int
 ) -> None:
     before = execute('SELECT * FROM "user"')
@@ -77,7 +77,7 @@ async def test_a_change_that_is_refused_changes_nothing(
     assert execute('SELECT * FROM "user"') == before
 
 
-async def test_of_two_changes_with_one_current_password_one_wins(ada: Client) -> None:
+async def test_only_one_of_many_concurrent_password_changes_succeeds(ada: Client) -> None:
     answers = await asyncio.gather(
         *(
             ada.patch("/users/me", json={"current_password": A_PASSWORD, "password": f"{A_NEW_PASSWORD} {n}"})
@@ -88,7 +88,7 @@ async def test_of_two_changes_with_one_current_password_one_wins(ada: Client) ->
     assert sorted(answer.status_code for answer in answers) == [200, 403, 403, 403]
 
 
-async def test_deleting_the_account_takes_everything_along(ada: Client, grace: Client, execute: Execute) -> None:
+async def test_deleting_the_account_deletes_all_its_data(ada: Client, grace: Client, execute: Execute) -> None:
     await ada.create_contact()
     await grace.create_contact()
 
@@ -104,14 +104,14 @@ async def test_deleting_the_account_takes_everything_along(ada: Client, grace: C
     assert await is_signed_in(grace)
 
 
-async def test_a_contact_for_an_account_that_is_gone_is_a_401(ada: Client, execute: Execute) -> None:
+async def test_creating_a_contact_for_a_deleted_account_is_a_401(ada: Client, execute: Execute) -> None:
     execute('DELETE FROM "user"')
 
     assert (await ada.post("/contacts", json=A_CONTACT)).status_code == 401
     assert (await ada.get("/users/me")).status_code == 401
 
 
-async def test_a_large_account_is_gone_at_once_and_its_rows_soon_after(
+async def test_a_large_account_is_deleted_at_once_and_its_rows_soon_after(
     ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cleanup, "ERASE_SECONDS", 0)
@@ -128,7 +128,7 @@ async def test_a_large_account_is_gone_at_once_and_its_rows_soon_after(
             await asyncio.sleep(0.01)
 
 
-async def test_an_account_whose_rows_cannot_be_deleted_at_once_is_gone_all_the_same(
+async def test_an_account_with_locked_rows_is_deleted_at_once_too(
     ada: Client,
     execute: Execute,
     database_url: str,
@@ -150,7 +150,9 @@ async def test_an_account_whose_rows_cannot_be_deleted_at_once_is_gone_all_the_s
             await asyncio.sleep(0.01)
 
 
-async def test_what_a_killed_worker_left_of_an_account_is_swept(app: FastAPI, ada: Client, execute: Execute) -> None:
+async def test_cleanup_finishes_a_deletion_that_a_killed_worker_began(
+    app: FastAPI, ada: Client, execute: Execute
+) -> None:
     await ada.create_contacts([{}] * 20)
     execute("UPDATE \"user\" SET is_active = false, erased_at = now(), email = 'erased'")
 
@@ -159,8 +161,8 @@ async def test_what_a_killed_worker_left_of_an_account_is_swept(app: FastAPI, ad
     assert execute('SELECT (SELECT count(*) FROM contact), (SELECT count(*) FROM "user")') == [(0, 0)]
 
 
-async def test_twenty_right_passwords_at_once_are_all_right(ada: Client) -> None:
-    """Each of them sets the same password, with a new hash or the old one."""
+async def test_the_right_password_succeeds_in_twenty_concurrent_changes(ada: Client) -> None:
+    """Half of the changes set the same password, which replaces its hash."""
     changes = [{"current_password": A_PASSWORD, "email": f"ada{n}@example.com"} for n in range(10)]
     changes += [{"current_password": A_PASSWORD, "password": A_PASSWORD}] * 10
 
@@ -169,7 +171,7 @@ async def test_twenty_right_passwords_at_once_are_all_right(ada: Client) -> None
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_the_right_password_is_right_while_its_hash_is_replaced(
+async def test_the_right_password_succeeds_while_its_hash_is_replaced(
     app: FastAPI, ada: Client, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hasher = app.state.users.hasher

@@ -31,7 +31,7 @@ async def register(client: Client, password: str) -> tuple[int, str | None]:
         "12345678a!",
     ],
 )
-async def test_eight_to_128_code_points_will_do_whatever_they_are(client: Client, password: str) -> None:
+async def test_any_8_to_128_code_points_are_accepted(client: Client, password: str) -> None:
     assert await register(client, password) == (201, None)
     login = {"email": "ada@example.com", "password": password}
     assert (await client.post("/auth/login", json=login)).status_code == 200
@@ -39,12 +39,12 @@ async def test_eight_to_128_code_points_will_do_whatever_they_are(client: Client
 
 
 @pytest.mark.parametrize("password", ["seven c", "x" * 129, "🐎" * 7, ""])
-async def test_fewer_or_more_will_not(client: Client, password: str) -> None:
+async def test_fewer_or_more_code_points_are_refused(client: Client, password: str) -> None:
     assert await register(client, password) == (422, "validation_error")
 
 
 @pytest.mark.parametrize("password", [*COMMONEST, "ada@example.com", "ADA@Example.com"])
-async def test_what_is_guessed_first_will_not_either(ada: Client, client: Client, password: str) -> None:
+async def test_common_passwords_and_the_address_are_refused(ada: Client, client: Client, password: str) -> None:
     changes = {"current_password": A_PASSWORD, "password": password}
 
     assert await register(client, password) == (422, "weak_password")
@@ -52,14 +52,14 @@ async def test_what_is_guessed_first_will_not_either(ada: Client, client: Client
     assert (changed.status_code, changed.json()["errors"][0]["loc"]) == (422, ["body", "password"])
 
 
-def test_the_list_has_the_3000_commonest() -> None:
+def test_the_list_has_3000_common_passwords() -> None:
     assert len(common_passwords()) == 3000
     assert all(len(password) >= 8 and password == password.casefold() for password in common_passwords())
 
 
 COMPOSED = "pässwörter für Zoé"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
-# Composed letters, and what other keyboards send for the same text.
+# Composed characters, and what other keyboards send for the same text.
 PAIRS = [
     (COMPOSED, DECOMPOSED),
     (unicodedata.normalize("NFC", "비밀번호는 길어야 해"), unicodedata.normalize("NFD", "비밀번호는 길어야 해")),
@@ -74,7 +74,7 @@ async def sign_in(client: Client, password: str, email: str = "ada@example.com")
 
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("registered", [0, 1])
-async def test_a_password_is_the_same_in_composed_and_decomposed_letters(
+async def test_a_password_works_in_composed_and_decomposed_form(
     client: Client, pair: tuple[str, str], registered: int
 ) -> None:
     assert await register(client, pair[registered]) == (201, None)
@@ -94,13 +94,13 @@ async def test_a_password_is_the_same_in_composed_and_decomposed_letters(
         ("ſafe long phrase", "safe long phrase"),
     ],
 )
-async def test_letters_that_only_look_alike_are_not_folded(client: Client, password: str, other: str) -> None:
+async def test_compatibility_characters_are_not_folded(client: Client, password: str, other: str) -> None:
     assert await register(client, password) == (201, None)
 
     assert [await sign_in(client, each) for each in (password, other)] == [200, 401]
 
 
-async def test_every_password_of_an_account_is_composed(client: Client, app: FastAPI) -> None:
+async def test_passwords_are_composed_wherever_they_are_set(client: Client, app: FastAPI) -> None:
     users = app.state.users
     await register(client, A_PASSWORD)
     await users.set_password(await users.find("ada@example.com"), DECOMPOSED)
@@ -118,28 +118,26 @@ async def test_every_password_of_an_account_is_composed(client: Client, app: Fas
 
 
 @pytest.mark.parametrize("count", [7, 129])
-async def test_its_length_is_that_of_the_composed_letters(client: Client, count: int) -> None:
+async def test_the_length_limits_apply_to_the_composed_form(client: Client, count: int) -> None:
     assert await register(client, "e\u0302\u0323" * count) == (422, "validation_error")
 
 
-async def test_a_hash_of_decomposed_letters_from_before_goes_on_to_work(
-    ada: Client, client: Client, execute: Execute
-) -> None:
+async def test_an_old_hash_of_a_decomposed_password_still_works(ada: Client, client: Client, execute: Execute) -> None:
     old = Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(DECOMPOSED)
     execute('UPDATE "user" SET hashed_password = %s', old)
 
     changed = await ada.patch("/users/me", json={"current_password": DECOMPOSED, "email": "ada.l@example.com"})
     before = await sign_in(client, COMPOSED, "ada.l@example.com")
     signed_in = await sign_in(client, DECOMPOSED, "ada.l@example.com")
-    # From then on the hash is that of the composed letters.
+    # The sign-in has replaced the hash with that of the composed form.
     after = await sign_in(client, COMPOSED, "ada.l@example.com")
 
     assert (changed.status_code, before, signed_in, after) == (200, 401, 200, 200)
     assert execute('SELECT hashed_password FROM "user"') != [(old,)]
 
 
-async def test_a_long_run_of_marks_is_not_normalized(client: Client) -> None:
-    """Normalizing 60 kB of marks takes seconds (it is quadratic), and a whole body of them may be a password."""
+async def test_a_long_run_of_combining_marks_is_not_normalized(client: Client) -> None:
+    """Normalizing 60 kB of marks takes seconds, because it is quadratic. A whole body may be such a password."""
     marks = "a" + "\u0301\u0327" * 14_000
     started_at = time.perf_counter()
     plain = await sign_in(client, "a" * len(marks))

@@ -29,7 +29,7 @@ async def still_works(client: Client, access_token: str) -> bool:
 
 
 def age(execute: Execute, seconds: int) -> None:
-    """Make the last refresh of all sessions as long ago."""
+    """Move the last refresh of all sessions this many seconds into the past."""
     execute("UPDATE auth_session SET refreshed_at = refreshed_at - make_interval(secs => %s)", seconds)
 
 
@@ -41,7 +41,7 @@ async def test_a_refresh_rotates_the_pair(ada: Client) -> None:
     assert await still_works(ada, third["access_token"])
 
 
-async def test_a_form_refreshes_too(ada: Client) -> None:
+async def test_a_form_can_refresh_too(ada: Client) -> None:
     form = {"grant_type": "refresh_token", "refresh_token": ada.tokens["refresh_token"]}
 
     response = await ada.post("/auth/token", data=form)
@@ -50,24 +50,24 @@ async def test_a_form_refreshes_too(ada: Client) -> None:
     assert await still_works(ada, response.json()["access_token"])
 
 
-async def test_the_parent_within_the_grace_gives_the_same_pair_again(ada: Client, execute: Execute) -> None:
+async def test_the_previous_token_within_the_grace_period_returns_an_equal_pair(ada: Client, execute: Execute) -> None:
     first = await pair_after(ada, ada.tokens["refresh_token"])
     age(execute, 8)
 
     again = await pair_after(ada, ada.tokens["refresh_token"])
 
-    # The age is in the tokens' iat, so the pair is compared by what follows from it.
+    # The tokens' iat differs by the age, so compare what the new tokens contain and allow instead.
     assert jwt.decode(again["refresh_token"], options={"verify_signature": False})["seq"] == 1
     assert await pair_after(ada, first["refresh_token"])
 
 
-async def test_a_retry_at_once_gets_the_very_same_tokens(ada: Client) -> None:
+async def test_an_immediate_retry_returns_identical_tokens(ada: Client) -> None:
     first = await pair_after(ada, ada.tokens["refresh_token"])
 
     assert await pair_after(ada, ada.tokens["refresh_token"]) == first
 
 
-async def test_the_parent_after_the_grace_ends_the_session(ada: Client, execute: Execute) -> None:
+async def test_the_previous_token_after_the_grace_period_ends_the_session(ada: Client, execute: Execute) -> None:
     second = await pair_after(ada, ada.tokens["refresh_token"])
     age(execute, 11)
 
@@ -80,7 +80,7 @@ async def test_the_parent_after_the_grace_ends_the_session(ada: Client, execute:
     assert not await still_works(ada, second["access_token"])
 
 
-async def test_a_used_refresh_token_ends_its_session(ada: Client) -> None:
+async def test_reusing_an_older_refresh_token_ends_the_session(ada: Client) -> None:
     second = await pair_after(ada, ada.tokens["refresh_token"])
     third = await pair_after(ada, second["refresh_token"])
 
@@ -88,7 +88,7 @@ async def test_a_used_refresh_token_ends_its_session(ada: Client) -> None:
     assert (await refresh(ada, third["refresh_token"])).status_code == 401
 
 
-async def test_a_sequence_from_the_future_is_refused_and_ends_nothing(ada: Client) -> None:
+async def test_a_sequence_number_ahead_is_refused_and_ends_nothing(ada: Client) -> None:
     claims = jwt.decode(ada.tokens["refresh_token"], SECRET, ["HS256"], audience="contacts:refresh")
     ahead = jwt.encode(claims | {"seq": 7}, SECRET, "HS256")
 
@@ -96,7 +96,7 @@ async def test_a_sequence_from_the_future_is_refused_and_ends_nothing(ada: Clien
     assert (await refresh(ada, ada.tokens["refresh_token"])).status_code == 200
 
 
-async def test_twenty_refreshes_at_once_name_one_successor_a_hundred_times(ada: Client) -> None:
+async def test_concurrent_refreshes_return_one_successor(ada: Client) -> None:
     newest = ada.tokens["refresh_token"]
     for _ in range(100):
         answers = await asyncio.gather(*(refresh(ada, newest) for _ in range(20)))
@@ -106,7 +106,7 @@ async def test_twenty_refreshes_at_once_name_one_successor_a_hundred_times(ada: 
 
 
 @pytest.mark.parametrize(("lived_days", "idle_days", "status"), [(29, 13, 200), (29, 15, 401), (31, 1, 401)])
-async def test_a_session_ends_when_it_lies_idle_and_when_it_grows_old(
+async def test_a_session_ends_when_idle_or_too_old(
     ada: Client, execute: Execute, lived_days: int, idle_days: int, status: int
 ) -> None:
     execute(
@@ -121,7 +121,7 @@ async def test_a_session_ends_when_it_lies_idle_and_when_it_grows_old(
     assert (await refresh(ada, ada.tokens["refresh_token"])).status_code == status
 
 
-async def test_a_refresh_never_outlives_the_thirty_days(ada: Client, execute: Execute) -> None:
+async def test_a_refresh_does_not_extend_a_session_beyond_30_days(ada: Client, execute: Execute) -> None:
     execute("UPDATE auth_session SET ends_at = now() + interval '5 minutes'")
 
     pair = await pair_after(ada, ada.tokens["refresh_token"])
@@ -132,11 +132,11 @@ async def test_a_refresh_never_outlives_the_thirty_days(ada: Client, execute: Ex
 
 
 @pytest.mark.parametrize("token", ["", "rubbish", "x" * 60_000])
-async def test_rubbish_is_no_refresh_token(client: Client, token: str) -> None:
+async def test_an_invalid_refresh_token_is_a_401(client: Client, token: str) -> None:
     assert (await refresh(client, token)).status_code == 401
 
 
-async def test_a_new_secret_signs_nobody_out(make_settings: Callable[..., Settings], ada: Client) -> None:
+async def test_a_new_secret_ends_no_session(make_settings: Callable[..., Settings], ada: Client) -> None:
     changed = make_settings(jwt_secret="another secret of the tests, long enough", jwt_secret_previous=SECRET)
     app = create_app(changed)
     async with app.router.lifespan_context(app), client_of(app) as client:

@@ -9,7 +9,7 @@ from tests.client import A_PASSWORD, Client
 from tests.conftest import Execute, client_of
 
 
-async def test_registration_answers_with_the_new_user(client: Client) -> None:
+async def test_registration_returns_the_new_user(client: Client) -> None:
     response = await client.post("/auth/register", json={"email": " Ada@Example.COM ", "password": A_PASSWORD})
 
     user = response.json()
@@ -18,7 +18,7 @@ async def test_registration_answers_with_the_new_user(client: Client) -> None:
     assert (user["email"], user["is_active"]) == ("ada@example.com", True)
 
 
-async def test_the_password_is_stored_as_argon2id_only(ada: Client, execute: Execute) -> None:
+async def test_the_password_is_stored_only_as_an_argon2id_hash(ada: Client, execute: Execute) -> None:
     ((stored,),) = execute('SELECT "user"::text FROM "user"')
 
     assert "$argon2id$v=19$m=19456,t=2,p=1$" in stored
@@ -34,7 +34,7 @@ async def test_the_password_is_stored_as_argon2id_only(ada: Client, execute: Exe
     ],
     ids=["case", "NFC and NFD", "IDN"],
 )
-async def test_an_address_has_one_account_however_it_is_written(client: Client, first: str, second: str) -> None:
+async def test_different_spellings_of_an_address_share_one_account(client: Client, first: str, second: str) -> None:
     await client.sign_up(first)
 
     response = await client.post("/auth/register", json={"email": second, "password": A_PASSWORD})
@@ -44,7 +44,7 @@ async def test_an_address_has_one_account_however_it_is_written(client: Client, 
     assert login.status_code == 200
 
 
-async def test_of_registrations_that_race_for_an_address_one_gets_it(client: Client) -> None:
+async def test_only_one_of_many_concurrent_registrations_succeeds(client: Client) -> None:
     spellings = ["ada@example.com", "Ada@example.com", "ADA@EXAMPLE.COM"] * 4
 
     answers = await asyncio.gather(
@@ -59,7 +59,7 @@ async def test_of_registrations_that_race_for_an_address_one_gets_it(client: Cli
     [
         ({"email": "ada", "password": A_PASSWORD}, ["body", "email"]),
         ({"email": "Ada <ada@example.com>", "password": A_PASSWORD}, ["body", "email"]),
-        # A mail to this one would go to x@example.com.
+        # A mail server would send a mail for this address to x@example.com.
         ({"email": "=?utf-8?q?x?=@example.com", "password": A_PASSWORD}, ["body", "email"]),
         ({"email": "a" * 250 + "@example.com", "password": A_PASSWORD}, ["body", "email"]),
         ({"email": "ada@example.com", "password": "seven c"}, ["body", "password"]),
@@ -70,7 +70,7 @@ async def test_of_registrations_that_race_for_an_address_one_gets_it(client: Cli
         ({"email": "ada@example.com", "password": A_PASSWORD, "is_superuser": True}, ["body", "is_superuser"]),
     ],
 )
-async def test_a_weak_or_malformed_registration_names_the_field(
+async def test_an_invalid_registration_is_a_422_that_names_the_field(
     client: Client, body: dict[str, object], loc: list[str], execute: Execute
 ) -> None:
     response = await client.post("/auth/register", json=body)
@@ -80,7 +80,7 @@ async def test_a_weak_or_malformed_registration_names_the_field(
     assert execute('SELECT * FROM "user"') == []
 
 
-async def test_a_closed_server_takes_no_accounts(make_settings: Callable[..., Settings]) -> None:
+async def test_registration_can_be_closed(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(registration_open=False))
 
     async with app.router.lifespan_context(app), client_of(app) as client:

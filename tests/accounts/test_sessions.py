@@ -41,7 +41,7 @@ async def test_sessions_are_listed(ada: Client, ada_elsewhere: Client, grace: Cl
     assert here["created_at"].endswith("Z")
 
 
-async def test_a_session_past_its_end_is_not_listed_and_is_swept(app: FastAPI, ada: Client, execute: Execute) -> None:
+async def test_an_expired_session_is_not_listed_and_is_deleted(app: FastAPI, ada: Client, execute: Execute) -> None:
     await ada.sign_in()
     execute("UPDATE auth_session SET expires_at = now() WHERE id = (SELECT min(id::text)::uuid FROM auth_session)")
 
@@ -63,7 +63,7 @@ async def test_another_session_can_be_ended(ada: Client, ada_elsewhere: Client) 
     assert await is_signed_in(ada)
 
 
-async def test_sessions_of_others_look_missing(ada: Client, grace: Client) -> None:
+async def test_sessions_of_others_answer_like_missing_ones(ada: Client, grace: Client) -> None:
     (session,) = (await grace.get("/auth/sessions")).json()["items"]
 
     theirs = await ada.delete(f"/auth/sessions/{session['id']}")
@@ -73,7 +73,7 @@ async def test_sessions_of_others_look_missing(ada: Client, grace: Client) -> No
     assert await is_signed_in(grace)
 
 
-async def test_signing_out_everywhere_ends_all_sessions_here_too(
+async def test_signing_out_everywhere_ends_all_sessions_and_this_one(
     ada: Client, ada_elsewhere: Client, grace: Client
 ) -> None:
     response = await ada.delete("/auth/sessions")
@@ -83,7 +83,7 @@ async def test_signing_out_everywhere_ends_all_sessions_here_too(
     assert [await is_signed_in(client) for client in (ada, ada_elsewhere, grace)] == [False, False, True]
 
 
-async def test_a_worker_with_an_old_copy_asks_the_database(app: FastAPI, ada: Client, execute: Execute) -> None:
+async def test_a_worker_with_a_stale_copy_asks_the_database(app: FastAPI, ada: Client, execute: Execute) -> None:
     claims = app.state.tokens.access.verify(ada.tokens["access_token"])
     stale = EndedSessions(app.state.database, app.state.database, 900)
 
@@ -93,7 +93,7 @@ async def test_a_worker_with_an_old_copy_asks_the_database(app: FastAPI, ada: Cl
     assert (before, await stale.has_ended(claims)) == (False, True)
 
 
-async def test_endings_are_read_in_bites_and_then_what_is_new(
+async def test_ended_sessions_are_read_in_batches_and_then_incrementally(
     app: FastAPI, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def end(count: int, seconds_ago: int) -> set[UUID]:
@@ -119,7 +119,7 @@ async def test_endings_are_read_in_bites_and_then_what_is_new(
     assert await known() == old | new | committed_late
 
 
-async def test_an_ending_is_kept_as_long_as_its_access_token_may_live(
+async def test_an_ended_session_is_kept_until_its_access_token_expires(
     app: FastAPI, ada: Client, execute: Execute
 ) -> None:
     await ada.post("/auth/logout")
@@ -132,7 +132,7 @@ async def test_an_ending_is_kept_as_long_as_its_access_token_may_live(
     assert (kept, execute("SELECT count(*) FROM ended_session")) == ([(1,)], [(0,)])
 
 
-async def test_of_more_than_a_hundred_sessions_the_oldest_end(ada: Client, execute: Execute) -> None:
+async def test_beyond_a_hundred_sessions_the_oldest_end(ada: Client, execute: Execute) -> None:
     execute("""
         INSERT INTO auth_session (user_id, id, seq, created_at, expires_at)
         SELECT id, gen_random_uuid(), 0, now() - n * interval '1 minute', now() + interval '1 day'
@@ -159,10 +159,10 @@ async def test_no_token_is_in_the_database(ada: Client, execute: Execute) -> Non
 
 
 @pytest.mark.parametrize("change", ["hashed_password = 'another'", "is_active = false"])
-async def test_no_sign_in_with_what_was_true_before_survives_a_change(
+async def test_a_sign_in_checked_before_a_change_opens_no_session_after_it(
     app: FastAPI, ada: Client, execute: Execute, change: str
 ) -> None:
-    """Its password was checked before the change, and its session would open after it."""
+    """The password was checked before the change, and the session would be opened after it."""
     ((user_id, email, hashed_password),) = execute('SELECT id, email, hashed_password FROM "user"')
     checked = User(id=user_id, email=email, hashed_password=hashed_password)
     execute(f'UPDATE "user" SET {change}')
@@ -170,7 +170,7 @@ async def test_no_sign_in_with_what_was_true_before_survives_a_change(
     assert await app.state.sessions.open(checked, None) is None
 
 
-async def test_the_session_of_a_token_is_the_one_it_names(ada: Client) -> None:
+async def test_a_token_names_its_session(ada: Client) -> None:
     sid = jwt.decode(ada.tokens["access_token"], options={"verify_signature": False})["sid"]
 
     (session,) = (await ada.get("/auth/sessions")).json()["items"]
@@ -180,7 +180,7 @@ async def test_the_session_of_a_token_is_the_one_it_names(ada: Client) -> None:
 
 
 async def sign_out(app: FastAPI, refresh_token: str, bearer: str = "") -> httpx.Response:
-    """Sign out by a refresh token, with another client and whatever Bearer token."""
+    """Sign out with a refresh token, from another client and with any Bearer token."""
     async with client_of(app) as client:
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         return await client.post("/auth/logout", json={"refresh_token": refresh_token}, headers=headers)
@@ -191,16 +191,14 @@ async def refresh(client: Client) -> int:
 
 
 @pytest.mark.parametrize("bearer", ["", "rubbish", "a.b.c", "ck_x"])
-async def test_a_refresh_token_signs_out_whatever_the_bearer_token(app: FastAPI, ada: Client, bearer: str) -> None:
+async def test_a_refresh_token_signs_out_regardless_of_the_bearer_token(app: FastAPI, ada: Client, bearer: str) -> None:
     response = await sign_out(app, ada.tokens["refresh_token"], bearer)
 
     assert (response.status_code, response.content) == (204, b"")
     assert await refresh(ada) == 401
 
 
-async def test_who_comes_back_late_signs_out_by_an_expired_pair(
-    app: FastAPI, ada: Client, clock: Clock, execute: Execute
-) -> None:
+async def test_an_expired_pair_still_signs_out(app: FastAPI, ada: Client, clock: Clock, execute: Execute) -> None:
     clock.now = datetime.now(UTC) + timedelta(days=20)
     without_body = await ada.post("/auth/logout")
 
@@ -211,7 +209,7 @@ async def test_who_comes_back_late_signs_out_by_an_expired_pair(
     assert execute("SELECT count(*) FROM auth_session") == [(0,)]
 
 
-async def test_an_old_refresh_token_signs_out_its_session_and_signing_out_again_is_no_error(
+async def test_an_old_refresh_token_signs_out_repeatedly_without_an_error(
     app: FastAPI, ada: Client, ada_elsewhere: Client, execute: Execute
 ) -> None:
     old = ada.tokens["refresh_token"]
@@ -228,7 +226,7 @@ async def test_an_old_refresh_token_signs_out_its_session_and_signing_out_again_
     assert (await sign_out(app, old)).status_code == 204
 
 
-async def test_a_body_and_a_bearer_token_of_two_sessions_sign_out_both(
+async def test_a_body_and_a_bearer_token_of_different_sessions_end_both(
     app: FastAPI, ada: Client, ada_elsewhere: Client, execute: Execute
 ) -> None:
     response = await sign_out(app, ada.tokens["refresh_token"], ada_elsewhere.tokens["access_token"])
@@ -237,7 +235,7 @@ async def test_a_body_and_a_bearer_token_of_two_sessions_sign_out_both(
     assert execute("SELECT count(*) FROM auth_session") == [(0,)]
 
 
-async def test_another_text_than_a_refresh_token_signs_nobody_out(app: FastAPI, ada: Client) -> None:
+async def test_an_invalid_refresh_token_signs_nobody_out(app: FastAPI, ada: Client) -> None:
     for text in "", "x", "a.b.c", ada.tokens["access_token"], ada.tokens["refresh_token"][:-8] + "AAAAAAAA":
         for bearer in "", ada.tokens["access_token"]:
             response = await sign_out(app, text, bearer)
@@ -254,7 +252,7 @@ async def test_another_text_than_a_refresh_token_signs_nobody_out(app: FastAPI, 
         (b'{"refresh_token": 1}', (["body", "refresh_token"], "wrong_type")),
     ],
 )
-async def test_the_body_of_a_sign_out_has_rules(ada: Client, body: bytes, error: tuple[list[str], str]) -> None:
+async def test_an_invalid_body_of_a_sign_out_is_a_422(ada: Client, body: bytes, error: tuple[list[str], str]) -> None:
     response = await ada.post("/auth/logout", content=body, headers={"Content-Type": "application/json"})
 
     assert response.status_code == 422
@@ -262,7 +260,7 @@ async def test_the_body_of_a_sign_out_has_rules(ada: Client, body: bytes, error:
     assert (await ada.get("/users/me")).status_code == 200
 
 
-async def test_without_a_body_a_key_does_not_sign_out_and_nothing_is_a_401(ada: Client, client: Client) -> None:
+async def test_a_sign_out_without_a_body_needs_an_access_token(ada: Client, client: Client) -> None:
     key = (await ada.post("/auth/keys", json={"name": "x", "scope": "write"})).json()["key"]
 
     with_key = await client.post("/auth/logout", headers={"Authorization": f"Bearer {key}"})
@@ -272,10 +270,8 @@ async def test_without_a_body_a_key_does_not_sign_out_and_nothing_is_a_401(ada: 
     assert (without.status_code, without.json()["code"]) == (401, "not_authenticated")
 
 
-async def test_a_sign_out_whose_body_is_not_needed_is_a_503_without_the_database(
-    ada: Client, database_url: str
-) -> None:
-    """Not a 422 for the body that is not there."""
+async def test_a_sign_out_without_a_body_is_a_503_without_the_database(ada: Client, database_url: str) -> None:
+    """Not a 422 for a missing body."""
     with closing(psycopg2.connect(database_url)) as other:
         other.cursor().execute("LOCK TABLE auth_session IN ACCESS EXCLUSIVE MODE")
         response = await ada.post("/auth/logout")
@@ -284,9 +280,9 @@ async def test_a_sign_out_whose_body_is_not_needed_is_a_503_without_the_database
 
 
 async def test_a_sign_in_takes_no_lock_on_the_account(ada: Client, database_url: str) -> None:
-    """With Citus, a lock on a row of a reference table needs every node, so that one away would stop all sign-ins."""
+    """With Citus, locking a row of a reference table needs every node, so one lost node would stop all sign-ins."""
     with closing(psycopg2.connect(database_url)) as other:
-        # What a change of the account has locked, and whatever conflicts with FOR SHARE.
+        # The lock that a change of the account takes. It conflicts with FOR SHARE.
         other.cursor().execute('SELECT id FROM "user" FOR NO KEY UPDATE')
 
         response = await ada.post("/auth/login", json={"email": ada.email, "password": A_PASSWORD})
@@ -309,7 +305,7 @@ def change_password(
     return client.patch("/users/me", json={"current_password": old, "password": new})
 
 
-async def test_a_sign_in_that_a_change_of_the_password_overtakes_is_refused(
+async def test_a_sign_in_overtaken_by_a_password_change_is_refused(
     ada: Client, ada_elsewhere: Client, database_url: str, execute: Execute
 ) -> None:
     login = {"email": ada.email, "password": A_PASSWORD}
@@ -317,7 +313,7 @@ async def test_a_sign_in_that_a_change_of_the_password_overtakes_is_refused(
         other.cursor().execute('SELECT id FROM "user" FOR NO KEY UPDATE')
         changing = asyncio.create_task(change_password(ada))
         await until_waiting(execute, 1)
-        # Its password is checked before the change, and its session would be opened during it.
+        # The password is checked before the change, and the session would be opened during it.
         signing_in = asyncio.create_task(ada_elsewhere.post("/auth/login", json=login))
         await until_waiting(execute, 2)
 
@@ -325,7 +321,7 @@ async def test_a_sign_in_that_a_change_of_the_password_overtakes_is_refused(
     assert len((await ada.get("/auth/sessions")).json()["items"]) == 1
 
 
-async def test_a_sign_in_that_overtakes_a_change_of_the_password_is_ended_by_it(
+async def test_a_password_change_ends_a_sign_in_that_overtook_it(
     ada: Client, ada_elsewhere: Client, database_url: str, execute: Execute
 ) -> None:
     login = {"email": ada.email, "password": A_PASSWORD}
@@ -342,7 +338,7 @@ async def test_a_sign_in_that_overtakes_a_change_of_the_password_is_ended_by_it(
     assert await refresh(ada_elsewhere) == 401
 
 
-async def test_no_session_of_an_old_password_survives_its_change(ada: Client, client: Client, execute: Execute) -> None:
+async def test_no_session_of_an_old_password_survives_a_change(ada: Client, client: Client, execute: Execute) -> None:
     passwords = [A_PASSWORD, NEW_PASSWORD]
     opened = refused = 0
     for n in range(20):
@@ -361,5 +357,5 @@ async def test_no_session_of_an_old_password_survives_its_change(ada: Client, cl
         opened, refused = opened + signed_in.count(200), refused + signed_in.count(401)
         assert execute("SELECT count(*) FROM auth_session") == [(1,)], n
 
-    # Else the two did not meet.
+    # Otherwise the sign-ins and the changes did not overlap.
     assert (opened > 0, refused > 0) == (True, True)

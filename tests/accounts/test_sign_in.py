@@ -21,7 +21,7 @@ def claims_of(token: str) -> dict[str, Any]:
     return dict(jwt.decode(token, options={"verify_signature": False}))
 
 
-async def test_signing_in_gives_a_pair_of_tokens(ada: Client) -> None:
+async def test_signing_in_returns_a_pair_of_tokens(ada: Client) -> None:
     response = await ada.post("/auth/login", json={"email": "ADA@example.com", "password": A_PASSWORD})
 
     pair = response.json()
@@ -48,7 +48,7 @@ async def test_signing_in_gives_a_pair_of_tokens(ada: Client) -> None:
         ("", ""),
     ],
 )
-async def test_whatever_is_wrong_with_credentials_the_answer_is_one(ada: Client, email: str, password: str) -> None:
+async def test_all_wrong_credentials_get_the_same_answer(ada: Client, email: str, password: str) -> None:
     response = await ada.post("/auth/login", json={"email": email, "password": password})
     form = await ada.post("/auth/token", data={"grant_type": "password", "username": email, "password": password})
 
@@ -65,7 +65,7 @@ async def test_whatever_is_wrong_with_credentials_the_answer_is_one(ada: Client,
     assert form.json() == problem | {"error": "invalid_grant", "error_description": problem["detail"]}
 
 
-async def test_a_deactivated_user_is_not_told_apart(ada: Client, execute: Execute) -> None:
+async def test_a_deactivated_user_answers_like_an_unknown_one(ada: Client, execute: Execute) -> None:
     unknown = await ada.post("/auth/login", json={"email": "nobody@example.com", "password": A_PASSWORD})
     execute('UPDATE "user" SET is_active = false')
 
@@ -74,7 +74,7 @@ async def test_a_deactivated_user_is_not_told_apart(ada: Client, execute: Execut
     assert (response.status_code, response.content) == (401, unknown.content)
 
 
-async def test_a_weak_hash_is_made_stronger_by_signing_in(ada: Client, execute: Execute) -> None:
+async def test_signing_in_upgrades_a_weak_hash(ada: Client, execute: Execute) -> None:
     weak = Argon2Hasher(time_cost=1, memory_cost=8192, parallelism=1).hash(A_PASSWORD)
     execute('UPDATE "user" SET hashed_password = %s', weak)
 
@@ -85,7 +85,7 @@ async def test_a_weak_hash_is_made_stronger_by_signing_in(ada: Client, execute: 
     await ada.sign_in()
 
 
-async def test_a_hash_that_cannot_be_made_stronger_now_signs_in_all_the_same(
+async def test_signing_in_succeeds_if_the_hash_cannot_be_upgraded(
     ada: Client, execute: Execute, database_url: str
 ) -> None:
     weak = Argon2Hasher(time_cost=1, memory_cost=8192, parallelism=1).hash(A_PASSWORD)
@@ -98,7 +98,7 @@ async def test_a_hash_that_cannot_be_made_stronger_now_signs_in_all_the_same(
     assert execute('SELECT hashed_password FROM "user"') == [(weak,)]
 
 
-async def test_a_form_signs_in_whatever_else_oauth_clients_send(ada: Client) -> None:
+async def test_a_form_with_other_oauth_parameters_signs_in(ada: Client) -> None:
     form = {"grant_type": "password", "username": "ada@example.com", "password": A_PASSWORD}
     form |= {"scope": "contacts", "client_id": "swagger", "client_secret": "none", "audience": "unknown"}
 
@@ -129,7 +129,7 @@ async def test_a_malformed_form_is_an_oauth_error(client: Client, form: dict[str
         ({"grant_type": "refresh_token", "username": "ada@example.com", "password": A_PASSWORD}, ["refresh_token"]),
     ],
 )
-async def test_a_form_without_what_its_grant_needs_names_it(
+async def test_missing_parameters_of_a_grant_are_named(
     client: Client, form: dict[str, str], missing: list[str]
 ) -> None:
     response = await client.post("/auth/token", data=form)
@@ -141,13 +141,13 @@ async def test_a_form_without_what_its_grant_needs_names_it(
     ]
 
 
-async def test_an_empty_refresh_token_in_a_form_is_a_wrong_one(client: Client) -> None:
+async def test_an_empty_refresh_token_in_a_form_is_an_invalid_grant(client: Client) -> None:
     response = await client.post("/auth/token", data={"grant_type": "refresh_token", "refresh_token": ""})
 
     assert (response.status_code, response.json()["error"]) == (401, "invalid_grant")
 
 
-async def test_a_401_says_whether_a_token_was_sent(ada: Client, client: Client) -> None:
+async def test_a_401_distinguishes_a_missing_token_from_an_invalid_one(ada: Client, client: Client) -> None:
     wrong = ["x", "", ada.tokens["refresh_token"], "ck_x"]
 
     without = await client.get("/contacts")
@@ -196,19 +196,19 @@ FORGED = {
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED.keys())
-async def test_a_token_that_is_not_ours_is_a_401(client: Client, forge: Callable[[], str]) -> None:
+async def test_a_forged_token_is_a_401(client: Client, forge: Callable[[], str]) -> None:
     response = await client.get("/users/me", headers={"Authorization": f"Bearer {forge()}"})
 
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
-# What JSON can say, as Python writes and reads it, and no claim of ours.
+# Values that JSON, as Python writes and reads it, can hold, but no valid claim has.
 ODD = [float("inf"), float("nan"), 1e308, 0.5, 2**70, 10**400, -1, "1", True, [], {}]
 
 
 @pytest.mark.parametrize("claim", ["sub", "sid", "aud", "iat", "exp", "seq"])
-async def test_a_claim_that_cannot_be_read_is_a_401(ada: Client, claim: str) -> None:
+async def test_an_unreadable_claim_is_a_401(ada: Client, claim: str) -> None:
     access, refresh = (
         jwt.decode(ada.tokens[f"{kind}_token"], options={"verify_signature": False}) for kind in ("access", "refresh")
     )
@@ -224,10 +224,10 @@ async def test_a_claim_that_cannot_be_read_is_a_401(ada: Client, claim: str) -> 
         assert [answer.status_code for answer in answers] == [401, 401], odd
 
 
-async def test_no_access_token_is_taken_for_longer_than_the_setting_of_today(
+async def test_the_current_lifetime_setting_applies_to_older_access_tokens(
     ada: Client, make_settings: Callable[..., Settings], execute: Execute
 ) -> None:
-    """Else one of before the setting was lowered would outlive the memory of its session's end."""
+    """Otherwise, after the setting is lowered, an older token would outlive the record that its session has ended."""
     clock = Clock()
     app = create_app(make_settings(access_token_seconds=60), clock)
     async with app.router.lifespan_context(app), client_of(app) as client:
@@ -239,7 +239,7 @@ async def test_no_access_token_is_taken_for_longer_than_the_setting_of_today(
     assert (before, after) == (200, 401)
 
 
-async def test_the_access_token_is_no_refresh_token_and_the_other_way_round(ada: Client) -> None:
+async def test_access_and_refresh_tokens_are_not_interchangeable(ada: Client) -> None:
     refreshed = await ada.post("/auth/refresh", json={"refresh_token": ada.tokens["access_token"]})
     called = await ada.get("/users/me", headers={"Authorization": f"Bearer {ada.tokens['refresh_token']}"})
 
@@ -248,7 +248,7 @@ async def test_the_access_token_is_no_refresh_token_and_the_other_way_round(ada:
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(-30, 200), (900, 200), (900 + 28, 200), (900 + 31, 401)])
-async def test_an_access_token_ends_with_a_leeway_for_clocks(
+async def test_an_access_token_expires_with_a_leeway_for_clocks(
     ada: Client, clock: Clock, seconds: int, status: int
 ) -> None:
     clock.now = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -256,7 +256,7 @@ async def test_an_access_token_ends_with_a_leeway_for_clocks(
     assert (await ada.get("/contacts")).status_code == status
 
 
-async def test_without_a_token_every_call_on_contacts_is_a_401(client: Client, app: FastAPI) -> None:
+async def test_without_a_token_every_secured_operation_is_a_401(client: Client, app: FastAPI) -> None:
     secured = [
         (method, re.sub(r"{\w+_id}", str(uuid4()), path))
         for path, operations in app.openapi()["paths"].items()
