@@ -23,9 +23,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE.keys())
-async def test_json_that_cannot_be_read_is_a_422_and_comes_before_the_401(
-    ada: Client, client: Client, body: bytes
-) -> None:
+async def test_invalid_json_is_a_422_that_comes_before_the_401(ada: Client, client: Client, body: bytes) -> None:
     for caller in ada, client:
         response = await caller.post("/contacts", content=body, headers=JSON)
 
@@ -33,7 +31,7 @@ async def test_json_that_cannot_be_read_is_a_422_and_comes_before_the_401(
         assert response.json()["errors"][0]["loc"] == ["body"]
 
 
-async def test_of_thousands_of_errors_the_first_hundred_are_named(ada: Client) -> None:
+async def test_only_the_first_hundred_errors_are_listed(ada: Client) -> None:
     response = await ada.post("/contacts", json={f"unknown_{n}": 1 for n in range(3000)})
 
     assert (response.status_code, len(response.json()["errors"])) == (422, 100)

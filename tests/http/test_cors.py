@@ -6,7 +6,7 @@ from tests.client import Client
 from tests.conftest import client_of
 
 
-async def test_listed_origins_may_call_from_a_browser(make_settings: Callable[..., Settings]) -> None:
+async def test_only_listed_origins_are_allowed(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(cors_origins=["https://app.example.com"]))
 
     async with app.router.lifespan_context(app), client_of(app) as client:
@@ -27,7 +27,7 @@ async def test_listed_origins_may_call_from_a_browser(make_settings: Callable[..
     assert (refused.status_code, refused.headers["content-type"]) == (403, "application/problem+json")
 
 
-async def test_a_page_can_read_the_answers_of_the_outermost_layers(make_settings: Callable[..., Settings]) -> None:
+async def test_errors_outside_the_routes_have_cors_headers_too(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(cors_origins=["https://app.example.com"]))
 
     @app.get("/fails")
@@ -45,7 +45,7 @@ async def test_a_page_can_read_the_answers_of_the_outermost_layers(make_settings
     assert all("x-request-id" in answer.headers for answer in answers)
 
 
-async def test_no_origin_may_by_default(client: Client) -> None:
+async def test_no_origin_is_allowed_by_default(client: Client) -> None:
     response = await client.get("/contacts", headers={"Origin": "https://app.example.com"})
 
     assert "access-control-allow-origin" not in response.headers

@@ -30,7 +30,7 @@ JSON = {"Content-Type": "application/json"}
         ("DELETE", "/", "GET, HEAD"),
     ],
 )
-async def test_a_method_that_is_not_taken_is_a_405_that_says_which_are(
+async def test_an_unsupported_method_is_a_405_with_an_allow_header(
     ada: Client, method: str, path: str, allow: str
 ) -> None:
     response = await ada.request(method, path)
@@ -43,7 +43,7 @@ async def test_a_method_that_is_not_taken_is_a_405_that_says_which_are(
 @pytest.mark.parametrize(
     "path", ["/nothing", "/contacts/", "/auth/login/", "/docs/", "/assets/nothing.js", "/CONTACTS"]
 )
-async def test_what_is_nowhere_is_a_404(ada: Client, path: str) -> None:
+async def test_an_unknown_path_is_a_404(ada: Client, path: str) -> None:
     response = await ada.get(path)
 
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
@@ -74,7 +74,7 @@ async def test_no_problem_and_no_log_line_repeats_a_secret(ada: Client, caplog: 
     )
 
 
-async def test_without_a_database_the_answer_is_503_but_for_what_needs_none(
+async def test_without_a_database_only_requests_that_need_it_are_a_503(
     make_settings: Callable[..., Settings], ada: Client
 ) -> None:
     app = create_app(make_settings(database_url="postgresql://nobody@127.0.0.1:1/nowhere"))
@@ -96,7 +96,7 @@ async def test_without_a_database_the_answer_is_503_but_for_what_needs_none(
         assert int(response.headers["retry-after"]) > 0
 
 
-async def test_a_fault_of_ours_is_a_500_that_tells_nothing(
+async def test_an_internal_error_is_a_500_without_details(
     app: FastAPI, ada: Client, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     execute("ALTER TABLE contact RENAME COLUMN additional_info TO notes")
@@ -110,7 +110,7 @@ async def test_a_fault_of_ours_is_a_500_that_tells_nothing(
     assert response.headers["x-request-id"] in caplog.text
 
 
-async def test_a_foreign_key_that_fails_is_a_401_for_the_owners_own_only(
+async def test_only_a_violated_owner_foreign_key_is_a_401(
     app: FastAPI, ada: Client, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     execute("CREATE TABLE shelf (name text PRIMARY KEY)")
@@ -136,7 +136,9 @@ async def test_a_foreign_key_that_fails_is_a_401_for_the_owners_own_only(
         ("fk_contact_shelf_102008", "contact_102008", InternalError),
     ],
 )
-def test_the_key_of_an_owner_is_known_in_a_shard_of_citus(name: str, table: str, problem: type[Exception]) -> None:
+def test_a_violated_owner_foreign_key_is_recognized_in_a_citus_shard(
+    name: str, table: str, problem: type[Exception]
+) -> None:
     error = asyncpg.ForeignKeyViolationError("violates")
     error.constraint_name, error.table_name = name, table
 
@@ -150,5 +152,5 @@ def test_the_key_of_an_owner_is_known_in_a_shard_of_citus(name: str, table: str,
         ("cache lookup failed for type 7", InternalError),
     ],
 )
-def test_a_node_of_citus_that_is_lost_is_a_503(message: str, problem: type[Exception]) -> None:
+def test_a_lost_citus_node_is_a_503(message: str, problem: type[Exception]) -> None:
     assert isinstance(problem_of_database_error(asyncpg.InternalServerError(message)), problem)

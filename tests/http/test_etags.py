@@ -16,5 +16,5 @@ from contacts_api.http.etags import matches_etag
         ("", False),
     ],
 )
-def test_a_list_of_tags_matches_its_own_versions(tags: str, is_match: bool) -> None:
+def test_a_list_of_tags_matches_if_it_contains_the_version(tags: str, is_match: bool) -> None:
     assert matches_etag(tags, 7) is is_match

@@ -1,4 +1,4 @@
-"""The examples of the OpenAPI document: what the API answers, one by one, to someone who tries them in turn."""
+"""The examples of the OpenAPI document are real answers: each is what the API returns when they are tried in turn."""
 
 import json
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ Mary,Jackson,mary@example.com,39
 NEVER_THE_SAME = {"access_token", "refresh_token", "created_at", "updated_at", "refreshed_at", "expires_at", "url"} | {
     "birthday_on", "days_until", "turns", "key",
 }  # fmt: skip
-"""The members that depend on the time or on chance: they are compared by their type."""
+"""Members that depend on the time or on chance. Only their types are compared."""
 
 
 def example_of(name: str, status: str = "") -> Any:
@@ -31,7 +31,7 @@ def example_of(name: str, status: str = "") -> Any:
 
 
 def comparable(value: Any, ids: dict[str, str]) -> Any:
-    """Return a value with the ids that examples have, and with types for what is other each time."""
+    """Return a value with the ids of the examples, and with types in place of members that vary."""
     if isinstance(value, dict):
         return {
             name: type(member).__name__ if name in NEVER_THE_SAME else comparable(member, ids)
@@ -42,7 +42,7 @@ def comparable(value: Any, ids: dict[str, str]) -> Any:
     return ids.get(value, value) if isinstance(value, str) else value
 
 
-async def test_the_examples_are_what_the_api_answers(app: FastAPI, client: Client) -> None:
+async def test_the_examples_match_the_answers_of_the_api(app: FastAPI, client: Client) -> None:
     client.headers["User-Agent"] = "Mozilla/5.0"
     ids: dict[str, str] = {}
 

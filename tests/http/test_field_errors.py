@@ -44,7 +44,7 @@ def errors_of(model: Any, value: object) -> list[tuple[str, str]]:
         ({"shoe_size": 37}, "unknown", "There is no such field here."),
     ],
 )
-def test_a_field_error_has_our_code_and_words_that_fit(change: dict[str, Any], code: str, detail: str) -> None:
+def test_a_field_error_has_the_right_code_and_detail(change: dict[str, Any], code: str, detail: str) -> None:
     assert errors_of(ContactCreate, {**A_CONTACT, **change}) == [(code, detail)]
 
 
@@ -62,11 +62,11 @@ def test_a_field_error_has_our_code_and_words_that_fit(change: dict[str, Any], c
         ({"page": "2"}, "unknown", "There is no such field here."),
     ],
 )
-def test_so_has_an_error_of_the_query(query: dict[str, str], code: str, detail: str) -> None:
+def test_a_query_error_has_the_right_code_and_detail(query: dict[str, str], code: str, detail: str) -> None:
     assert errors_of(ContactQuery, query) == [(code, detail)]
 
 
-def test_what_is_missing_and_what_is_one_of_few() -> None:
+def test_missing_fields_and_wrong_choices_have_the_right_code_and_detail() -> None:
     assert errors_of(ContactCreate, {**{name: None for name in A_CONTACT if name != "first_name"}}) == [
         ("missing", "Is required.")
     ]
@@ -75,7 +75,7 @@ def test_what_is_missing_and_what_is_one_of_few() -> None:
     assert detail.startswith("Must be 'name', '-name'")
 
 
-async def test_an_error_in_a_long_list_says_the_same_as_in_a_short_one(ada: Client) -> None:
+async def test_errors_are_the_same_in_a_long_list_and_a_short_one(ada: Client) -> None:
     wrong = [{}, {**A_CONTACT, "email": "x"}, {**A_CONTACT, "labels": ["x"] * 51}, {**A_CONTACT, "first_name": ""}]
 
     short = await ada.post("/contacts/batch", json={"items": wrong})
@@ -86,8 +86,8 @@ async def test_an_error_in_a_long_list_says_the_same_as_in_a_short_one(ada: Clie
     assert short.json()["errors"][5]["loc"] == ["body", "items", 1, "email"]
 
 
-async def test_no_error_has_a_code_of_its_own(ada: Client) -> None:
-    """What a body of each JSON type in each field is answered with."""
+async def test_every_error_has_a_documented_code(ada: Client) -> None:
+    """Sends a value of each JSON type in each field."""
     codes = set()
     values: list[Any] = [None, True, 5, 1.5, "", "\x00", "x" * 3000, [], [1], [[]], {}, {"a": 1}]
     for value in values:

@@ -1,4 +1,4 @@
-"""What one connection can take of the server: a real one, on a port of its own."""
+"""Limits on what one connection can use, tested on a real server with its own port."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ async def connection(port: int) -> AsyncIterator[Connection]:
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
-    """Return the status of the next answer; 0 where the connection ends without one."""
+    """Return the status of the next answer, or 0 if the connection ends without one."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -60,7 +60,7 @@ async def status_of(reader: asyncio.StreamReader) -> int:
 
 
 async def send(writer: asyncio.StreamWriter, *pieces: bytes) -> bool:
-    """Send the pieces; say whether all of them were taken."""
+    """Send the pieces and return True if all of them were accepted."""
     try:
         for piece in pieces:
             writer.write(piece)
@@ -83,7 +83,7 @@ def headers(size: int) -> bytes:
     ],
     ids=["headers", "one header", "URL"],
 )
-async def test_a_head_of_60_kib_is_read_and_so_is_the_next_one(port: int, head: bytes) -> None:
+async def test_several_heads_of_60_kib_on_one_connection_are_read(port: int, head: bytes) -> None:
     async with connection(port) as (reader, writer):
         for _ in range(3):
             await send(writer, head + b"\r\n")
@@ -106,7 +106,7 @@ async def test_a_head_of_60_kib_is_read_and_so_is_the_next_one(port: int, head: 
     ],
     ids=["headers", "value", "name", "URL", "blank lines", "together", "URL and headers", "trailers", "extension"],
 )
-async def test_more_than_64_kib_end_the_connection(port: int, pieces: list[bytes]) -> None:
+async def test_a_head_over_64_kib_ends_the_connection(port: int, pieces: list[bytes]) -> None:
     async with connection(port) as (reader, writer):
         await send(writer, *pieces)
 
@@ -115,14 +115,14 @@ async def test_more_than_64_kib_end_the_connection(port: int, pieces: list[bytes
             assert await reader.read() == b""
 
 
-async def test_a_chunked_body_in_small_pieces_is_no_head(port: int) -> None:
+async def test_chunk_sizes_do_not_count_towards_the_limit_on_heads(port: int) -> None:
     async with connection(port) as (reader, writer):
         await send(writer, CHUNKED, b"1\r\n \r\n" * 60 * KIB + b"2\r\n{}\r\n0\r\n\r\n")
 
         assert await status_of(reader) == 422
 
 
-async def test_trailers_are_not_taken_for_headers(port: int) -> None:
+async def test_trailers_are_not_read_as_headers(port: int) -> None:
     async with connection(port) as (reader, writer):
         await send(writer, CHUNKED, b"2\r\n{}\r\n0\r\nX-Request-ID: planted\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
@@ -142,7 +142,7 @@ async def test_trailers_are_not_taken_for_headers(port: int) -> None:
     ],
     ids=["nothing", "half a head", "half a body", "half a second head", "a blank line"],
 )
-async def test_who_sends_nothing_more_is_let_go(port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_connection_is_closed(port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.1)
     async with connection(port) as (reader, writer):
         await send(writer, sent)
@@ -150,7 +150,7 @@ async def test_who_sends_nothing_more_is_let_go(port: int, sent: bytes, monkeypa
         await reader.read()
 
 
-async def test_who_sends_a_byte_now_and_then_is_not(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_sends_slowly_stays_open(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.5)
     async with connection(port) as (reader, writer):
         await send(writer, CHUNKED)
@@ -192,7 +192,7 @@ async def test_16_pipelined_requests_are_answered_in_order(port: int) -> None:
     ],
     ids=["smallest", "headers", "bodies"],
 )
-async def test_a_flood_of_pipelined_requests_takes_no_memory(port: int, piece: bytes) -> None:
+async def test_a_flood_of_pipelined_requests_takes_little_memory(port: int, piece: bytes) -> None:
     process = psutil.Process()
     before = process.memory_info().rss
 
@@ -221,7 +221,7 @@ IN_CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(CR
 @pytest.mark.parametrize("name", [b"h2c", b"websocket", b"TLS/1.0"])
 @pytest.mark.parametrize("rest", [WITH_LENGTH, IN_CHUNKS], ids=["length", "chunks"])
 @pytest.mark.parametrize("size", [1, 50, 10_000], ids=["bytes", "pieces", "whole"])
-async def test_a_request_that_asks_for_another_protocol_is_read_with_its_body(
+async def test_a_request_to_upgrade_the_protocol_is_answered_as_http_1(
     port: int, name: bytes, rest: bytes, size: int
 ) -> None:
     request = upgrade_to(name, rest)
@@ -230,21 +230,21 @@ async def test_a_request_that_asks_for_another_protocol_is_read_with_its_body(
             for start in range(0, len(request), size):
                 await send(writer, request[start : start + size])
                 await asyncio.sleep(0)
-            # The body was read: the answer is to what it says.
+            # The body was read: the 401 is about its credentials.
             assert await status_of(reader) == 401
 
         await send(writer, HEAD + b"\r\n")
         assert await status_of(reader) == 200
 
 
-async def test_pipelined_upgrades_are_answered_each(port: int) -> None:
+async def test_each_pipelined_upgrade_request_is_answered(port: int) -> None:
     async with connection(port) as (reader, writer):
         await send(writer, upgrade_to(b"h2c", WITH_LENGTH) * 3 + HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
 
         assert [await status_of(reader) for _ in range(4)] == [401, 401, 401, 200]
 
 
-async def test_a_client_that_receives_nothing_of_its_answer_is_let_go(
+async def test_a_client_that_does_not_read_its_answer_is_disconnected(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.2)
@@ -266,7 +266,7 @@ def connections_of_server(port: int) -> int:
     return sum(each.laddr.port == port and bool(each.raddr) for each in psutil.Process().net_connections("tcp"))
 
 
-async def test_a_client_that_receives_slowly_gets_its_whole_answer(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_slowly_gets_its_whole_answer(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(protocol, "UNREAD_SECONDS", 1.0)
     async with connection(port) as (reader, writer):

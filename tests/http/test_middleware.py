@@ -23,7 +23,7 @@ async def test_head_is_get_without_the_body(ada: Client, path: str) -> None:
 @pytest.mark.parametrize(
     ("sent", "is_kept"), [("abc-123_X.y", True), ("x" * 65, False), ("a b", False), ("a\tb", False)]
 )
-async def test_every_answer_carries_a_request_id_and_so_does_its_log_line(
+async def test_every_answer_and_its_log_line_have_a_request_id(
     client: Client, caplog: pytest.LogCaptureFixture, sent: str, is_kept: bool
 ) -> None:
     with caplog.at_level(logging.INFO, "contacts_api.access"):

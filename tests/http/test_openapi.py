@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, complete, and true."""
+"""The OpenAPI document is valid, complete and correct."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ METHODS_WITHOUT_TOKEN = {"register", "login", "issue_token", "refresh", "check_l
 
 @pytest.fixture(scope="session")
 def document(make_settings: Callable[..., Settings]) -> dict[str, Any]:
-    # As it is sent: what is shared between its parts has become equal parts.
+    # The document as sent: parts that share an object become separate copies.
     return dict(json.loads(json.dumps(create_app(make_settings()).openapi())))
 
 
@@ -57,7 +57,7 @@ def test_every_operation_has_a_short_id_a_summary_and_a_description(document: di
     assert {name for name, operation in found.items() if "security" not in operation} == METHODS_WITHOUT_TOKEN
 
 
-def test_every_operation_says_what_it_can_answer(document: dict[str, Any]) -> None:
+def test_every_operation_lists_its_statuses(document: dict[str, Any]) -> None:
     for name, operation in operations(document).items():
         statuses = set(operation["responses"])
         expected = {"422"}
@@ -71,7 +71,7 @@ def test_every_operation_says_what_it_can_answer(document: dict[str, Any]) -> No
     assert "304" in operations(document)["get_contact"]["responses"]
 
 
-def test_nothing_is_named_that_no_one_uses(document: dict[str, Any]) -> None:
+def test_every_schema_is_used(document: dict[str, Any]) -> None:
     text = json.dumps(document)
 
     for name in document["components"]["schemas"]:
@@ -80,7 +80,7 @@ def test_nothing_is_named_that_no_one_uses(document: dict[str, Any]) -> None:
 
 
 def test_everything_has_a_description_and_an_example(document: dict[str, Any]) -> None:
-    """A problem names its own examples, and a list or an object is an example where its members have one."""
+    """Problems have their own examples. A list or an object has an example if its members have one."""
     components = document["components"]
     members = [
         (f"{schema}.{name}", member)
@@ -108,7 +108,7 @@ def test_bodies_and_answers_in_json_have_an_example(document: dict[str, Any]) ->
             assert "example" in media or media_type == "multipart/form-data", f"{name}: {media_type}"
 
 
-def test_what_an_answer_always_has_is_required_and_nothing_is_null_by_default(document: dict[str, Any]) -> None:
+def test_members_that_are_always_present_are_required(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
 
     for name in "ContactPublic", "ContactPage", "ImportReport", "TokenPair", "UserPublic", "SessionPublic":
@@ -127,7 +127,7 @@ def test_the_codes_of_errors_are_listed(document: dict[str, Any]) -> None:
     assert set(fields) <= set(CODES) | set(problems)
 
 
-def test_parameters_are_plain_and_headers_have_their_names(document: dict[str, Any]) -> None:
+def test_parameters_have_a_type_and_headers_their_real_names(document: dict[str, Any]) -> None:
     for operation_id, operation in operations(document).items():
         for parameter in operation.get("parameters", ()):
             assert "type" in parameter["schema"], (operation_id, parameter)
@@ -135,7 +135,7 @@ def test_parameters_are_plain_and_headers_have_their_names(document: dict[str, A
     assert put == ["contact_id", "If-None-Match", "If-Match"]
 
 
-def test_chapters_are_in_reading_order_and_what_creates_comes_first(document: dict[str, Any]) -> None:
+def test_chapters_and_operations_are_in_reading_order(document: dict[str, Any]) -> None:
     first = list(operations(document))
 
     assert [tag["name"] for tag in document["tags"]] == list(CHAPTERS)
@@ -144,7 +144,7 @@ def test_chapters_are_in_reading_order_and_what_creates_comes_first(document: di
     assert {tag for operation in operations(document).values() for tag in operation["tags"]} == set(CHAPTERS)
 
 
-def test_errors_that_operations_share_are_written_once(document: dict[str, Any]) -> None:
+def test_shared_errors_are_defined_once(document: dict[str, Any]) -> None:
     unauthorized = {
         json.dumps(operation["responses"]["401"])
         for operation in operations(document).values()
@@ -156,14 +156,14 @@ def test_errors_that_operations_share_are_written_once(document: dict[str, Any])
     assert all("500" in operation["responses"] for operation in operations(document).values())
 
 
-def test_links_lead_from_a_new_contact_to_what_can_be_done_with_it(document: dict[str, Any]) -> None:
+def test_a_new_contact_has_links_to_its_operations(document: dict[str, Any]) -> None:
     links = operations(document)["create_contact"]["responses"]["201"]["links"]
 
     assert links.keys() == {"get_contact", "replace_contact", "update_contact", "delete_contact"}
     assert document["components"]["links"]["get_contact"]["parameters"] == {"contact_id": "$response.body#/id"}
 
 
-async def test_the_document_names_the_server_that_was_asked(client: Client) -> None:
+async def test_the_document_names_the_requested_server(client: Client) -> None:
     elsewhere = (await client.get("/openapi.json", headers={"Host": "contacts.example.com"})).json()
 
     assert elsewhere["servers"][0]["url"] == "http://contacts.example.com"
@@ -173,7 +173,7 @@ async def test_the_document_names_the_server_that_was_asked(client: Client) -> N
     validate(elsewhere)
 
 
-async def test_the_document_is_sent_once(client: Client) -> None:
+async def test_the_document_is_compressed_and_cacheable(client: Client) -> None:
     first = await client.get("/openapi.json")
     again = await client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
     plain = await client.get("/openapi.json", headers={"Accept-Encoding": "identity"})
@@ -183,7 +183,7 @@ async def test_the_document_is_sent_once(client: Client) -> None:
     assert plain.json() == first.json()
 
 
-async def test_answers_are_what_their_schemas_say(ada: Client, document: dict[str, Any]) -> None:
+async def test_answers_match_their_schemas(ada: Client, document: dict[str, Any]) -> None:
     created = await ada.post("/contacts", json={**A_CONTACT, "date_of_birth": "2000-02-29"})
     path = created.headers["location"]
     answers = {

@@ -13,7 +13,7 @@ from tests.conftest import Execute, client_of
 MakeSettings: TypeAlias = Callable[..., Settings]
 
 
-async def test_the_start_page_is_the_docs(client: Client) -> None:
+async def test_the_start_page_redirects_to_the_docs(client: Client) -> None:
     response = await client.get("/")
 
     assert (response.status_code, response.headers["location"]) == (307, "/docs")
@@ -43,13 +43,13 @@ async def test_the_catalogue_explains_every_problem(client: Client) -> None:
 
 
 @pytest.mark.parametrize("problem", all_problems(), ids=lambda problem: problem.__name__)
-def test_a_problem_says_when_it_comes_and_what_to_do(problem: type[Problem]) -> None:
+def test_every_problem_has_a_docstring_and_advice(problem: type[Problem]) -> None:
     if "code" in vars(problem):
         assert vars(problem).get("__doc__"), "its docstring says when it comes"
     assert problem.advice
 
 
-async def test_the_type_of_a_problem_leads_to_its_place_in_the_catalogue(make_settings: MakeSettings) -> None:
+async def test_the_type_of_a_problem_links_to_the_catalogue(make_settings: MakeSettings) -> None:
     async with client_of(create_app(make_settings(root_path="/api"))) as client:
         answer = await client.get("/api/nowhere")
         page = await client.get(answer.json()["type"])
@@ -58,7 +58,7 @@ async def test_the_type_of_a_problem_leads_to_its_place_in_the_catalogue(make_se
     assert 'id="not_found"' in page.text
 
 
-async def test_assets_are_compressed_and_kept(client: Client) -> None:
+async def test_assets_are_compressed_and_cacheable(client: Client) -> None:
     compressed = await client.get("/assets/swagger-ui-bundle.js")
     plain = await client.get("/assets/swagger-ui-bundle.js", headers={"Accept-Encoding": "identity"})
     again = await client.get("/assets/swagger-ui-bundle.js", headers={"If-None-Match": compressed.headers["etag"]})

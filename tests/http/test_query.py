@@ -30,14 +30,14 @@ async def test_an_unknown_query_parameter_is_named(ada: Client, path: str) -> No
 
 
 @pytest.mark.parametrize("query", ["q=a&q=b", "limit=1&limit=1", "sort=name&q=a&sort=name"])
-async def test_a_query_parameter_is_given_once(ada: Client, query: str) -> None:
+async def test_a_repeated_query_parameter_is_refused(ada: Client, query: str) -> None:
     (error,) = (await ada.get(f"/contacts?{query}")).json()["errors"]
 
     assert (error["loc"], error["code"]) == (["query", query.partition("=")[0]], "repeated")
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/redoc", "/openapi.json", "/assets/docs.js"])
-async def test_the_pages_take_any_query(client: Client, path: str) -> None:
+async def test_pages_accept_any_query(client: Client, path: str) -> None:
     assert (await client.get(f"{path}?verbose=1")).status_code in (200, 307)
 
 
@@ -58,7 +58,7 @@ async def refuse(request: Request) -> None:
 
 @pytest.fixture
 def shelves() -> FastAPI:
-    """An app of one route, whose query is read by what it depends on."""
+    """An app with one route and a dependency that reads the query."""
     router = APIRouter(route_class=Route)
 
     @router.get("/shelves")
@@ -73,7 +73,7 @@ def shelves() -> FastAPI:
     return app
 
 
-async def test_a_dependency_may_read_the_query_and_the_endpoint_takes_the_request(shelves: FastAPI) -> None:
+async def test_a_dependency_can_read_the_query_and_the_endpoint_the_request(shelves: FastAPI) -> None:
     async with client_of(shelves) as client:
         response = await client.get("/shelves?shelf=3", headers={"let-in": "1"})
 
@@ -83,7 +83,7 @@ async def test_a_dependency_may_read_the_query_and_the_endpoint_takes_the_reques
 
 
 @pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"let-in": "1"}, 422)])
-async def test_what_refuses_a_caller_comes_before_the_query(
+async def test_authentication_comes_before_validation_of_the_query(
     shelves: FastAPI, headers: dict[str, str], status: int
 ) -> None:
     async with client_of(shelves) as client:

@@ -15,13 +15,13 @@ JSON = {"Content-Type": "application/json"}
 
 @contextmanager
 def locked(database_url: str) -> Iterator[None]:
-    """Hold a lock on all contacts, which everything on contacts waits for."""
+    """Lock all contacts, so that every statement on contacts waits."""
     with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
         cursor.execute("LOCK TABLE contact IN ACCESS EXCLUSIVE MODE")
         yield
 
 
-async def test_no_body_where_one_is_needed_is_a_422(ada: Client) -> None:
+async def test_a_missing_body_is_a_422(ada: Client) -> None:
     for headers in {}, JSON:
         response = await ada.post("/contacts", headers=headers)
 
@@ -32,7 +32,7 @@ async def test_no_body_where_one_is_needed_is_a_422(ada: Client) -> None:
     "media_type",
     ["text/plain", "application/x-www-form-urlencoded", "application/vnd.api+json", "multipart/form-data", ""],
 )
-async def test_a_body_of_another_type_is_a_415_that_says_which_to_send(ada: Client, media_type: str) -> None:
+async def test_a_body_of_an_unsupported_type_is_a_415_that_names_the_right_one(ada: Client, media_type: str) -> None:
     response = await ada.post("/contacts", content=b"{}", headers={"Content-Type": media_type})
 
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
@@ -40,13 +40,13 @@ async def test_a_body_of_another_type_is_a_415_that_says_which_to_send(ada: Clie
     assert response.headers["accept"] == "application/json"
 
 
-async def test_a_merge_patch_is_for_patch_alone(ada: Client) -> None:
+async def test_a_merge_patch_is_accepted_only_by_patch(ada: Client) -> None:
     response = await ada.post("/contacts", json=A_CONTACT, headers={"Content-Type": "application/merge-patch+json"})
 
     assert response.status_code == 415
 
 
-async def test_a_415_of_patch_names_both_types_that_it_takes(ada: Client) -> None:
+async def test_a_415_of_patch_names_both_supported_types(ada: Client) -> None:
     contact = await ada.create_contact()
 
     response = await ada.patch(
@@ -68,7 +68,7 @@ async def test_a_415_of_patch_names_both_types_that_it_takes(ada: Client) -> Non
         ("ada", "{own}", "", {}, 200),
     ],
 )
-async def test_the_order_of_answers(
+async def test_errors_are_reported_in_a_fixed_order(
     ada: Client, client: Client, who: str, contact_id: str, query: str, body: dict[str, int], status: int
 ) -> None:
     contact = await ada.create_contact()
@@ -80,7 +80,7 @@ async def test_the_order_of_answers(
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP, identity"])
-async def test_a_compressed_body_is_a_415_that_says_to_send_it_plainly(ada: Client, encoding: str) -> None:
+async def test_a_compressed_body_is_a_415_that_asks_for_an_uncompressed_one(ada: Client, encoding: str) -> None:
     body = gzip.compress(json.dumps(A_CONTACT).encode())
 
     response = await ada.post("/contacts", content=body, headers={**JSON, "Content-Encoding": encoding})
@@ -96,7 +96,7 @@ async def test_a_body_with_the_encoding_identity_is_read(ada: Client) -> None:
     assert response.status_code == 201
 
 
-async def test_a_missed_deadline_is_a_503_that_says_so(
+async def test_a_missed_deadline_is_a_503_with_retry_after(
     ada: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contact = await ada.create_contact()
