@@ -1,8 +1,8 @@
-"""What Citus refuses in statements on tables that are spread by owner, and what `distribute` refuses without Citus.
+"""Checks that Citus would accept all statements on tables distributed by owner, without a Citus server.
 
-Citus sends a statement to several copies of a row, which must all do the same. So there may be no function that is not
-IMMUTABLE in RETURNING and in DO UPDATE, and in SET none that is VOLATILE, or STABLE and of a column. PostgreSQL itself
-says here which functions and operators a statement calls: in the tree that it makes of a function's body.
+Citus sends a statement to several copies of a row, and all must do the same. Therefore RETURNING and DO UPDATE must
+only call IMMUTABLE functions, and SET must not call VOLATILE functions or STABLE functions of a column. The test finds
+the functions and operators of a statement in the tree that PostgreSQL parses a function's body into.
 """
 
 import importlib
@@ -30,12 +30,12 @@ Node: TypeAlias = "dict[str, Node] | list[Node] | str"
 _UPDATE, _INSERT, _DELETE = "2", "3", "4"
 _CALLS = {"FUNCEXPR": "funcid", "OPEXPR": "opfuncid", "DISTINCTEXPR": "opfuncid", "SCALARARRAYOPEXPR": "opfuncid"}
 _TOKEN = re.compile(r'[{}()]|"(?:[^"\\]|\\.)*"|(?:[^\s{}()\\]|\\.)+')
-# Values that depend on the clock or the session, without a function's name.
+# Values that depend on the clock or the session, such as CURRENT_TIMESTAMP. They are not function calls.
 _VALUES_OF_SESSION = "SQLVALUEFUNCTION"
 
 
 def statements() -> dict[str, str]:
-    """Return the SQL of every statement that the modules hold, and of the ORM's on tables of owners, by their names."""
+    """Return the SQL of all statements by name: those in modules, and those that the ORM runs on tables of owners."""
     found: dict[str, Any] = {f"bite of an owner {n}": bite for n, bite in enumerate(_bites_of_owner())}
     for module in pkgutil.walk_packages(contacts_api.__path__, "contacts_api."):
         if not module.name.endswith("__main__"):
@@ -54,7 +54,7 @@ def statements() -> dict[str, str]:
 
 
 def parse(tree: str) -> Node:
-    """Return a node tree of PostgreSQL: nodes as dicts, with the name of a node under ""."""
+    """Return a PostgreSQL node tree as nested dicts. The key "" holds the name of a node."""
 
     def read(tokens: Iterator[str], first: str) -> Node:
         if first == "(":
@@ -89,7 +89,7 @@ def word(node: dict[str, Node], member: str) -> str:
 
 
 def called(node: Node, volatility: dict[str, str]) -> Iterator[tuple[str, bool]]:
-    """Yield the volatility of everything that is called in a tree, and whether it is given a column."""
+    """Yield the volatility of each call in a tree, and whether a column is among its arguments."""
     for each in walk(node):
         kind = str(each[""])
         if kind in _CALLS:
@@ -100,7 +100,7 @@ def called(node: Node, volatility: dict[str, str]) -> Iterator[tuple[str, bool]]
 
 
 def refused(tree: Node, spread: set[str], volatility: dict[str, str]) -> set[str]:
-    """Return where in a statement Citus would refuse something."""
+    """Return the clauses of a statement that Citus would refuse."""
     found = set()
     for query in walk(tree):
         if query[""] != "QUERY" or word(query, "commandType") not in (_UPDATE, _INSERT, _DELETE):
@@ -120,7 +120,7 @@ def refused(tree: Node, spread: set[str], volatility: dict[str, str]) -> set[str
 
 @pytest.fixture
 def refusals(database_url: str) -> Iterator[Callable[[str], set[str]]]:
-    """Return a function that says where in a statement Citus would refuse something."""
+    """Return a function that returns the clauses of a statement that Citus would refuse."""
     with closing(psycopg2.connect(database_url)) as connection:
         cursor = connection.cursor()
 
@@ -138,7 +138,7 @@ def refusals(database_url: str) -> Iterator[Callable[[str], set[str]]]:
             cursor.execute(f"PREPARE asked AS {statement}")
             ((types,),) = rows("SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'asked'")
             cursor.execute("DEALLOCATE asked")
-            # asyncpg looks up each type of array, which takes 0.7 s on Citus.
+            # asyncpg looks up each array type, which takes 0.7 s on Citus.
             assert not any(kind.endswith("[]") for kind in types), statement
             head = f"CREATE FUNCTION pg_temp.asked({', '.join(types)}) RETURNS void LANGUAGE sql"
             cursor.execute(f"{head} BEGIN ATOMIC {statement}; END")
@@ -149,7 +149,7 @@ def refusals(database_url: str) -> Iterator[Callable[[str], set[str]]]:
         yield find
 
 
-def test_citus_would_refuse_no_statement(refusals: Callable[[str], set[str]]) -> None:
+def test_citus_accepts_every_statement(refusals: Callable[[str], set[str]]) -> None:
     refused_where = {name: refusals(sql) for name, sql in statements().items()}
 
     assert {name: where for name, where in refused_where.items() if where} == {}
@@ -171,16 +171,18 @@ def test_citus_would_refuse_no_statement(refusals: Callable[[str], set[str]]) ->
         ("UPDATE failed_attempt SET failed_at = clock_timestamp()", set()),
     ],
 )
-def test_what_citus_refuses_is_found(refusals: Callable[[str], set[str]], statement: str, where: set[str]) -> None:
+def test_statements_that_citus_refuses_are_detected(
+    refusals: Callable[[str], set[str]], statement: str, where: set[str]
+) -> None:
     assert refusals(statement) == where
 
 
-def test_every_table_that_belongs_to_users_is_spread() -> None:
+def test_every_table_of_owners_is_distributed() -> None:
     names = {"ended_session", "failed_attempt", "mail", "alembic_version", table_of(User).name}
 
     assert {column.table.name for column in owner_columns()} == SQLModel.metadata.tables.keys() - names
 
 
-def test_without_citus_the_command_says_so(database_url: str) -> None:
+def test_without_citus_the_command_fails_with_a_message(database_url: str) -> None:
     with pytest.raises(CommandError, match="no Citus"):
         list(distribute(database_url, 4))

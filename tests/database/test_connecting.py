@@ -1,4 +1,4 @@
-"""Connections to one of several hosts. The hosts are directories with sockets; only one of them is PostgreSQL's."""
+"""Connections to several hosts. Each host is a directory with a socket, and only one belongs to PostgreSQL."""
 
 import asyncio
 import tempfile
@@ -22,7 +22,7 @@ NOWHERE = "/nowhere"
 
 
 class Silent:
-    """A host that accepts connections and says nothing."""
+    """A host that accepts connections but never answers."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.accepted = directory, 0
@@ -35,7 +35,7 @@ class Silent:
 
 @pytest.fixture
 async def silent(database_url: str) -> AsyncIterator[Silent]:
-    # Not in tmp_path, which may be too long for a socket.
+    # Not in tmp_path, whose path may be too long for a socket.
     with tempfile.TemporaryDirectory() as directory:
         host = Silent(Path(directory))
         socket = host.directory / f".s.PGSQL.{parse_dsn(database_url).get('port', '5432')}"
@@ -44,7 +44,7 @@ async def silent(database_url: str) -> AsyncIterator[Silent]:
 
 
 def url_of(database_url: str, *before: object, **parameters: str) -> str:
-    """Return the URL of the database with these hosts before its own."""
+    """Return the URL of the database with these hosts in front of its own."""
     parts = parse_dsn(database_url)
     hosts = ",".join(map(str, (*before, parts.pop("host"))))
     return f"postgresql:///?{urlencode({**parts, 'host': hosts, **parameters})}"
@@ -57,7 +57,7 @@ async def connects(connector: Connector) -> bool:
     return bool(answer == "SELECT 1")
 
 
-async def test_the_next_host_is_tried_where_one_is_not_there(database_url: str) -> None:
+async def test_an_unreachable_host_is_skipped(database_url: str) -> None:
     url = url_of(database_url, NOWHERE)
 
     assert await connects(Connector(url, 1.0))
@@ -65,7 +65,7 @@ async def test_the_next_host_is_tried_where_one_is_not_there(database_url: str) 
         assert connection.server_version
 
 
-async def test_a_silent_host_costs_its_time_once(database_url: str, silent: Silent) -> None:
+async def test_a_silent_host_times_out_only_once(database_url: str, silent: Silent) -> None:
     connector = Connector(url_of(database_url, silent.directory), 1.0)
 
     begun_at = time.monotonic()
@@ -77,7 +77,7 @@ async def test_a_silent_host_costs_its_time_once(database_url: str, silent: Sile
     assert silent.accepted == 1
 
 
-async def test_two_that_wait_for_a_silent_host_put_it_last_once(database_url: str, silent: Silent) -> None:
+async def test_concurrent_timeouts_move_a_silent_host_to_the_end_only_once(database_url: str, silent: Silent) -> None:
     connector = Connector(url_of(database_url, silent.directory, NOWHERE), 1.0)
 
     assert await asyncio.gather(*(connects(connector) for _ in range(3))) == [True, True, True]
@@ -86,7 +86,7 @@ async def test_two_that_wait_for_a_silent_host_put_it_last_once(database_url: st
     assert silent.accepted == 3
 
 
-async def test_the_application_is_served_from_the_second_host(database_url: str, make_settings: Any) -> None:
+async def test_the_application_works_with_the_second_host(database_url: str, make_settings: Any) -> None:
     app = create_app(make_settings(database_url=url_of(database_url, NOWHERE)))
 
     async with app.router.lifespan_context(app), client_of(app) as client:
@@ -94,24 +94,24 @@ async def test_the_application_is_served_from_the_second_host(database_url: str,
 
 
 @pytest.mark.parametrize("attributes", ["any", "read-write", "primary", "prefer-standby"])
-async def test_a_primary_has_the_attributes(database_url: str, attributes: str) -> None:
+async def test_a_primary_has_the_session_attributes(database_url: str, attributes: str) -> None:
     assert await connects(Connector(url_of(database_url, target_session_attrs=attributes), 1.0))
 
 
 @pytest.mark.parametrize("attributes", ["standby", "read-only"])
-async def test_a_primary_is_no_standby(database_url: str, attributes: str) -> None:
+async def test_a_primary_is_refused_as_a_standby(database_url: str, attributes: str) -> None:
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
         await connects(Connector(url_of(database_url, target_session_attrs=attributes), 1.0))
 
 
-async def test_what_only_libpq_knows_is_not_taken_for_a_setting(database_url: str) -> None:
+async def test_parameters_that_only_libpq_knows_are_not_sent_as_settings(database_url: str) -> None:
     url = url_of(database_url, connect_timeout="3", keepalives="1", channel_binding="prefer", gssencmode="disable")
 
     assert await connects(Connector(url, 1.0))
 
 
 @pytest.mark.parametrize("ports", ["1,2,3", "one"])
-def test_ports_that_fit_no_hosts_are_refused(ports: str) -> None:
+def test_ports_that_do_not_match_the_hosts_are_refused(ports: str) -> None:
     with pytest.raises(ValueError, match="ports"):
         Connector(f"postgresql:///contacts?host=a,b&port={ports}", 1.0)
 

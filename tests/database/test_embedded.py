@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: whom it lets in, and what it leaves behind."""
+"""The embedded PostgreSQL: whom it lets in, how it is shared and restarted, and what it leaves behind."""
 
 import os
 import signal
@@ -23,8 +23,8 @@ Hold = Callable[[Path], tuple[Holder, str]]
 LONG_NAME = "a-long-name" * 10
 PSQL = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "psql"
 
-# Holds the server until its standard input ends. It prints the URL, and at its end every change of a mode inside the
-# temporary directory, however short it lasted.
+# Holds the server until its standard input ends. It prints the URL. At the end it prints every change of a mode inside
+# the temporary directory, even a short one.
 HOLD = """
 import sys, tempfile
 from pathlib import Path
@@ -44,13 +44,13 @@ print(*changes, sep="\\n", end="")
 
 @pytest.fixture
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The temporary directory of those that hold the server. (The path of `tmp_path` is too long for a socket.)"""
+    """The temporary directory of the processes that hold the server. (The path of `tmp_path` is too long for a socket.)"""
     return tmp_path_factory.mktemp("t")
 
 
 @pytest.fixture
 def hold(temporary: Path) -> Iterator[Hold]:
-    """Start a process that holds the server of a data directory; return it and the URL."""
+    """Start a process that holds the server of a data directory. Return the process and the URL."""
     holders: list[Holder] = []
 
     def run(data_dir: Path) -> tuple[Holder, str]:
@@ -79,7 +79,7 @@ def run_command(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 @contextmanager
 def foreign_pid(data_dir: Path) -> Iterator[None]:
-    """Let the file of the server name a process that does not exist, as it looks from another container."""
+    """Write the id of a nonexistent process into the server's pid file, as another container would see it."""
     path = data_dir / "postgres" / "postmaster.pid"
     text = path.read_text()
     path.write_text(text.replace(text.splitlines()[0], str(Path("/proc/sys/kernel/pid_max").read_text().strip()), 1))
@@ -88,7 +88,7 @@ def foreign_pid(data_dir: Path) -> Iterator[None]:
 
 
 def kill_server(data_dir: Path) -> None:
-    """Kill the server, and wait for its processes: they keep the lock and the shared memory until they have ended."""
+    """Kill the server and wait for its processes, because they keep the lock and the shared memory until they end."""
     server = psutil.Process(int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
     processes = [server, *server.children()]
     server.kill()
@@ -96,7 +96,7 @@ def kill_server(data_dir: Path) -> None:
 
 
 def stop(holder: Holder) -> str:
-    """End a holder; return which modes it has changed."""
+    """End a holder and return the changes of modes that it printed."""
     return holder.communicate(timeout=60)[0]
 
 
@@ -105,7 +105,7 @@ def socket_dir_of(url: str) -> Path:
 
 
 def is_let_in(url: str, *, role: str = "postgres", system_user: str | None = None) -> bool:
-    """Whether a user of the system, by default the one that runs the tests, can connect as a role of PostgreSQL."""
+    """Return True if the system user (by default, the one that runs the tests) can connect as the PostgreSQL role."""
     command = [str(PSQL), "--host", str(socket_dir_of(url)), "--username", role, "--command", "SELECT 1", "contacts"]
     ran = subprocess.run(command, user=system_user, cwd="/", capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0 or f'Peer authentication failed for user "{role}"' in ran.stderr, ran.stderr
@@ -125,7 +125,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize("name", ["data", LONG_NAME], ids=["short", "long"])
-def test_who_started_it_is_let_in_as_postgres_and_as_nobody_else(hold: Hold, tmp_path: Path, name: str) -> None:
+def test_the_user_who_started_the_server_can_connect_only_as_postgres(hold: Hold, tmp_path: Path, name: str) -> None:
     _, url = hold(tmp_path / name)
     execute(url, "CREATE ROLE ada LOGIN SUPERUSER")
 
@@ -135,7 +135,7 @@ def test_who_started_it_is_let_in_as_postgres_and_as_nobody_else(hold: Hold, tmp
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("name", ["data", LONG_NAME], ids=["short", "long"])
-def test_another_user_is_refused_even_if_the_directories_let_it_pass(hold: Hold, tmp_path: Path, name: str) -> None:
+def test_another_user_is_refused_even_with_access_to_the_directories(hold: Hold, tmp_path: Path, name: str) -> None:
     _, url = hold(tmp_path / name)
     for directory in (socket_dir_of(url), *socket_dir_of(url).parents):
         directory.chmod(directory.stat().st_mode | 0o011)
@@ -143,7 +143,7 @@ def test_another_user_is_refused_even_if_the_directories_let_it_pass(hold: Hold,
     assert not is_let_in(url, system_user="nobody")
 
 
-def test_a_server_that_an_older_release_has_left_open_is_closed(hold: Hold, tmp_path: Path) -> None:
+def test_the_trust_rule_of_an_older_release_is_removed_at_the_start(hold: Hold, tmp_path: Path) -> None:
     first, url = hold(tmp_path)
     execute(url, "CREATE ROLE ada LOGIN SUPERUSER")
     (tmp_path / "postgres" / "pg_hba.conf").write_text("local all all trust\n")
@@ -154,7 +154,7 @@ def test_a_server_that_an_older_release_has_left_open_is_closed(hold: Hold, tmp_
     assert not is_let_in(url, role="ada")
 
 
-def test_a_running_server_that_an_older_release_has_left_open_is_closed(hold: Hold, tmp_path: Path) -> None:
+def test_the_trust_rule_of_an_older_release_is_removed_on_a_running_server(hold: Hold, tmp_path: Path) -> None:
     _, url = hold(tmp_path)
     execute(url, "CREATE ROLE ada LOGIN SUPERUSER")
     (tmp_path / "postgres" / "pg_hba.conf").write_text("local all all trust\n")
@@ -166,7 +166,7 @@ def test_a_running_server_that_an_older_release_has_left_open_is_closed(hold: Ho
     wait_until(lambda: not is_let_in(url, role="ada"))
 
 
-def test_the_socket_of_a_long_path_is_in_a_directory_that_was_never_open(
+def test_for_a_long_path_the_socket_directory_is_private_from_the_start(
     hold: Hold, tmp_path: Path, temporary: Path
 ) -> None:
     holder, url = hold(tmp_path / LONG_NAME)
@@ -177,7 +177,7 @@ def test_the_socket_of_a_long_path_is_in_a_directory_that_was_never_open(
     assert modes == {socket_dir_of(url): 0o700}
 
 
-def test_its_name_is_another_at_each_start(hold: Hold, tmp_path: Path, temporary: Path) -> None:
+def test_the_socket_directory_has_a_new_name_at_each_start(hold: Hold, tmp_path: Path, temporary: Path) -> None:
     first, url = hold(tmp_path / LONG_NAME)
     stop(first)
 
@@ -187,7 +187,7 @@ def test_its_name_is_another_at_each_start(hold: Hold, tmp_path: Path, temporary
     assert socket_dir_of(url) != socket_dir_of(other_url)
 
 
-def test_the_last_of_two_processes_removes_the_directory(hold: Hold, tmp_path: Path, temporary: Path) -> None:
+def test_the_last_process_removes_the_socket_directory(hold: Hold, tmp_path: Path, temporary: Path) -> None:
     first, url = hold(tmp_path / LONG_NAME)
     second, same_url = hold(tmp_path / LONG_NAME)
     assert same_url == url
@@ -199,7 +199,7 @@ def test_the_last_of_two_processes_removes_the_directory(hold: Hold, tmp_path: P
     assert list(temporary.iterdir()) == []
 
 
-def test_what_a_killed_server_leaves_is_removed_at_the_next_start(hold: Hold, tmp_path: Path, temporary: Path) -> None:
+def test_the_next_start_removes_what_a_killed_server_left(hold: Hold, tmp_path: Path, temporary: Path) -> None:
     killed, url = hold(tmp_path / LONG_NAME)
     kill_server(tmp_path / LONG_NAME)
     killed.kill()
@@ -213,7 +213,7 @@ def test_what_a_killed_server_leaves_is_removed_at_the_next_start(hold: Hold, tm
     assert list(temporary.iterdir()) == []
 
 
-def test_a_server_in_another_container_is_joined(hold: Hold, tmp_path: Path) -> None:
+def test_a_server_in_another_container_is_shared(hold: Hold, tmp_path: Path) -> None:
     first, url = hold(tmp_path)
     execute(url, "CREATE TABLE kept ()")
     with foreign_pid(tmp_path):
@@ -228,7 +228,7 @@ def test_a_server_in_another_container_is_joined(hold: Hold, tmp_path: Path) -> 
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
 
 
-def test_a_server_in_another_container_that_does_not_answer_is_left_alone(hold: Hold, tmp_path: Path) -> None:
+def test_an_unreachable_server_in_another_container_is_left_alone(hold: Hold, tmp_path: Path) -> None:
     _, url = hold(tmp_path)
     socket, elsewhere = tmp_path / "postgres" / ".s.PGSQL.5432", tmp_path / "elsewhere"
     with foreign_pid(tmp_path):
@@ -241,7 +241,7 @@ def test_a_server_in_another_container_that_does_not_answer_is_left_alone(hold: 
     assert is_let_in(url)
 
 
-def test_the_server_of_a_killed_process_is_joined(hold: Hold, tmp_path: Path) -> None:
+def test_the_server_of_a_killed_process_is_reused(hold: Hold, tmp_path: Path) -> None:
     killed, url = hold(tmp_path)
     execute(url, "CREATE TABLE kept ()")
     killed.kill()
@@ -255,7 +255,7 @@ def test_the_server_of_a_killed_process_is_joined(hold: Hold, tmp_path: Path) ->
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
 
 
-def test_a_server_file_that_a_power_cut_has_emptied_is_replaced(hold: Hold, tmp_path: Path) -> None:
+def test_a_pid_file_emptied_by_a_power_cut_is_replaced(hold: Hold, tmp_path: Path) -> None:
     killed, url = hold(tmp_path)
     execute(url, "CREATE TABLE kept ()")
     kill_server(tmp_path)
@@ -268,7 +268,7 @@ def test_a_server_file_that_a_power_cut_has_emptied_is_replaced(hold: Hold, tmp_
     execute(url, "SELECT FROM kept")
 
 
-def test_a_first_start_that_was_cut_off_is_repeated(hold: Hold, tmp_path: Path) -> None:
+def test_an_interrupted_first_start_is_repeated(hold: Hold, tmp_path: Path) -> None:
     starting = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], start_new_session=True)
     wait_until(lambda: any(tmp_path.glob("postgres*/PG_VERSION")))
     os.killpg(starting.pid, signal.SIGKILL)
@@ -280,7 +280,7 @@ def test_a_first_start_that_was_cut_off_is_repeated(hold: Hold, tmp_path: Path) 
     assert list(tmp_path.glob("*.part")) == []
 
 
-def test_a_damaged_version_file_is_named(hold: Hold, tmp_path: Path) -> None:
+def test_a_damaged_version_file_is_reported(hold: Hold, tmp_path: Path) -> None:
     holder, _ = hold(tmp_path)
     stop(holder)
     (tmp_path / "postgres" / "PG_VERSION").write_text("")
@@ -293,7 +293,7 @@ def test_a_damaged_version_file_is_named(hold: Hold, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b"cut off", bytes(64), b"\xff" * 64], ids=["empty", "short", "zeros", "no text"])
-def test_a_kept_secret_that_is_none_is_named(hold: Hold, tmp_path: Path, left: bytes) -> None:
+def test_a_damaged_secret_file_is_reported(hold: Hold, tmp_path: Path, left: bytes) -> None:
     hold(tmp_path)
     (tmp_path / "jwt_secret").write_bytes(left)
 
@@ -304,7 +304,7 @@ def test_a_kept_secret_that_is_none_is_named(hold: Hold, tmp_path: Path, left: b
     assert "Traceback" not in result.stderr
 
 
-# Prints the calls of the operating system that make a file survive a power cut, in their order.
+# Prints the system calls that make a file survive a power cut, in order.
 NOTE_CALLS = """
 import sys
 from pathlib import Path
@@ -320,7 +320,7 @@ sys.setprofile(None)
 """
 
 
-def test_a_secret_is_on_the_disk_before_it_counts(tmp_path: Path) -> None:
+def test_a_secret_is_synced_to_disk_before_it_is_used(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", NOTE_CALLS, tmp_path], capture_output=True, text=True, check=True)
 
     assert result.stdout.split() == ["write", "fsync", "replace", "fsync"]

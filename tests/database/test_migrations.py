@@ -36,7 +36,7 @@ class UserNote(SQLModel, table=True):
 
 @pytest.fixture
 def empty_database(database_url: str) -> Iterator[str]:
-    """A database of its own, without tables."""
+    """An empty database of its own."""
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
@@ -70,7 +70,7 @@ def test_the_models_and_the_migrated_schema_do_not_differ(database_url: str) -> 
     command.check(config_for(database_url))
 
 
-def test_the_newest_revision_is_the_one_that_alembic_finds() -> None:
+def test_the_newest_revision_is_the_head_that_alembic_finds() -> None:
     assert ScriptDirectory.from_config(Config("alembic.ini")).get_heads() == [newest_revision()]
 
 
@@ -79,27 +79,27 @@ def write_migrations(directory: Path, *revisions: tuple[str, object]) -> None:
         (directory / f"{name}.py").write_text(f'"""{name}."""\n\nrevision = "{name}"\ndown_revision = {before!r}\n')
 
 
-def test_a_migration_that_merges_two_is_the_newest(tmp_path: Path) -> None:
+def test_a_merge_migration_is_the_newest(tmp_path: Path) -> None:
     write_migrations(tmp_path, ("first", None), ("one", "first"), ("other", "first"), ("merged", ("one", "other")))
 
     assert newest_revision(tmp_path) == "merged"
 
 
-def test_two_newest_migrations_are_named(tmp_path: Path) -> None:
+def test_several_newest_migrations_are_reported(tmp_path: Path) -> None:
     write_migrations(tmp_path, ("first", None), ("one", "first"), ("other", "first"))
 
     with pytest.raises(CommandError, match="one newest migration, but there are 2: one, other"):
         newest_revision(tmp_path)
 
 
-def test_a_missing_migration_is_named(tmp_path: Path) -> None:
+def test_a_missing_migration_is_reported(tmp_path: Path) -> None:
     write_migrations(tmp_path, ("second", "first"))
 
     with pytest.raises(CommandError, match=r"second.py follows the migration first, which is missing"):
         newest_revision(tmp_path)
 
 
-def test_every_migration_goes_down_and_up_again(empty_database: str) -> None:
+def test_every_migration_can_be_downgraded_and_upgraded_again(empty_database: str) -> None:
     config = config_for(empty_database)
     revisions = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
 
@@ -114,7 +114,7 @@ def test_every_migration_goes_down_and_up_again(empty_database: str) -> None:
     assert tables(empty_database) == {"alembic_version"}
 
 
-def test_a_database_of_a_newer_release_is_told_apart(empty_database: str) -> None:
+def test_a_database_of_a_newer_release_is_refused(empty_database: str) -> None:
     migrate(empty_database)
     with closing(psycopg2.connect(empty_database)) as connection, connection:
         connection.cursor().execute("UPDATE alembic_version SET version_num = 'newer'")
@@ -123,7 +123,7 @@ def test_a_database_of_a_newer_release_is_told_apart(empty_database: str) -> Non
         migrate(empty_database)
 
 
-def test_three_that_migrate_at_once_all_succeed(empty_database: str) -> None:
+def test_concurrent_migrates_all_succeed(empty_database: str) -> None:
     environment = {**os.environ, "DATABASE_URL": empty_database, "JWT_SECRET": SECRET}
     processes = [
         subprocess.Popen([sys.executable, "-m", "contacts_api", "migrate"], env=environment, stderr=subprocess.PIPE)
@@ -147,19 +147,19 @@ def waits_for(url: str, kind: str) -> bool:
 
 
 def start_migrate(url: str, directory: Path, code: str = "migrate(url)") -> subprocess.Popen[str]:
-    """Start `migrate` with the code of a directory."""
+    """Start `migrate` with the code in the directory."""
     program = f"import sys; from contacts_api.database.migrating import migrate; url = sys.argv[1]; {code}"
     return subprocess.Popen([sys.executable, "-c", program, url], cwd=directory, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_migration_that_waits_for_a_lock_lets_readers_pass(empty_database: str, tmp_path: Path) -> None:
+def test_a_migration_that_waits_for_a_lock_lets_readers_through(empty_database: str, tmp_path: Path) -> None:
     migrate(empty_database)
     copy_with_migration(tmp_path, "ALTER TABLE contact ADD COLUMN nickname text")
     with closing(psycopg2.connect(empty_database)) as long, closing(psycopg2.connect(empty_database)) as reading:
         long.cursor().execute("SELECT 1 FROM contact")
         reading.autocommit = True
         reader = reading.cursor()
-        # As the API does.
+        # The API sets the same timeout.
         reader.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         migrating = start_migrate(empty_database, tmp_path)
 
@@ -174,7 +174,7 @@ def test_a_migration_that_waits_for_a_lock_lets_readers_pass(empty_database: str
     assert current_revision(empty_database) == "2099_alter"
 
 
-def test_a_migration_that_gets_no_lock_is_named_and_those_before_it_stay(empty_database: str, tmp_path: Path) -> None:
+def test_a_migration_without_its_lock_is_reported_and_earlier_ones_stay(empty_database: str, tmp_path: Path) -> None:
     copy_with_migration(tmp_path, "ALTER TABLE held ADD COLUMN name text")
     with closing(psycopg2.connect(empty_database)) as connection, connection:
         connection.cursor().execute("CREATE TABLE held (id int)")
@@ -187,10 +187,10 @@ def test_a_migration_that_gets_no_lock_is_named_and_those_before_it_stay(empty_d
     assert current_revision(empty_database) == newest_revision()
 
 
-def test_waiting_for_another_migrate_is_not_limited(empty_database: str) -> None:
+def test_waiting_for_another_migrate_has_no_timeout(empty_database: str) -> None:
     with closing(psycopg2.connect(empty_database)) as other:
         cursor = other.cursor()
-        # As docs/operating.md says for PgBouncer.
+        # docs/operating.md recommends this setting for PgBouncer.
         cursor.execute("SELECT format('ALTER DATABASE %I SET lock_timeout = 200', current_database())")
         ((statement,),) = cursor.fetchall()
         cursor.execute(statement)
@@ -205,7 +205,7 @@ def test_waiting_for_another_migrate_is_not_limited(empty_database: str) -> None
     assert "contact" in tables(empty_database)
 
 
-def test_a_change_of_the_models_makes_a_migration(tmp_path: Path) -> None:
+def test_a_changed_model_generates_a_migration(tmp_path: Path) -> None:
     for name in ("contacts_api", "migrations"):
         shutil.copytree(name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("alembic.ini", "pyproject.toml"):
@@ -236,7 +236,7 @@ def test_a_change_of_the_models_makes_a_migration(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-m", "ruff", *check, made], cwd=tmp_path, check=True)
 
 
-def test_the_release_before_finds_what_this_one_has_stored(empty_database: str) -> None:
+def test_a_downgraded_database_suits_the_older_release(empty_database: str) -> None:
     migrate(empty_database)
     contact = {"first_name": "Zoë", "last_name": "Łoś", "email": "zoe@example.com", "phone_number": "+48 600"}
     columns = columns_of(contact)

@@ -1,4 +1,4 @@
-"""Reads from a standby. Here it is the primary itself, or is not there; tests/scale has a real one."""
+"""Reads from a standby, which here is the primary itself or missing. tests/scale has a real one."""
 
 import asyncio
 import logging
@@ -37,27 +37,27 @@ READS = ["/contacts", "/contacts?q=grace&with_total=true", "/contacts/birthdays?
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_what_was_just_written_is_read(reader: Client, path: str) -> None:
+async def test_a_read_sees_the_latest_write(reader: Client, path: str) -> None:
     await reader.create_contact()
 
     assert "Grace" in (await reader.get(path)).text
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_without_the_standby_the_primary_is_read(alone: Client, path: str) -> None:
+async def test_reads_fall_back_to_the_primary(alone: Client, path: str) -> None:
     await alone.create_contact()
 
     assert "Grace" in (await alone.get(path)).text
 
 
-async def test_a_calendar_is_read_without_the_standby(alone: Client) -> None:
+async def test_calendar_reads_fall_back_to_the_primary(alone: Client) -> None:
     await alone.create_contact()
     url = (await alone.post("/contacts/birthdays/feed")).json()["url"]
 
     assert "Grace" in (await alone.get(url)).text
 
 
-async def test_a_standby_that_is_away_is_named_once(alone: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreachable_standby_is_logged_once(alone: Client, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "contacts_api.database.standby"):
         for _ in range(3):
             await alone.list_contacts()
@@ -76,14 +76,14 @@ class Question:
         return answer
 
 
-async def test_who_asks_at_once_shares_an_answer() -> None:
+async def test_concurrent_calls_share_a_result() -> None:
     question = Question()
     shared = Shared(question)
 
     assert await asyncio.gather(*(shared() for _ in range(10))) == [1] * 10
 
 
-async def test_who_asks_while_a_question_is_under_way_gets_the_next_answer() -> None:
+async def test_a_call_during_a_running_call_gets_the_next_result() -> None:
     question = Question()
     shared = Shared(question)
 
@@ -94,7 +94,7 @@ async def test_who_asks_while_a_question_is_under_way_gets_the_next_answer() -> 
     assert (await first, set(others), question.asked) == (1, {2}, 2)
 
 
-async def test_an_answer_does_not_end_with_who_asked_first() -> None:
+async def test_cancelling_the_first_call_does_not_cancel_the_shared_one() -> None:
     shared = Shared(Question())
 
     first, second = asyncio.create_task(shared()), asyncio.create_task(shared())

@@ -1,4 +1,4 @@
-"""Places: a limited number at work and waiting, at most half of them for one owner, and none for lost clients."""
+"""Places limit concurrent work and the queue. One owner gets at most half, and disconnected clients get none."""
 
 import asyncio
 from typing import Any
@@ -27,7 +27,7 @@ async def work(places: Places, done: list[str], name: str, *, has_gone: bool = F
         done.append(name)
 
 
-async def test_those_who_wait_come_in_turn() -> None:
+async def test_waiting_requests_are_served_in_order() -> None:
     places, done = Places(1, max_waiting=5, max_seconds=10), list[str]()
 
     await asyncio.gather(*(work(places, done, name) for name in "abcdef"))
@@ -35,7 +35,7 @@ async def test_those_who_wait_come_in_turn() -> None:
     assert done == list("abcdef")
 
 
-async def test_who_finds_the_queue_full_is_refused_at_once() -> None:
+async def test_a_full_queue_refuses_at_once() -> None:
     places, done = Places(1, max_waiting=2, max_seconds=10), list[str]()
 
     answers = await asyncio.gather(*(work(places, done, name) for name in "abcde"), return_exceptions=True)
@@ -44,7 +44,7 @@ async def test_who_finds_the_queue_full_is_refused_at_once() -> None:
     assert [type(answer) for answer in answers] == [type(None)] * 3 + [Busy] * 2
 
 
-async def test_who_waits_too_long_is_refused_and_the_place_is_there_for_others() -> None:
+async def test_a_wait_that_times_out_leaves_the_place_to_others() -> None:
     places, done = Places(1, max_waiting=2, max_seconds=0.01), list[str]()
     async with places.place():
         with pytest.raises(Busy):
@@ -55,7 +55,7 @@ async def test_who_waits_too_long_is_refused_and_the_place_is_there_for_others()
     assert done == ["next"]
 
 
-async def test_nothing_is_done_for_who_has_gone_meanwhile() -> None:
+async def test_disconnected_clients_are_not_served() -> None:
     places, done = Places(1, max_waiting=5, max_seconds=10), list[str]()
     gone = {"b", "c"}
 
@@ -69,7 +69,7 @@ async def test_nothing_is_done_for_who_has_gone_meanwhile() -> None:
     assert [type(answer) for answer in answers] == [type(None), Busy, Busy, type(None)]
 
 
-async def test_who_has_waited_a_moment_is_not_asked() -> None:
+async def test_after_a_short_wait_a_disconnect_is_not_checked() -> None:
     places, done = Places(1, max_waiting=5, max_seconds=10), list[str]()
 
     await asyncio.gather(work(places, done, "a"), work(places, done, "b", has_gone=True))
@@ -84,14 +84,14 @@ async def test_a_refusal_is_a_503_that_says_when_to_try_again() -> None:
 
 
 class Undecided(Request):
-    """A request of a client that is still being asked whether it is there."""
+    """A request whose check for a disconnect never returns."""
 
     async def is_disconnected(self) -> bool:
         await asyncio.Event().wait()
         return False
 
 
-async def test_who_is_cancelled_on_getting_a_place_gives_it_back() -> None:
+async def test_a_request_cancelled_on_getting_a_place_gives_it_back() -> None:
     async def wait() -> None:
         has_come(Undecided({"type": "http"}))
         await places.take()
@@ -127,13 +127,13 @@ async def ask(places: Places, owner: UUID | None, release: asyncio.Event, served
 
 
 async def start(*calls: Any) -> list[asyncio.Task[None]]:
-    """Run the calls, each in a context of its own, until all of them have a place, wait or are refused."""
+    """Run the calls, each in its own context, until each has a place, waits or is refused."""
     tasks = [asyncio.create_task(call) for call in calls]
     await asyncio.sleep(0.01)
     return tasks
 
 
-async def test_one_owner_has_half_of_the_places_and_leaves_the_rest_to_others() -> None:
+async def test_one_owner_gets_at_most_half_of_the_places() -> None:
     places, release, served = Places(4, max_waiting=20, max_seconds=10), asyncio.Event(), list[UUID | None]()
 
     tasks = await start(*(ask(places, owner, release, served) for owner in [*[ADA] * 6, GRACE, None]))
@@ -144,7 +144,7 @@ async def test_one_owner_has_half_of_the_places_and_leaves_the_rest_to_others() 
     assert served[4:] == [ADA] * 4
 
 
-async def test_one_owner_has_half_of_the_queue_and_only_they_are_refused() -> None:
+async def test_one_owner_gets_at_most_half_of_the_queue() -> None:
     places, release, served = Places(2, max_waiting=4, max_seconds=10), asyncio.Event(), list[UUID | None]()
 
     tasks = await start(*(ask(places, owner, release, served) for owner in [*[ADA] * 5, GRACE, GRACE, None]))
@@ -155,7 +155,7 @@ async def test_one_owner_has_half_of_the_queue_and_only_they_are_refused() -> No
     assert served == [ADA, GRACE, ADA, GRACE, ADA, None]
 
 
-async def test_those_without_an_owner_may_have_all_places() -> None:
+async def test_requests_without_an_owner_may_use_all_places() -> None:
     places, release, served = Places(4, max_waiting=20, max_seconds=10), asyncio.Event(), list[UUID | None]()
 
     tasks = await start(*(ask(places, None, release, served) for _ in range(5)))
@@ -166,7 +166,7 @@ async def test_those_without_an_owner_may_have_all_places() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_of_one_or_two_places_an_owner_has_one(count: int) -> None:
+async def test_with_one_or_two_places_an_owner_gets_one(count: int) -> None:
     places, release, served = Places(count, max_waiting=1, max_seconds=10), asyncio.Event(), list[UUID | None]()
 
     tasks = await start(*(ask(places, ADA, release, served) for _ in range(2)))
@@ -177,7 +177,7 @@ async def test_of_one_or_two_places_an_owner_has_one(count: int) -> None:
     assert served == [ADA, ADA]
 
 
-async def test_who_holds_the_last_place_of_their_half_and_asks_for_another_is_refused_in_time() -> None:
+async def test_an_owner_who_holds_their_last_place_is_refused_another() -> None:
     places = Places(2, max_waiting=5, max_seconds=0.05)
     come_for(ADA)
 
@@ -186,7 +186,7 @@ async def test_who_holds_the_last_place_of_their_half_and_asks_for_another_is_re
             await places.take()
 
 
-async def test_who_is_cancelled_while_waiting_leaves_the_turn_to_the_next() -> None:
+async def test_a_request_cancelled_while_waiting_is_skipped() -> None:
     places, release, served = Places(1, max_waiting=5, max_seconds=10), asyncio.Event(), list[UUID | None]()
     first, cancelled, last = await start(*(ask(places, owner, release, served) for owner in (None, ADA, GRACE)))
 
