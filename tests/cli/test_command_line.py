@@ -1,4 +1,4 @@
-"""The command line as its users have it: processes, their output, and their exit codes."""
+"""The command line as users see it: processes, their output and their exit codes."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a server; what is still running is stopped after the test."""
+    """Start a server. The fixture stops it after the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def run(*arguments: str, port: int, **environment: str) -> subprocess.Popen[str]:
@@ -107,7 +107,7 @@ def test_help_names_every_command() -> None:
         assert re.search(rf"^ +{name}\b", result.stdout, re.MULTILINE)
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_no_large_libraries() -> None:
     code = "import sys; from contacts_api.cli.app import main; main(['--help'])"
     result = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
 
@@ -119,7 +119,7 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "arguments", [("nonsense",), ("--nonsense",), ("seed", "--contacts", "-1"), ("import", "x"), ("--port", "99999")]
 )
-def test_a_wrong_command_line_exits_with_2_and_says_where_help_is(arguments: tuple[str, ...]) -> None:
+def test_a_wrong_command_line_exits_with_2_and_points_to_help(arguments: tuple[str, ...]) -> None:
     result = command(*arguments)
 
     assert result.returncode == 2
@@ -148,7 +148,7 @@ def test_a_wrong_command_line_exits_with_2_and_says_where_help_is(arguments: tup
         ({"PUBLIC_URL": "hunter2"}, "PUBLIC_URL"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_wrong_settings_are_reported_in_one_line(
     environment: dict[str, str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -169,7 +169,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert "hunter2" not in said
 
 
-def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -206,8 +206,9 @@ def test_the_embedded_database_keeps_its_data_and_its_secret(start: Start, tmp_p
     assert len(secret.read_text()) == 64
 
 
-def test_what_is_private_stays_so_around_the_embedded_database(start: Start, tmp_path: Path) -> None:
-    """Run as root, the library opens all directories above to everybody; its system user only has to pass."""
+def test_directories_above_the_embedded_database_stay_private(start: Start, tmp_path: Path) -> None:
+    """As root, the library opens all parent directories to everybody, although its system user needs only to traverse
+    them."""
     (tmp_path / "private").mkdir(mode=0o700)
 
     port = free_port()
@@ -218,7 +219,7 @@ def test_what_is_private_stays_so_around_the_embedded_database(start: Start, tmp
     assert (tmp_path / "private" / "data" / "postgres").stat().st_mode & 0o077 == 0
 
 
-def test_the_last_to_stop_stops_the_embedded_database(start: Start, tmp_path: Path) -> None:
+def test_the_last_process_stops_the_embedded_database(start: Start, tmp_path: Path) -> None:
     one, other = free_port(), free_port()
     first, second = (start(port=port, DATA_DIR=str(tmp_path)) for port in (one, other))
 
@@ -231,7 +232,7 @@ def test_the_last_to_stop_stops_the_embedded_database(start: Start, tmp_path: Pa
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
 
 
-def test_a_killed_server_leaves_nothing_in_the_way(start: Start, tmp_path: Path) -> None:
+def test_a_server_starts_again_after_a_kill(start: Start, tmp_path: Path) -> None:
     port = free_port()
     killed = start(port=port, DATA_DIR=str(tmp_path))
     killed.kill()
@@ -266,7 +267,7 @@ def test_several_workers_share_one_database(start: Start, tmp_path: Path) -> Non
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
 
 
-def test_a_data_directory_of_another_version_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_data_directory_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres" / "PG_VERSION").write_text("14\n")
 
@@ -277,7 +278,7 @@ def test_a_data_directory_of_another_version_is_told_what_to_do(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
-def test_every_spelling_of_the_url_is_taken(start: Start, database_url: str, scheme: str) -> None:
+def test_every_url_scheme_of_postgresql_is_accepted(start: Start, database_url: str, scheme: str) -> None:
     spelled = scheme + database_url.removeprefix("postgresql")
     port = free_port()
 
@@ -300,7 +301,7 @@ def test_a_database_in_another_encoding_is_refused(database_url: str) -> None:
     assert "SQL_ASCII" in result.stderr
 
 
-def test_seed_makes_an_account_to_sign_in_with(database_url: str, execute: Execute) -> None:
+def test_seed_creates_an_account_with_a_password(database_url: str, execute: Execute) -> None:
     result = command("seed", "--email", "Demo@Example.com", "--contacts", "1234", DATABASE_URL=database_url)
     again = command("seed", "--email", "demo@example.com", "--contacts", "1", DATABASE_URL=database_url)
 
@@ -311,7 +312,7 @@ def test_seed_makes_an_account_to_sign_in_with(database_url: str, execute: Execu
     assert execute("SELECT count(*), bool_and(search_text LIKE '%%@example.com%%') FROM contact") == [(1235, True)]
 
 
-async def test_an_operator_sets_passwords_and_shuts_accounts_out(database_url: str, ada: Client) -> None:
+async def test_an_operator_sets_passwords_and_deactivates_accounts(database_url: str, ada: Client) -> None:
     on_database = {"DATABASE_URL": database_url}
     done = command("set-password", "ADA@example.com", stdin="a new password\n", **on_database)
     old = await ada.post("/auth/login", json={"email": ada.email, "password": A_PASSWORD})
@@ -333,7 +334,7 @@ async def test_an_operator_sets_passwords_and_shuts_accounts_out(database_url: s
     assert weak.stderr == "contacts_api: Must have at least 8 characters.\n"
 
 
-def test_seed_without_faker_says_how_to_get_it_and_makes_no_account(
+def test_seed_without_faker_explains_the_installation_and_creates_no_account(
     database_url: str, execute: Execute, tmp_path: Path
 ) -> None:
     (tmp_path / "faker.py").write_text("raise ImportError")
@@ -350,7 +351,7 @@ class ContactWithCompany(ContactFields):
     shoe_size: str | None = None
 
 
-def test_seed_fills_new_fields_of_text_that_faker_has_samples_of() -> None:
+def test_seed_fills_new_text_fields_that_faker_supports() -> None:
     (contact,) = believable_contacts(1, ContactWithCompany)
 
     assert isinstance(contact, ContactWithCompany)
@@ -398,7 +399,7 @@ def test_the_log_can_be_json(database_url: str, start: Start) -> None:
     assert any(line["message"].startswith("GET /health/live 200") for line in lines)
 
 
-def test_an_account_that_is_added_is_mailed_a_link(database_url: str, execute: Execute, tmp_path: Path) -> None:
+def test_an_added_account_is_mailed_a_link(database_url: str, execute: Execute, tmp_path: Path) -> None:
     settings = {"DATABASE_URL": database_url, "SMTP_URL": f"file://{tmp_path}"}
 
     added = command("add-user", "eve@example.com", **settings)
@@ -407,7 +408,7 @@ def test_an_account_that_is_added_is_mailed_a_link(database_url: str, execute: E
     assert execute("SELECT purpose, address FROM mail") == [("invite", "eve@example.com")]
 
 
-def test_to_require_what_cannot_be_mailed_stops_the_start(database_url: str) -> None:
+def test_requiring_verification_without_a_mail_server_is_refused(database_url: str) -> None:
     settings = {"DATABASE_URL": database_url, "JWT_SECRET": SECRET, "REQUIRE_VERIFICATION": "true"}
 
     result = command("serve", "--port", str(free_port()), **settings)
@@ -439,7 +440,7 @@ def test_a_newcomer_finds_the_mail_in_the_outbox(start: Start, tmp_path: Path) -
 
 
 class Collector(BaseHTTPRequestHandler):
-    """What traces and metrics are sent to (OTLP over HTTP)."""
+    """A collector for traces and metrics (OTLP over HTTP)."""
 
     received: ClassVar[list[bytes]] = []
 
@@ -449,7 +450,7 @@ class Collector(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def test_traces_are_sent_without_what_was_looked_for(database_url: str, start: Start) -> None:
+def test_traces_are_sent_without_queries_and_keys(database_url: str, start: Start) -> None:
     collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     Thread(target=collector.serve_forever, daemon=True).start()
     port = free_port()

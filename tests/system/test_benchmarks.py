@@ -1,4 +1,4 @@
-"""What `make bench` compares does the same work: its three servers, without the load."""
+"""The three servers that `make bench` compares do the same work. This test checks them without load."""
 
 import os
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ from benchmarks.compare import SERVERS, compare_answers
 from benchmarks.machine import Server
 
 
-def test_the_servers_that_are_compared_answer_alike(database_url: str, tmp_path: Path) -> None:
+def test_the_compared_servers_give_the_same_answers(database_url: str, tmp_path: Path) -> None:
     core = min(os.sched_getaffinity(0))
     (owner,) = data.fill(database_url, "user", 1, 100)
     with ExitStack() as stack:

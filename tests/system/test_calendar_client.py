@@ -1,4 +1,4 @@
-"""The calendar of birthdays as a real client subscribes to it: vdirsyncer, which khal and others read from."""
+"""The birthday calendar with a real client: vdirsyncer, from which khal and others read."""
 
 import os
 import subprocess
@@ -51,13 +51,13 @@ def vdirsyncer(directory: Path, command: str) -> int:
     return run.returncode
 
 
-def test_vdirsyncer_subscribes_follows_and_is_shut_out(ada: httpx.Client, tmp_path: Path) -> None:
+def test_vdirsyncer_subscribes_syncs_changes_and_loses_access(ada: httpx.Client, tmp_path: Path) -> None:
     url = ada.post("/contacts/birthdays/feed").json()["url"]
     (tmp_path / "config").write_text(CONFIG.format(directory=tmp_path, url=url))
     (tmp_path / "calendar").mkdir()
 
     def birthdays() -> list[str]:
-        # Not the UIDs: vdirsyncer makes its own of what comes from an address.
+        # Ignore the UIDs, because vdirsyncer replaces those of a calendar from a URL.
         files = [path.read_text() for path in (tmp_path / "calendar").iterdir()]
         return sorted(line for file in files for line in file.splitlines() if line.startswith(("SUMMARY", "RRULE")))
 

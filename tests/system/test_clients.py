@@ -1,6 +1,6 @@
-"""Clients that others' generators make of the OpenAPI document, and checks of it by others' tools.
+"""Clients generated from the OpenAPI document with third-party tools, and checks of the document with such tools.
 
-`npm ci --prefix tests/clients` and tests/clients/requirements.txt install them: see tests/system/run.
+`npm ci --prefix tests/clients` and tests/clients/requirements.txt install the tools: see tests/system/run.
 """
 
 import json
@@ -22,14 +22,15 @@ from tests.system.test_docs_page import EMAIL, PASSWORD, ROOT, running_server
 
 CLIENTS = ROOT / "tests" / "clients"
 NPM = CLIENTS / "node_modules" / ".bin"
-# Set by tests/system/run; openapi-python-client does not go with the versions of the application's libraries.
+# Set by tests/system/run. openapi-python-client conflicts with the library versions of the application.
 GENERATOR = os.environ.get("OPENAPI_PYTHON_CLIENT", "openapi-python-client")
 ENVIRONMENT = {**os.environ, "REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "NO_COLOR": "1"}
 A_FILE = b"first_name,last_name\r\nMary,Jackson\r\n"
-# They end the session that the others need.
+# These operations end the session that the others need.
 ENDING = ("Sign out", "Sign out everywhere, this session included", "Delete your account and all your contacts")
 
-# What names a token, a key or a session of somebody else's, an address that is taken, or what was just deleted.
+# These operations fail with their examples: they name an unknown token, key or session, an address that is taken, or an
+# object that was just deleted.
 REFUSED = {
     "Create an account": 409,
     "Get the next pair of tokens": 401,
@@ -52,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def directory(server: str, tmp_path: Path) -> Path:
-    """A directory with the document, and the packages of npm."""
+    """A directory with the document and the npm packages."""
     (tmp_path / "openapi.json").write_bytes(httpx.get(f"{server}/openapi.json").content)
     (tmp_path / "node_modules").symlink_to(CLIENTS / "node_modules")
     for path in (*CLIENTS.glob("*.ts"), *CLIENTS.glob("*.json"), *CLIENTS.glob("*.py")):
@@ -61,7 +62,7 @@ def directory(server: str, tmp_path: Path) -> Path:
 
 
 def run(directory: Path, program: str | Path, *arguments: str, **environment: str) -> list[str]:
-    """Run a program; return the lines of its output."""
+    """Run a program and return its output as lines."""
     done = subprocess.run(
         [program, *arguments],
         cwd=directory,
@@ -80,7 +81,7 @@ def sign_in(server: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {pair['access_token']}"}
 
 
-def test_typescript_clients_are_strict_and_work(server: str, directory: Path) -> None:
+def test_typescript_clients_compile_strictly_and_work(server: str, directory: Path) -> None:
     run(directory, NPM / "openapi-typescript", "openapi.json", "--output", "schema.d.ts")
     run(directory, NPM / "openapi-ts", "-i", "openapi.json", "-o", "hey_api", "-c", "@hey-api/client-fetch")
     run(directory, NPM / "tsc", "--project", ".", "--outDir", "out")
@@ -103,7 +104,7 @@ def test_a_python_client_passes_mypy_and_works(server: str, directory: Path) -> 
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     )  # fmt: skip
     assert not [line for line in said if "WARNING" in line.upper()]
-    # What is wrong within the generated modules is not ours.
+    # Do not report errors within the generated modules.
     strict = ["--strict", "--follow-imports=silent", "--config-file=", "import_file.py"]
     run(directory, sys.executable, "-m", "mypy", *strict, MYPYPATH=str(directory))
 
@@ -113,7 +114,7 @@ def test_a_python_client_passes_mypy_and_works(server: str, directory: Path) -> 
     assert printed[1].startswith("validation_error [(['body', 'first_name']")
 
 
-def test_postman_gets_by_with_the_examples_alone(server: str, directory: Path) -> None:
+def test_the_examples_work_unchanged_in_postman(server: str, directory: Path) -> None:
     options = "folderStrategy=Tags,parametersResolution=Example"
     run(directory, NPM / "openapi2postmanv2", "-s", "openapi.json", "-o", "collection.json", "-O", options)
     collection = json.loads((directory / "collection.json").read_text())
@@ -140,7 +141,7 @@ def test_postman_gets_by_with_the_examples_alone(server: str, directory: Path) -
 
 
 def prepare(request: dict[str, Any]) -> None:
-    """Do what a person does in Postman: untick what is optional, and choose a file. Examples stay as they are."""
+    """Prepare a request as a person does in Postman: disable optional parameters and choose a file."""
     request.pop("auth", None)
     for parameter in (*request["url"]["query"], *request["header"]):
         described = parameter.get("description", {}).get("content", "(Required)")
@@ -156,7 +157,7 @@ def statuses_in(report: dict[str, Any]) -> dict[str, int]:
 
 @contextmanager
 def running_proxy(directory: Path, server: str) -> Iterator[str]:
-    """Prism, which compares every request and every answer with the document."""
+    """Run Prism, a proxy that validates every request and answer against the document."""
     port = free_port()
     command = [str(NPM / "prism"), "proxy", "openapi.json", server, "--port", str(port), "--errors"]
     with (directory / "prism.log").open("wb") as log:
@@ -169,7 +170,7 @@ def running_proxy(directory: Path, server: str) -> Iterator[str]:
         proxy.wait(20)
 
 
-def test_a_proxy_sees_no_violation(server: str, directory: Path) -> None:
+def test_a_validating_proxy_finds_no_violation(server: str, directory: Path) -> None:
     with running_proxy(directory, server) as url, httpx.Client(base_url=url, timeout=30) as http:
         contact = {"first_name": "Grace", "last_name": "Hopper", "email": None, "phone_number": None}
         answers = [http.post("/auth/login", json={"email": EMAIL, "password": PASSWORD})]
@@ -201,7 +202,7 @@ def test_a_proxy_sees_no_violation(server: str, directory: Path) -> None:
     assert [answer.headers["sl-violations"] for answer in answers if "sl-violations" in answer.headers] == []
 
 
-def test_linters_find_nothing(directory: Path) -> None:
+def test_linters_report_nothing(directory: Path) -> None:
     (directory / "ruleset.yaml").write_text('extends: ["spectral:oas"]\n')
     run(directory, NPM / "redocly", "lint", "--extends=recommended-strict", "openapi.json")
     found = run(directory, NPM / "spectral", "lint", "--ruleset=ruleset.yaml", "--fail-severity=hint", "openapi.json")

@@ -1,4 +1,4 @@
-"""Two containers that share a DATA_DIR: each sees its own processes, shared memory and network."""
+"""Two containers that share a DATA_DIR, each with its own processes, shared memory and network."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ Run = Callable[..., Container]
 
 UNSHARED = ("unshare", "--pid", "--ipc", "--net", "--mount", "--fork", "--kill-child", "--mount-proc")
 
-# Stores each line of its standard input, and prints it when it is stored.
+# Stores each line of its standard input and prints it once it is stored.
 STORE = """
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def run(data_dir: Path) -> Iterator[Run]:
     containers: list[Container] = []
 
     def run_container(*before: str) -> Container:
-        # Needs root, as CI has it.
+        # This needs root. CI runs as root.
         command = [*UNSHARED, *before, sys.executable, "-c", STORE, str(data_dir)]
         container = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -71,7 +71,7 @@ def store(container: Container, line: str) -> str:
     return read_line(container)
 
 
-def test_two_containers_use_one_server_and_lose_nothing(run: Run) -> None:
+def test_two_containers_share_one_server_and_lose_nothing(run: Run) -> None:
     first = run()
     assert read_line(first) == "ready"
     assert store(first, "1") == "1"
@@ -86,7 +86,7 @@ def test_two_containers_use_one_server_and_lose_nothing(run: Run) -> None:
     assert third.communicate(timeout=60)[0] == "ready\n1 2 3\n"
 
 
-def test_what_a_killed_container_has_stored_is_there_for_the_next(run: Run) -> None:
+def test_data_of_a_killed_container_is_kept_for_the_next(run: Run) -> None:
     killed = run()
     assert read_line(killed) == "ready"
     assert store(killed, "1") == "1"
@@ -97,7 +97,7 @@ def test_what_a_killed_container_has_stored_is_there_for_the_next(run: Run) -> N
     assert following.communicate(timeout=60)[0] == "ready\n1\n"
 
 
-def test_a_container_that_cannot_reach_the_server_of_another_says_so(run: Run, data_dir: Path) -> None:
+def test_a_container_reports_an_unreachable_server_of_another(run: Run, data_dir: Path) -> None:
     first = run()
     assert read_line(first) == "ready"
 

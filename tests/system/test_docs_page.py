@@ -1,6 +1,6 @@
-"""The docs page in Chromium, against the server as a newcomer starts it.
+"""The docs page in Chromium, with the server as a newcomer starts it.
 
-`python tests/system/test_docs_page.py` takes the README's picture of it.
+`python tests/system/test_docs_page.py` takes the screenshot for the README.
 """
 
 import json
@@ -28,7 +28,7 @@ SAMPLES = ROOT / "tests" / "features" / "exchange" / "samples"
 AXE = ROOT / "tests" / "clients" / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
-    "--no-sandbox",  # CI runs as root, where there is none
+    "--no-sandbox",  # CI runs as root, where Chromium has no sandbox
     "--headless",
     "--disable-gpu",
     "--disable-quic",
@@ -39,13 +39,13 @@ FLAGS = [
 ]
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery staple"
 START_SECONDS = 60
-# A machine that does much else takes its time.
+# A busy machine needs more time.
 expect.set_options(timeout=30_000)
 
 
 @contextmanager
 def running_server(directory: Path, root_path: str = "", **settings: str) -> Iterator[str]:
-    """Serve from an empty directory, on a free port; yield the address."""
+    """Serve from an empty directory on a free port and yield the URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -86,10 +86,10 @@ def running_browser() -> Iterator[Browser]:
 
 
 class DocsPage:
-    """The docs page, and what a person does on it. Keeps what it asked for, and what went wrong.
+    """The docs page and the actions of a person on it. It records requests and errors.
 
-    The person has a keyboard: before a click Playwright waits for two frames, and it has been seen that Chromium,
-    with nobody looking, drew none for half a minute after a reload.
+    Buttons are pressed with the keyboard: before a click, Playwright waits for two frames, and headless Chromium once
+    drew none for half a minute after a reload.
     """
 
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
@@ -112,7 +112,7 @@ class DocsPage:
         return page
 
     def call(self, operation: str) -> Response:
-        """Make a call by "Try it out", with the page's example as it is; return the answer."""
+        """Make a call with "Try it out" and the unchanged example, and return the answer."""
         block = self.page.locator(f"[id$=-{operation}]")
         if not block.locator(".opblock-body").count():
             block.locator(".opblock-summary-control").press("Enter")
@@ -136,7 +136,7 @@ class DocsPage:
         return answer.value
 
     def open_dialog(self) -> Locator:
-        """Open the dialog; return the part of it that takes an address and a password."""
+        """Open the dialog and return its form for an address and a password."""
         self.page.locator("button.authorize").first.press("Enter")
         return self.page.locator(".auth-container").first
 
@@ -145,7 +145,7 @@ class DocsPage:
         return stored
 
     def storage(self) -> str:
-        """Return all that the browser keeps for the page: storage, cookies and databases."""
+        """Return everything that the browser stores for the page: storage, cookies and databases."""
         kept = self.context.storage_state(indexed_db=True)
         return json.dumps([kept, self.page.evaluate("({...sessionStorage})")])
 
@@ -172,7 +172,7 @@ def docs(browser: Browser, server: str) -> Iterator[DocsPage]:
     page.context.close()
 
 
-def test_a_newcomer_gets_by_with_the_examples_alone(docs: DocsPage) -> None:
+def test_the_examples_work_unchanged_on_the_page(docs: DocsPage) -> None:
     assert docs.call("register").status == 201
     docs.sign_in()
     created = docs.call("create_contact")
@@ -185,7 +185,7 @@ def test_a_newcomer_gets_by_with_the_examples_alone(docs: DocsPage) -> None:
     assert (docs.hosts(), docs.errors) == ({"127.0.0.1"}, [])
 
 
-def test_a_file_is_picked_and_imported_and_downloads_have_names(docs: DocsPage) -> None:
+def test_a_file_can_be_imported_and_downloads_have_names(docs: DocsPage) -> None:
     docs.sign_in(register(docs.url))
     block = docs.page.locator("[id$=-import_contacts]")
     block.locator(".opblock-summary-control").press("Enter")
@@ -202,7 +202,7 @@ def test_a_file_is_picked_and_imported_and_downloads_have_names(docs: DocsPage) 
     assert docs.errors == []
 
 
-def test_another_tab_and_the_page_reloaded_are_signed_in_too(docs: DocsPage) -> None:
+def test_reloads_and_other_tabs_stay_signed_in(docs: DocsPage) -> None:
     docs.sign_in(register(docs.url))
     docs.page.reload()
     assert docs.call("get_me").status == 200
@@ -212,7 +212,7 @@ def test_another_tab_and_the_page_reloaded_are_signed_in_too(docs: DocsPage) -> 
     assert docs.call("get_me").status == 200
 
 
-def test_the_browser_keeps_the_tokens_and_no_password(docs: DocsPage) -> None:
+def test_the_browser_stores_the_tokens_and_no_password(docs: DocsPage) -> None:
     docs.sign_in(register(docs.url))
     docs.call("get_me")
 
@@ -250,7 +250,7 @@ def test_a_token_or_a_key_can_be_pasted(docs: DocsPage, browser: Browser) -> Non
     with_key.context.close()
 
 
-def test_what_a_newcomer_does_first_stands_first(docs: DocsPage) -> None:
+def test_the_first_steps_of_a_newcomer_come_first(docs: DocsPage) -> None:
     expect(docs.page.locator(".opblock-summary-path").first).to_have_attribute("data-path", "/auth/register")
     chapters = docs.page.locator(".opblock-tag").evaluate_all("tags => tags.map(tag => tag.dataset.tag)")
 
@@ -275,7 +275,9 @@ def test_the_call_is_shown_for_curl_and_for_python(docs: DocsPage) -> None:
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_and_can_be_read_by_everyone(browser: Browser, server: str, color_scheme: str, width: int) -> None:
+def test_the_page_fits_the_screen_and_is_accessible(
+    browser: Browser, server: str, color_scheme: str, width: int
+) -> None:
     docs = DocsPage(browser, server, viewport={"width": width, "height": 900}, color_scheme=color_scheme)
     page = docs.page
     expect(page.locator("[id$=-register]")).to_be_visible()
@@ -299,7 +301,7 @@ def test_it_fits_and_can_be_read_by_everyone(browser: Browser, server: str, colo
 
 
 def serious_problems(page: Page) -> list[str]:
-    """Return what axe-core finds that keeps people from using the page."""
+    """Return the serious and critical accessibility problems that axe-core finds."""
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
     return [
@@ -310,7 +312,7 @@ def serious_problems(page: Page) -> list[str]:
     ]
 
 
-def test_logout_forgets_the_tokens_and_ends_the_session(docs: DocsPage) -> None:
+def test_logout_deletes_the_tokens_and_ends_the_session(docs: DocsPage) -> None:
     docs.sign_in(register(docs.url))
     tokens = docs.tokens()
 
@@ -324,13 +326,13 @@ def test_logout_forgets_the_tokens_and_ends_the_session(docs: DocsPage) -> None:
     assert docs.call("get_me").status == 401
 
 
-def test_the_end_of_the_access_token_ends_nothing_on_the_page(browser: Browser, tmp_path: Path) -> None:
-    # Under a path, since here the page has to find its way to the tokens.
+def test_the_page_refreshes_an_expired_access_token(browser: Browser, tmp_path: Path) -> None:
+    # Use a path prefix to check that the page finds the token endpoint under it.
     with running_server(tmp_path, root_path="/address-book", ACCESS_TOKEN_SECONDS="2") as url:
         ada, grace = DocsPage(browser, url), DocsPage(browser, url)
         ada.sign_in(register(url))
         grace.sign_in(register(url))
-        # The clocks of server and client may be half a minute apart.
+        # The leeway for clocks is half a minute.
         wait_until(lambda: status_of(url, grace.tokens()["access_token"]) == 401, seconds=60)
 
         answer = ada.call("get_me")
@@ -342,7 +344,7 @@ def test_the_end_of_the_access_token_ends_nothing_on_the_page(browser: Browser, 
         assert (ada.hosts(), ada.errors, grace.errors) == ({"127.0.0.1"}, [], [])
 
 
-def test_redoc_shows_the_document_with_nothing_from_elsewhere(docs: DocsPage) -> None:
+def test_redoc_shows_the_document_without_external_resources(docs: DocsPage) -> None:
     page = docs.open("/redoc")
 
     expect(page.get_by_role("heading", name="Contacts API")).to_be_visible()
@@ -352,7 +354,7 @@ def test_redoc_shows_the_document_with_nothing_from_elsewhere(docs: DocsPage) ->
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
-def test_the_link_of_a_mail_leads_to_a_new_password(
+def test_mailed_links_verify_the_address_and_reset_the_password(
     browser: Browser, tmp_path: Path, color_scheme: Literal["light", "dark"]
 ) -> None:
     with running_server(tmp_path) as url:
@@ -383,14 +385,14 @@ def test_the_link_of_a_mail_leads_to_a_new_password(
 
 
 def mailed_links(outbox: Path, count: int) -> dict[str, str]:
-    """Return the links of the mails, by the page that they lead to."""
+    """Return the links in the mails, keyed by the page that they lead to."""
     wait_until(lambda: len(list(outbox.glob("*.eml"))) == count, 20)
     texts = [path.read_text() for path in outbox.glob("*.eml")]
     return {found[2]: found[0] for text in texts if (found := re.search(r"(http\S+)/([a-z-]+)#token=\S+", text))}
 
 
 def register(url: str) -> str:
-    """Create an account; return its address."""
+    """Create an account and return its address."""
     email = f"{uuid4().hex}@example.com"
     httpx.post(f"{url}/auth/register", json={"email": email, "password": PASSWORD}).raise_for_status()
     return email

@@ -1,4 +1,4 @@
-"""The proxy of docs/nginx.conf."""
+"""nginx in front of the API, with the configuration docs/nginx.conf."""
 
 import os
 import ssl
@@ -19,12 +19,12 @@ from tests.servers import HOST, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "docs" / "nginx.conf"
-# More than the limit lets through at once, and in the seconds that they take.
+# More requests than the limit allows in a burst and during the time that they take.
 FLOOD = 60
 
 
 def configure(directory: Path, changes: dict[str, str]) -> Path:
-    """Write the configuration, with names, a certificate, logs and `changes` of the test's own; return where it is."""
+    """Write the configuration with a certificate, logs, names and `changes` for the test. Return its path."""
     key, certificate = directory / "key", directory / "certificate"
     subject = ["-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{HOST}", "-days", "1"]
     subprocess.run(
@@ -49,7 +49,7 @@ def configure(directory: Path, changes: dict[str, str]) -> Path:
 
 @contextmanager
 def running(*command: str | Path, until: Callable[[], bool], **environment: str) -> Iterator[None]:
-    """Run a server from when it answers; it is ended in any case, also where this process is killed."""
+    """Run a server, ready for requests. It ends in any case, even if this process is killed."""
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "TERM", *command], cwd=ROOT, env={"PATH": os.environ["PATH"], **environment}
     )
@@ -74,7 +74,7 @@ def answers(url: str, client: httpx.Client) -> bool:
 
 @dataclass
 class Proxy:
-    """nginx before the API."""
+    """nginx in front of the API."""
 
     url: str
     http_port: int
@@ -83,7 +83,7 @@ class Proxy:
     _hosts: Iterator[int]
 
     def client(self) -> httpx.Client:
-        """Return a client with an address of its own, which no limit has counted yet."""
+        """Return a client with its own address, which no limit has counted yet."""
         trusted = ssl.create_default_context(cafile=self.certificate)
         transport = httpx.HTTPTransport(verify=trusted, local_address=f"127.0.1.{next(self._hosts)}")
         return httpx.Client(base_url=self.url, transport=transport)
@@ -93,7 +93,7 @@ class Proxy:
 def proxy(
     request: pytest.FixtureRequest, database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Proxy]:
-    """nginx before the API, which has this ROOT_PATH."""
+    """nginx in front of the API, which runs with this ROOT_PATH."""
     directory = tmp_path_factory.mktemp("nginx")
     api_port, http_port, port = free_port(), free_port(), free_port()
     configuration = configure(
@@ -132,7 +132,7 @@ def client(proxy: Proxy) -> Iterator[httpx.Client]:
 @pytest.fixture
 def ada(proxy: Proxy, client: httpx.Client) -> httpx.Client:
     account = {"email": "ada@example.com", "password": A_PASSWORD}
-    # Not by way of the proxy, which would count it.
+    # Bypass the proxy, because it would count these requests.
     httpx.post(f"{proxy.api}/auth/register", json=account).raise_for_status()
     tokens = httpx.post(f"{proxy.api}/auth/login", json=account).raise_for_status().json()
     client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
@@ -140,15 +140,15 @@ def ada(proxy: Proxy, client: httpx.Client) -> httpx.Client:
 
 
 def flood(client: httpx.Client, method: str, path: str) -> list[httpx.Response]:
-    """Send what is refused before a password would be hashed, until the answer is a 429; return the answers."""
+    """Send requests that are refused before a password is hashed, until the answer is a 429. Return all answers."""
     found: list[httpx.Response] = []
     while len(found) < FLOOD and not (found and found[-1].status_code == 429):
-        # As it is: httpx itself would tidy the path up.
+        # Send the path unchanged: httpx would normalize it.
         found.append(client.request(method, "/", json={}, extensions={"target": path.encode()}))
     return found
 
 
-def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
+def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
     checked = subprocess.run(
         ["nginx", "-t", "-c", configure(tmp_path, {}), "-p", tmp_path], capture_output=True, text=True, check=False
     )
@@ -165,7 +165,7 @@ def test_no_query_string_is_logged() -> None:
     )
 
 
-def test_the_address_of_the_calendar_leads_through_the_proxy(proxy: Proxy, ada: httpx.Client) -> None:
+def test_the_calendar_url_points_to_the_proxy(proxy: Proxy, ada: httpx.Client) -> None:
     address = ada.post("/contacts/birthdays/feed").json()["url"]
 
     with proxy.client() as calendar:
@@ -175,7 +175,7 @@ def test_the_address_of_the_calendar_leads_through_the_proxy(proxy: Proxy, ada: 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/calendar; charset=utf-8")
 
 
-def test_the_redirect_to_https_keeps_the_path_as_it_was_sent(proxy: Proxy) -> None:
+def test_the_redirect_to_https_keeps_the_path_unchanged(proxy: Proxy) -> None:
     target = "/contacts%0D%0AX-Injected:%201?q=%20x"
 
     with httpx.Client() as plain:
@@ -185,7 +185,8 @@ def test_the_redirect_to_https_keeps_the_path_as_it_was_sent(proxy: Proxy) -> No
     assert "x-injected" not in answer.headers
 
 
-# What the API takes for a route that hashes: %6C is an l, %2F a slash, and %0A a line end, which `$` passes over.
+# Spellings that the API routes to an operation that hashes: %6C is an l, %2F a slash, and %0A a line end, which `$`
+# ignores.
 HASHING = [
     ("POST", "/auth/register"),
     ("POST", "/auth/login"),
@@ -202,10 +203,8 @@ HASHING = [
 
 
 @pytest.mark.parametrize(("method", "path"), HASHING)
-def test_a_flood_of_what_hashes_is_limited_and_the_client_goes_on(
-    proxy: Proxy, ada: httpx.Client, method: str, path: str
-) -> None:
-    # Where there is a ROOT_PATH, the API answers with it in front and without.
+def test_only_requests_that_hash_passwords_are_limited(proxy: Proxy, ada: httpx.Client, method: str, path: str) -> None:
+    # With a ROOT_PATH, the API answers both with and without the prefix.
     for prefix in {"", httpx.URL(proxy.url).path.rstrip("/")}:
         with proxy.client() as sender:
             sender.headers["Authorization"] = ada.headers["Authorization"]
@@ -229,7 +228,7 @@ def test_a_flood_of_what_hashes_is_limited_and_the_client_goes_on(
 
 
 @pytest.mark.parametrize("path", ["//auth/login", "/auth/./login", "/x/../auth/login", "/auth//login"])
-def test_a_spelling_that_leads_nowhere_is_limited_as_well(client: httpx.Client, path: str) -> None:
+def test_a_spelling_without_a_route_is_limited_too(client: httpx.Client, path: str) -> None:
     *passed, refused = flood(client, "POST", path)
 
     assert ({answer.status_code for answer in passed}, refused.status_code) == ({404}, 429)
@@ -247,5 +246,5 @@ def test_a_spelling_that_leads_nowhere_is_limited_as_well(client: httpx.Client, 
         ("POST", "/contacts/batch"),
     ],
 )
-def test_what_hashes_nothing_is_not_limited(client: httpx.Client, method: str, path: str) -> None:
+def test_requests_that_hash_no_password_are_not_limited(client: httpx.Client, method: str, path: str) -> None:
     assert 429 not in {answer.status_code for answer in flood(client, method, path)}

@@ -1,4 +1,5 @@
-"""The recipes of docs/extending.md, applied as they are printed there to a copy of the project, and tried over HTTP."""
+"""Applies the recipes of docs/extending.md to a copy of the project, exactly as printed, and tests the result over
+HTTP."""
 
 import os
 import re
@@ -19,7 +20,7 @@ from tests.client import A_CONTACT, A_PASSWORD
 
 ROOT = Path(__file__).parent.parent.parent
 COPIED = ("contacts_api", "migrations", "tests", "docs", "alembic.ini", "pyproject.toml", "Makefile")
-# What finds the tables and the routes by itself.
+# Tests that discover tables and routes automatically.
 CONCERNED = (
     "tests/test_architecture.py",
     "tests/database/test_migrations.py",
@@ -29,33 +30,33 @@ CONCERNED = (
     "tests/safety/test_ownership.py",
     "tests/safety/test_hostile_input.py",
 )
-# What knows of the fields of a contact.
+# Tests that depend on the fields of a contact.
 OF_FIELDS = ("tests/contacts", *(f"tests/features/exchange/test_{name}.py" for name in ("csv", "exports", "vcard")))
 SECONDS = 900
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project, with the same requirements."""
+    """A copy of the project with the same requirements."""
     for name in (*COPIED, *(path.name for path in ROOT.glob("requirements*.txt"))):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         else:
-            # With its time: what is installed is newer.
+            # Keep the modification time, because make compares it with that of the installed packages.
             shutil.copy2(source, tmp_path / name)
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
     return tmp_path
 
 
 def recipe(title: str) -> str:
-    """Return the section of the recipes that has this title."""
+    """Return the section of the recipes with this title."""
     text = (ROOT / "docs" / "extending.md").read_text()
     return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def follow(section: str, project: Path) -> list[str]:
-    """Do what the section says: make its files, change others, run its commands. Return what was changed."""
+    """Follow the section: create files, apply diffs and run commands. Return the names of the changed files."""
     changed = []
     for kind, name, content in re.findall(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
         if name:
@@ -71,7 +72,7 @@ def follow(section: str, project: Path) -> list[str]:
 
 
 def patch(diff: str, project: Path) -> str:
-    """Apply a diff whose places are found by their lines, and return the name of the file."""
+    """Apply a diff without line numbers, which finds places by their content. Return the name of the file."""
     header, *hunks = re.split(r"^@@\n", diff, flags=re.MULTILINE)
     name = header.split()[-1].removeprefix("b/")
     text = (project / name).read_text()
@@ -98,12 +99,12 @@ def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def without_database() -> dict[str, str]:
-    """Return an environment in which the project has a database of its own, not the one of these tests."""
+    """Return the environment without the test database, so that the project uses its own."""
     return {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
 
 
 def check(project: Path, word: str, *others: str) -> None:
-    """Run the tests that are concerned, and the checks of style and types. `word` is in the names of the operations."""
+    """Run the affected tests and the checks of style and types. `word` occurs in the names of the new operations."""
     tests = ("-k", f"not test_hostile_input or {word}", *CONCERNED, *others)
     for command in (
         (*("-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses", "2"), *tests),
@@ -117,7 +118,7 @@ def check(project: Path, word: str, *others: str) -> None:
 
 @contextmanager
 def served(project: Path) -> Iterator[httpx.Client]:
-    """Serve the project, and yield a client that is signed in."""
+    """Serve the project and yield a client that is signed in."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -148,7 +149,7 @@ def wait_for(client: httpx.Client) -> None:
             time.sleep(0.2)
 
 
-def test_a_field_is_added_in_one_file_and_works_everywhere(project: Path) -> None:
+def test_a_field_added_in_one_file_works_everywhere(project: Path) -> None:
     changed = follow(recipe("Add a field"), project)
 
     assert changed == ["contacts_api/contacts/models.py"]
@@ -182,7 +183,7 @@ def test_a_field_is_added_in_one_file_and_works_everywhere(project: Path) -> Non
             assert "company" in document["components"]["schemas"][schema]["properties"], schema
 
 
-def test_a_resource_is_added_in_a_package_and_a_line(project: Path) -> None:
+def test_a_resource_added_as_one_package_and_one_line_works(project: Path) -> None:
     changed = follow(recipe("Add a resource"), project)
 
     assert [name for name in changed if name.startswith("contacts_api/")] == [

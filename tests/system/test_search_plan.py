@@ -1,4 +1,4 @@
-"""How PostgreSQL goes about a search that the application has made often."""
+"""The query plans of searches that the application runs repeatedly."""
 
 from contextlib import closing
 from functools import partial
@@ -22,7 +22,7 @@ from contacts_api.database.connecting import connect_synchronously
 from contacts_api.database.engine import Database, create_engine
 from contacts_api.database.migrating import migrate
 
-# From the sixth execution on, PostgreSQL considers a plan for any parameters.
+# From the sixth execution on, PostgreSQL considers a generic plan.
 EXECUTIONS = 10
 TARAS = {
     "first_name": "Тарас",
@@ -34,7 +34,7 @@ TARAS = {
 
 @pytest.fixture(scope="module")
 def url(database_url: str) -> str:
-    """A database of its own, since under LC_CTYPE=C trigrams are of ASCII letters only."""
+    """Its own database, because under LC_CTYPE=C trigrams contain only ASCII letters."""
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -46,7 +46,7 @@ def url(database_url: str) -> str:
 
 @pytest.fixture(scope="module")
 def owner_id(url: str) -> UUID:
-    """One of four owners of 5,000 contacts each."""
+    """The id of one of four owners with 5,000 contacts each."""
     owners = [uuid7() for _ in range(4)]
     rows = [columns_of(TARAS), *(columns_of(contact.model_dump()) for contact in believable_contacts(4999))]
     engine = create_synchronous_engine("postgresql+psycopg2://", creator=partial(connect_synchronously, url))
@@ -55,7 +55,7 @@ def owner_id(url: str) -> UUID:
         connection.execute(insert(User), users)
         contacts = [{"owner_id": owner, "id": uuid7()} | row for owner in owners for row in rows]
         connection.execute(insert(Contact), contacts)
-    # As autovacuum does in time.
+    # Autovacuum would do this eventually.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE contact"))
     engine.dispose()
@@ -74,7 +74,7 @@ def owner_id(url: str) -> UUID:
         {"email": "taras.l@"},
     ],
 )
-async def test_a_search_made_often_uses_the_trigram_index(url: str, owner_id: UUID, query: dict[str, Any]) -> None:
+async def test_a_repeated_search_uses_the_trigram_index(url: str, owner_id: UUID, query: dict[str, Any]) -> None:
     asked = ContactQuery.model_validate(query)
     plans: list[str] = []
     engine = create_engine(url, pool_size=1)
@@ -93,10 +93,10 @@ async def test_a_search_made_often_uses_the_trigram_index(url: str, owner_id: UU
             assert await queries.count(database, asked.terms(), owner_id) == len(rows)
     await engine.dispose()
 
-    # A walk through the first contacts comes before, in which Тарас is not.
+    # Before it searches, the query walks through the first contacts. Тарас is not among them.
     searches = [plan for plan in plans if "walked" not in plan]
     assert len(searches) == EXECUTIONS * (2 if asked.with_total else 1)
     for plan in searches:
-        # The next line says what is looked up: the index has the owners, too.
+        # The next line of the plan has the condition. It matters because the index also contains the owners.
         scans = [scan for scan, what in pairwise(plan.splitlines()) if "ix_contact_by_trigram" in scan and "~~" in what]
         assert scans
