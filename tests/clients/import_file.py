@@ -1,4 +1,4 @@
-"""A client that openapi-python-client makes: it signs in, imports a file, and handles an error."""
+"""Uses the client that openapi-python-client generates: signs in, imports a file and handles an error."""
 
 import sys
 from io import BytesIO
@@ -19,7 +19,7 @@ from contacts_client.types import File
 
 
 def main(server: str, email: str, password: str) -> None:
-    """Import a file, and create a contact that breaks a rule."""
+    """Import a file, and try to create an invalid contact."""
     tokens = login.sync(client=Client(server), body=Credentials(email=email, password=password))
     assert isinstance(tokens, TokenPair)
     client = AuthenticatedClient(server, token=tokens.access_token)

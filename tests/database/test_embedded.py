@@ -44,7 +44,7 @@ print(*changes, sep="\\n", end="")
 
 @pytest.fixture
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The temporary directory of the processes that hold the server. (The path of `tmp_path` is too long for a socket.)"""
+    """The temporary directory of the holders of the server. (The path of `tmp_path` is too long for a socket.)"""
     return tmp_path_factory.mktemp("t")
 
 

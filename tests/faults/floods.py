@@ -1,4 +1,4 @@
-"""Floods: what one client, or a few hundred, send to keep everybody else from being served."""
+"""Floods: requests of one client, or of a few hundred, that try to keep everybody else from being served."""
 
 import asyncio
 import json
@@ -20,25 +20,28 @@ from tests.faults.rig import CREDENTIALS, Rig
 from tests.servers import HOST
 
 ANSWER, SIGN_IN, READ, GROWTH = 6.0, 5.0, 2.0, 20.0
-# The longest read of others while one account sends all that it can.
+# The limit for other accounts' reads while one account sends as much as it can.
 OTHERS_READ = 0.5
 KIB, MIB = 1024, 1024 * 1024
 CONTACT = {"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com", "phone_number": "123"}
 A_CONTACT = {**CONTACT, "date_of_birth": "1990-12-10"}
-# What filling takes on the machine that the limits are for.
+# The time that filling takes on the reference machine.
 FILL_MILLION_SECONDS, FILL_BACKLOG_SECONDS = 30.0, 60.0
 MILLION = 1_000_000
 
 
 @asynccontextmanager
 async def strangers(rig: Rig, *, sign_in: bool = True, read: float = ANSWER) -> AsyncIterator[None]:
-    """Let others read and sign in meanwhile: each must be answered in time, and at once when the flood is over."""
+    """Let another account read and sign in during a flood.
+
+    Each request must be answered in time, and a sign-in after the flood at once.
+    """
     name = f"stranger.{rig.name.replace(' ', '.').lower()}@example.com"
     token = await rig.sign_up(name)
     reads: list[tuple[int, float]] = []
     sign_ins: list[tuple[int, float]] = []
     is_over = asyncio.Event()
-    # Each request over a connection of its own, so that every worker is asked.
+    # A new connection for each request, so that every worker is used.
     async with rig.client(token, max_keepalive_connections=0) as http:
 
         async def repeat(found: list[tuple[int, float]], method: str, path: str, **body: Any) -> None:
@@ -70,14 +73,14 @@ async def strangers(rig: Rig, *, sign_in: bool = True, read: float = ANSWER) -> 
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait until the condition holds, or the seconds are over."""
+    """Wait until the condition holds, for at most this many seconds."""
     give_up_at = time.monotonic() + seconds
     while not await asyncio.to_thread(condition) and time.monotonic() < give_up_at:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
 
 
 async def at_once(rig: Rig, call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-    """Return the answer, which must come at the first call, or at a later one where the machine is slow."""
+    """Return the answer. The first call must succeed; a slow machine has more attempts."""
     for _ in range(round(rig.slowness)):
         answer = await call()
         if answer.status_code != 503:
@@ -94,7 +97,7 @@ def expect_answers(rig: Rig, answers: Iterable[httpx.Response], *allowed: int) -
 
 
 async def register(rig: Rig, kind: str) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Send 400 registrations, each over a connection of its own. (httpx takes seconds for so many.)"""
+    """Send 400 registrations, each over its own connection. (httpx takes seconds for this many.)"""
     connections = []
     for n in range(400):
         body = json.dumps({**CREDENTIALS, "email": f"{kind}.{n}@example.com"}).encode()
@@ -135,13 +138,13 @@ async def change_at_once(rig: Rig) -> None:
 
 
 async def call_everything_frozen(rig: Rig) -> None:
-    """Twenty calls of each operation of the OpenAPI document, with a body that is right, while PostgreSQL is frozen."""
+    """Call each operation of the OpenAPI document twenty times, with a valid body, while PostgreSQL is frozen."""
     document = json.loads(json.dumps(create_app(Settings(_env_file=None)).openapi()))
     longest, slowest = 0.0, ""
     for path, methods in document["paths"].items():
         url = re.sub("{.*?}", str(UUID(int=1)), path)
         for method, operation in methods.items():
-            # Ending the session would make the rest a 401.
+            # Sign in for each operation, because one of them ends the session.
             token = await rig.sign_in()
             body = body_of(operation)
             query = {
@@ -162,7 +165,7 @@ async def call_everything_frozen(rig: Rig) -> None:
 
 
 def body_of(operation: dict[str, Any]) -> dict[str, Any]:
-    """Return the example of the operation's body, as httpx takes it."""
+    """Return the example of the operation's body as arguments of httpx."""
     content = operation.get("requestBody", {}).get("content", {})
     for media_type, media in content.items():
         if media_type.startswith("multipart"):
@@ -210,7 +213,7 @@ async def import_at_once(rig: Rig) -> None:
 
 
 async def hang_up_on_imports(rig: Rig) -> None:
-    """Large imports of eight accounts whose clients hang up, and then a single row of another account."""
+    """Start large imports of eight accounts and hang up, then import a single row for another account."""
     rows = "".join(f"First{n},Last{n},c{n}@example.com\r\n" for n in range(200_000))
     file = {"file": ("contacts.csv", f"first_name,last_name,email\r\n{rows}".encode())}
     tokens = [await rig.sign_up(f"burning.{n}@example.com") for n in range(8)]
@@ -237,7 +240,7 @@ async def hang_up_on_imports(rig: Rig) -> None:
 
 async def send_batches_of_keys(rig: Rig) -> None:
     before = {worker.pid for worker in rig.api.workers()}
-    # The first is refused for its many values, the second one for its unknown members.
+    # The first body is refused for the number of its values, the second for its unknown members.
     bodies = [b'{"items":[{' + b",".join(b'"%x":1' % n for n in range(count)) + b"}]}" for count in (205_000, 45_000)]
     token = await rig.sign_in()
     headers = {"Content-Type": "application/json"}
@@ -309,7 +312,7 @@ async def delete_a_million(rig: Rig) -> None:
                 concat_ws(E'\\n', 'last' || n, 'first' || n, n || '@example.com'), {FOLDING}
             FROM generate_series(1, {MILLION - 10}) AS n
         """
-        # As in a database that has been in use: PostgreSQL's statistics know of others, and nothing of what comes now.
+        # As in a database in use: the statistics of PostgreSQL cover other contacts, but not the new ones.
         few = {"items": [contact(f"few.{n}@example.com") for n in range(100)]}
         async with rig.client(await rig.sign_up("few@example.com")) as other:
             (await other.post("/contacts/batch", json=few)).raise_for_status()
@@ -333,7 +336,7 @@ async def delete_a_million(rig: Rig) -> None:
 
 
 async def take_everything(rig: Rig) -> None:
-    """One account sends many calls of every kind at once, and again and again. Strangers must not notice much."""
+    """Send many concurrent calls of every kind from one account, repeatedly. Other accounts must hardly notice."""
     token = await rig.sign_up("greedy@example.com")
     async with rig.client(token, max_keepalive_connections=0) as http:
         items = [{**contact(f"greedy.{n}@example.com"), "labels": [f"Label {n % 50}"]} for n in range(500)]
@@ -392,10 +395,10 @@ async def leave_a_backlog(rig: Rig) -> None:
 
 
 async def fill_with(rig: Rig, statement: str, seconds: float) -> None:
-    """Run the statement. Where it takes longer than `seconds`, so does deleting: that is the disk's work, too."""
+    """Run the statement. If it takes longer than `seconds`, the disk is slow: raise the limits for what follows."""
     begun_at = time.monotonic()
     await asyncio.to_thread(rig.postgres.execute, statement, "contacts")
-    # Now, and not while what comes next is measured.
+    # Write to disk now, so that the next measurement does not include it.
     await asyncio.to_thread(rig.postgres.execute, "CHECKPOINT", "contacts")
     taken = time.monotonic() - begun_at
     rig.figures.append(f"filled in {taken:.1f} s")
@@ -403,7 +406,7 @@ async def fill_with(rig: Rig, statement: str, seconds: float) -> None:
 
 
 def count_deleted_attempts(rig: Rig) -> int:
-    # To count the rows themselves would be as much work as to delete them.
+    # Counting the rows would be as expensive as deleting them.
     deleted = "SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'failed_attempt'"
     ((count,),) = rig.postgres.execute(deleted, "contacts")
     return int(count)

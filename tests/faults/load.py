@@ -1,4 +1,4 @@
-"""Clients that write, read and probe, and keep count of every answer."""
+"""Clients that write, read and probe, and record every answer."""
 
 import asyncio
 import itertools
@@ -17,16 +17,16 @@ def contact(email: str) -> dict[str, str]:
 
 
 class RefusedError(Exception):
-    """No answer, or one that may not be given: counted already."""
+    """A missing or forbidden answer. It has been counted already."""
 
 
 class Load:
-    """What clients ask of the API while a fault is on, and what they are told."""
+    """The requests of clients during a fault, and their answers."""
 
     def __init__(self, url: str, name: str, token: str, clients: int, pause: float, may_break: bool) -> None:
         self.answers: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
-        # What is asked and answered while the fault is on counts here, too.
+        # Counts the requests that start and end while the fault is active.
         self.is_on, self.during = False, Counter[str]()
         self.longest = 0.0
         self.created: set[str] = set()
@@ -54,7 +54,7 @@ class Load:
             await self._http.aclose()
 
     def expect_recovery(self) -> None:
-        """Note that the fault is over: a read and a write must succeed soon."""
+        """Mark the end of the fault. A read and a write must succeed soon afterwards."""
         self._ended_at, self._missing = time.monotonic(), {"read", "write"}
 
     async def _run(self) -> None:
@@ -79,11 +79,11 @@ class Load:
             await self._call("read", "GET", path, {200, 503})
             if await self._call("write", "PATCH", path, {200, 503}, json={"additional_info": "patched"}):
                 self.patched.add(email)
-        # A 503 if the connection is lost while the contact is locked.
+        # This is a 503 if the connection is lost while the contact is locked.
         await self._call("probe", "PATCH", self._path, {422, 503}, json={"email": "none"})
 
     async def _call(self, kind: str, method: str, path: str, right: set[int], token: str = "", **body: Any) -> Any:
-        """Return the JSON of a success, None on a 503. Raises RefusedError."""
+        """Return the JSON of a success, or None on a 503. Raises RefusedError."""
         was_on, started_at = self.is_on, time.monotonic()
         headers = {"Authorization": f"Bearer {token or self._token}"}
         response, answer = None, "none"

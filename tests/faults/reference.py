@@ -1,4 +1,4 @@
-"""How slow this machine is at the moment: limits in seconds are for one that is not."""
+"""Measures how slow this machine currently is, because limits in seconds were set on a faster, idle one."""
 
 import statistics
 import time
@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-# What hashing one password takes on a core of the machine that the limits were set on.
+# The time to hash one password on a core of the machine that the limits were set on.
 REFERENCE_SECONDS = 0.021
 _HASHER = Argon2Hasher(time_cost=2, memory_cost=19456, parallelism=1)
 
 
 def slowness(clock: Callable[[], float] = time.monotonic, rounds: int = 9) -> float:
-    """Return how many times as long as there a fixed piece of work takes here and now, and 1 where it is faster.
+    """Return the time of a fixed piece of work relative to the reference machine, at least 1.
 
-    By the default clock others count who are using the machine; by `time.process_time` they do not.
+    The default clock includes the load of other processes; `time.process_time` does not.
     """
     _HASHER.hash("the first one takes longer")
     times = []

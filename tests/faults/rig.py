@@ -1,4 +1,4 @@
-"""What a fault is put into, and what is found out about it."""
+"""The servers that a fault is injected into, and the results of a fault."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ CREDENTIALS = {"email": "ada@example.com", "password": "a long enough phrase"}
 
 @dataclass
 class Rig:
-    """Our PostgreSQL, our API, and what is found out about one fault: a line of the table."""
+    """PostgreSQL, the API, and the results of one fault: a row of the table."""
 
     postgres: Postgres
     api: Api
@@ -25,14 +25,14 @@ class Rig:
     figures: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     slowness: float = 1.0
-    """How many times as long as on the machine that the limits are for a piece of work takes here and now."""
+    """The time of a fixed piece of work relative to the machine that the limits were set on."""
 
     def expect(self, holds: object, what: str) -> None:
         if not holds:
             self.failures.append(what)
 
     def measure_work(self, what: str, value: float, limit: float, unit: str = "s") -> None:
-        """Judge a time that the machine's speed decides: a slow or busy one has more."""
+        """Measure a time that depends on the speed of the machine. A slow or busy machine has a higher limit."""
         self.measure(what, value, limit * self.slowness, unit)
 
     def measure(self, what: str, value: float, limit: float, unit: str = "s") -> None:
@@ -55,7 +55,7 @@ class Rig:
         return await self.sign_in(email)
 
     async def send(self, head: str, body: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Send a request over a connection of its own."""
+        """Send a request over its own connection."""
         reader, writer = await asyncio.open_connection(HOST, self.api.port)
         writer.write(f"{head}\r\nHost: x\r\nContent-Type: application/json\r\n\r\n".encode() + body)
         return reader, writer

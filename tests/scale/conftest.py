@@ -1,4 +1,4 @@
-"""What these tests need: Debian's PostgreSQL, PgBouncer, Patroni, etcd and HAProxy. See .ci/run."""
+"""These tests need Debian's PostgreSQL, PgBouncer, Patroni, etcd and HAProxy. See .ci/run."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(p
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory that the user who runs PostgreSQL can reach."""
+    """A directory that is accessible to the user who runs PostgreSQL."""
     with tempfile.TemporaryDirectory(prefix="scale-") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)

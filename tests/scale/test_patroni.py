@@ -1,4 +1,4 @@
-"""Patroni, etcd and HAProxy with the configurations of the documentation: a node dies, and nobody does anything."""
+"""Failover with the documented configurations of Patroni, etcd and HAProxy: a node dies and is replaced."""
 
 import asyncio
 import os
@@ -18,12 +18,12 @@ from tests.faults.load import Load
 from tests.scale.conftest import BINARIES, directory
 from tests.servers import HOST, ROOT, Api, free_port, run_as_postgres, user_of_postgres, wait_until
 
-# Patroni's ttl of docs/patroni.yml, and what a new primary takes to be known.
+# The ttl in docs/patroni.yml, and the time until the new primary is found.
 FAILOVER_SECONDS = 20 + 20
 
 
 def configured(home: Path, name: str, *changes: tuple[str, str]) -> Path:
-    """Return a configuration of the documentation with these changes."""
+    """Write a documented configuration with these changes and return its path."""
     text = (ROOT / "docs" / name).read_text()
     for documented, here in changes:
         assert documented in text
@@ -33,7 +33,7 @@ def configured(home: Path, name: str, *changes: tuple[str, str]) -> Path:
 
 
 class Node:
-    """One Patroni, and the PostgreSQL that it has started."""
+    """A Patroni process and the PostgreSQL that it started."""
 
     def __init__(self, home: Path, etcd_port: int) -> None:
         self.port, self.rest_port, self.name = free_port(), free_port(), home.name
@@ -99,7 +99,7 @@ def nodes(home: Path) -> Iterator[list[Node]]:
             node = Node(directory(home, name), client_port)
             running.callback(node.kill)
             nodes.append(node)
-            # The first one makes the cluster.
+            # The first node creates the cluster.
             wait_until(lambda: any(node.is_("primary") for node in nodes), "a primary", 60)
         wait_until(lambda: nodes[1].is_("synchronous"), "a synchronous standby", 60)
         yield nodes
@@ -107,14 +107,14 @@ def nodes(home: Path) -> Iterator[list[Node]]:
 
 @pytest.fixture
 def proxies(home: Path, nodes: list[Node]) -> Iterator[tuple[int, int]]:
-    """HAProxy's ports: that of the primary, and that of the standbys."""
+    """The ports of HAProxy for the primary and for the standbys."""
     ports = free_port(), free_port()
     changes = [(f"{HOST}:{documented}", f"{HOST}:{port}") for documented, port in zip((5000, 5001), ports, strict=True)]
     for n, node in enumerate(nodes, 1):
         changes.append((f"10.0.0.{n}:5432 check port 8008", f"{HOST}:{node.port} check port {node.rest_port}"))
     proxy = run_as_postgres(home / "haproxy.log", "/usr/sbin/haproxy", "-f", configured(home, "haproxy.cfg", *changes))
     wait_until(lambda: answers(ports[0]), "HAProxy", 30)
-    # At first it takes all servers for what it looks for, until two checks of a second each have failed.
+    # HAProxy first assumes that all servers match, until two checks, one second apart, have failed.
     time.sleep(4)
     yield ports
     stop(proxy)
@@ -138,7 +138,7 @@ def execute(url: str, statement: str) -> list[tuple[str, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-async def test_a_node_that_dies_is_replaced_and_nothing_is_lost(
+async def test_a_dead_node_is_replaced_and_no_write_is_lost(
     home: Path, nodes: list[Node], proxies: tuple[int, int]
 ) -> None:
     primary, standbys = proxies

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode, with docs/pgbouncer.ini. tests/scale/run puts the whole suite through it, too."""
+"""PgBouncer in transaction mode with docs/pgbouncer.ini. tests/scale/run also runs the whole suite through it."""
 
 import asyncio
 import signal
@@ -19,7 +19,7 @@ POOL = 5
 
 
 class PgBouncer:
-    """PgBouncer with the configuration of the documentation, but for addresses, roles and the size of the pool."""
+    """PgBouncer with the documented configuration, except for addresses, roles and the pool size."""
 
     def __init__(self, home: Path, postgres: Postgres) -> None:
         self.port = free_port()
@@ -73,7 +73,7 @@ def api(home: Path, pooled: tuple[Postgres, PgBouncer]) -> Iterator[Api]:
     api.stop()
 
 
-async def test_the_start_says_what_to_set_for_the_role(api: Api, pooled: tuple[Postgres, PgBouncer]) -> None:
+async def test_migrate_prints_the_settings_that_the_role_needs(api: Api, pooled: tuple[Postgres, PgBouncer]) -> None:
     postgres, pooler = pooled
 
     said = api.command("migrate")
@@ -87,8 +87,8 @@ async def test_the_start_says_what_to_set_for_the_role(api: Api, pooled: tuple[P
     assert api.command("migrate") == "The database has the newest schema.\n"
 
 
-async def test_a_pooler_that_cannot_keep_statements_is_told_apart(api: Api) -> None:
-    # What one has prepared is there still when another gets the same of the connections.
+async def test_a_pooler_without_prepared_statements_is_reported(api: Api) -> None:
+    # A statement that one client prepared still exists when another client gets the same connection.
     with pytest.raises(subprocess.CalledProcessError) as failure:
         _ = [api.command("migrate", PREPARED_STATEMENTS="true") for _ in range(POOL + 1)]
 
@@ -97,7 +97,7 @@ async def test_a_pooler_that_cannot_keep_statements_is_told_apart(api: Api) -> N
     )
 
 
-async def test_every_command_goes_through_it(api: Api, home: Path) -> None:
+async def test_every_command_works_through_pgbouncer(api: Api, home: Path) -> None:
     api.command("seed", "--email", "ada@example.com", "--contacts", "20")
     exported = api.command("export", "--email", "ada@example.com", str(home / "contacts.csv"))
     imported = api.command("import", str(home / "contacts.csv"), "--email", "ada@example.com")
@@ -111,7 +111,7 @@ async def test_every_command_goes_through_it(api: Api, home: Path) -> None:
         assert len(await (await client.sign_in()).list_contacts()) == 20
 
 
-async def test_imports_leave_room_for_others(api: Api) -> None:
+async def test_imports_do_not_block_other_accounts(api: Api) -> None:
     many = "first_name\n" + "".join(f"{n}\n" for n in range(40_000))
     async with AsyncExitStack() as open_clients:
         all_clients = [await open_clients.enter_async_context(Client(base_url=api.url, timeout=60)) for _ in range(7)]

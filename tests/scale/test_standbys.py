@@ -1,4 +1,4 @@
-"""A primary and a standby: the primary is killed and the standby promoted, and reads come from the standby."""
+"""A primary and a standby: reads come from the standby, which is promoted after the primary is killed."""
 
 import asyncio
 import signal
@@ -51,7 +51,7 @@ def serve(home: Path, servers: ExitStack, url: str, **settings: str) -> Api:
     return api
 
 
-async def test_no_acknowledged_write_is_lost_by_a_promotion(home: Path, servers: ExitStack) -> None:
+async def test_a_promotion_loses_no_acknowledged_write(home: Path, servers: ExitStack) -> None:
     primary, standby = pair(home, servers)
     primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     primary.execute("SELECT pg_reload_conf()")
@@ -75,7 +75,7 @@ async def test_no_acknowledged_write_is_lost_by_a_promotion(home: Path, servers:
     assert (load.wrong, "Traceback" in api.log.read_text()) == ({}, False)
 
 
-async def test_a_first_host_that_is_frozen_delays_and_does_not_stop(home: Path, servers: ExitStack) -> None:
+async def test_a_frozen_first_host_does_not_delay_later_reads(home: Path, servers: ExitStack) -> None:
     primary, standby = pair(home, servers)
 
     with standby.frozen():
@@ -87,9 +87,9 @@ async def test_a_first_host_that_is_frozen_delays_and_does_not_stop(home: Path, 
             assert time.monotonic() - begun_at < 1
 
 
-async def test_what_was_just_written_is_read_from_the_standby(home: Path, servers: ExitStack) -> None:
+async def test_a_read_from_the_standby_sees_the_latest_write(home: Path, servers: ExitStack) -> None:
     def reads() -> int:
-        # PostgreSQL counts some of them only when a connection has been idle for ten seconds.
+        # PostgreSQL counts some transactions only after a connection has been idle for ten seconds.
         time.sleep(11)
         ((count,),) = standby.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = 'contacts'")
         return int(count)
@@ -101,7 +101,7 @@ async def test_what_was_just_written_is_read_from_the_standby(home: Path, server
         for n in range(100):
             await ada.create_contact(email=f"{n}@example.com")
             assert len(await ada.list_contacts(email=f"{n}@example.com")) == 1
-        # Each read asks how far the standby is, and then for the contacts.
+        # Each read first asks how far the standby has replayed, and then reads the contacts.
         assert reads() - before >= 200
 
         standby.execute("SELECT pg_wal_replay_pause()")
@@ -127,12 +127,12 @@ async def read_while_it_is_killed(client: Client, file: str, postgres: Postgres)
     async with client.stream("GET", f"/contacts/{file}") as response:
         async for _ in response.aiter_raw():
             postgres.process.send_signal(signal.SIGQUIT)
-            # Slowly, so that not all of the file is in buffers by then.
+            # Read slowly, so that part of the file is not buffered yet.
             await asyncio.sleep(0.2)
 
 
 @pytest.mark.parametrize("file", ["export.csv", "export.vcf"])
-async def test_a_file_that_breaks_off_is_one_line_in_the_log(home: Path, servers: ExitStack, file: str) -> None:
+async def test_an_interrupted_export_is_one_line_in_the_log(home: Path, servers: ExitStack, file: str) -> None:
     postgres = Postgres(directory(home, "primary"), BINARIES)
     servers.callback(postgres.stop, signal.SIGQUIT)
     api = serve(home, servers, postgres.url)
