@@ -73,7 +73,7 @@ async def test_sessions_of_others_answer_like_missing_ones(ada: Client, grace: C
     assert await is_signed_in(grace)
 
 
-async def test_signing_out_everywhere_ends_all_sessions_and_this_one(
+async def test_signing_out_everywhere_ends_all_sessions_including_this_one(
     ada: Client, ada_elsewhere: Client, grace: Client
 ) -> None:
     response = await ada.delete("/auth/sessions")

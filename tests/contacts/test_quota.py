@@ -76,7 +76,7 @@ async def test_deleted_contacts_do_not_count(ada: Client) -> None:
     await ada.create_contacts([{}] * MOST)
 
 
-async def test_contacts_older_than_the_tally_count(ada: Client, execute: Execute) -> None:
+async def test_contacts_created_before_the_tally_are_counted(ada: Client, execute: Execute) -> None:
     await ada.create_contacts([{}] * MOST)
     execute("DELETE FROM contact_tally")
 

@@ -1,8 +1,8 @@
 """Checks that Citus would accept all statements on tables distributed by owner, without a Citus server.
 
 Citus sends a statement to several copies of a row, and all must do the same. Therefore RETURNING and DO UPDATE must
-only call IMMUTABLE functions, and SET must not call VOLATILE functions or STABLE functions of a column. The test finds
-the functions and operators of a statement in the tree that PostgreSQL parses a function's body into.
+only call IMMUTABLE functions, and SET must not call VOLATILE functions or STABLE functions of a column. The test makes
+each statement the body of a function. PostgreSQL stores it as a tree that names all functions and operators.
 """
 
 import importlib

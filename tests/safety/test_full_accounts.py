@@ -1,7 +1,8 @@
 """Accounts at their limits: every call on contacts is answered with a bounded amount of memory.
 
 The account has a hundredth of the contacts that the limit allows, and PostgreSQL has a hundredth of its `work_mem`.
-Statements have a twentieth of their time limit, because reading one page does not get faster with fewer contacts.
+Statements have a twentieth of their time limit, not a hundredth, because reading one page takes as long in a smaller
+account.
 """
 
 import asyncio

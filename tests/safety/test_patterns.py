@@ -173,7 +173,7 @@ def tokens_of(parsed: Any) -> tuple[list[str], list[str]]:
 
 
 def texts_of(use: Use) -> tuple[list[str], list[str]]:
-    """Return pairs of a text to repeat and a prefix."""
+    """Return the texts to repeat, and the prefixes to put in front of them."""
     tokens, beginnings = tokens_of(_PARSER.parse(use.pattern.pattern, use.pattern.flags & ~re.DEBUG))
     distinct = [each for each in dict.fromkeys([*beginnings, *tokens]) if each]
     chance = random.Random(43)  # noqa: S311  (the same texts each time)

@@ -38,7 +38,7 @@ NOT_IN_THE_SCHEMA = {
     "register": "a password is none of the 3,000 commonest, nor the address; an address obeys RFC 5321",
     "update_me": "as register",
 }
-# With If-Match the answer may be a 412, which may come before the body is validated.
+# With If-Match the answer may be a 412. The contract treats it like a 422, and allows it before the body is validated.
 REFUSED = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 428, 429]
 ACCEPTED = ["2xx", "3xx", 401, 403, 404, 409, 412, 429]
 
