@@ -222,10 +222,15 @@ class Verification(Body):
     token: Secret = Rule(description="The token, from the link of the mail.", examples=[_A_TOKEN])
 
 
-_NEEDED_BY_GRANT: dict[str, JsonValue] = {
-    "if": {"properties": {"grant_type": {"const": "password"}}},
-    "then": {"properties": {"username": {}, "password": {}}, "required": ["username", "password"]},
-    "else": {"properties": {"refresh_token": {}}, "required": ["refresh_token"]},
+def _requires(*names: str) -> dict[str, JsonValue]:
+    """Return a schema that requires these members. It defines them, and allows others, as linters expect."""
+    return {"properties": {name: {} for name in names}, "required": list(names), "additionalProperties": True}
+
+
+_REQUIRED_BY_GRANT: dict[str, JsonValue] = {
+    "if": {"properties": {"grant_type": {"const": "password"}}, "additionalProperties": True},
+    "then": _requires("username", "password"),
+    "else": _requires("refresh_token"),
 }
 
 
@@ -236,7 +241,7 @@ class TokenRequest(Body):
     """
 
     model_config = with_example(
-        {"grant_type": "password", "username": _AN_EMAIL, "password": _A_PASSWORD}, **_NEEDED_BY_GRANT
+        {"grant_type": "password", "username": _AN_EMAIL, "password": _A_PASSWORD}, **_REQUIRED_BY_GRANT
     ) | {"extra": "ignore"}
 
     grant_type: Literal["password", "refresh_token"] = Rule(
