@@ -16,7 +16,7 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health/live', timeout=2)"]
 
-# A container has no place for the embedded PostgreSQL: its data would go with it.
+# Require a database: data of the embedded PostgreSQL would be lost with the container.
 CMD ["sh", "-c", "\
     : \"${DATABASE_URL:?is not set, and must be: postgresql://user:password@host/database}\" && \
     : \"${JWT_SECRET:?is not set, and must be, to 32 bytes or more: openssl rand -hex 32}\" && \
