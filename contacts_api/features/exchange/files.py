@@ -1,6 +1,6 @@
-"""A file of contacts, whatever its format: the format that it has, its lines, and why nothing of it is imported.
+"""Uploaded files: detect the format, decode, split into lines; and the problems of files that cannot be imported.
 
-No more of a file is held than a few chunks.
+At most a few chunks of a file are in memory at a time.
 """
 
 import re
@@ -15,13 +15,14 @@ from contacts_api.problems import Invalid
 
 BOM = b"\xef\xbb\xbf"
 RECORD_BYTES = 64 * 1024
-"""How large one contact in a file may be."""
-# As many as 200,000 cards with a photo each, in 100 MB, do not have: empty lines cost time, and make no rows.
+"""The largest size of one contact in a file."""
+# More lines than 200,000 cards with photos in 100 MB. The limit is needed because empty lines cost time, and limits on
+# rows do not count them.
 MAX_LINES = 5_000_000
 _CHUNK = 64 * 1024
 _BEGIN_VCARD = b"BEGIN:VCARD"
 
-# Those that turn bytes into text and nothing else: Python's other codecs unpack, escape or take very long.
+# Codecs that only decode text. Python's other codecs decompress, unescape or are very slow.
 _CODECS = {
     *("utf_8", "utf_8_sig", "utf_16", "utf_16_be", "utf_16_le", "ascii", "latin_1", "mac_roman", "koi8_r", "koi8_u"),
     *(f"iso8859_{n}" for n in (*range(2, 12), *range(13, 17))),
@@ -34,41 +35,41 @@ Format = Literal["csv", "vcard"]
 
 
 class UnusableFile(Invalid):
-    """A file of which nothing is imported."""
+    """A file that cannot be imported at all."""
 
     loc = ("body", "file")
 
 
 class EmptyFile(UnusableFile):
-    """The uploaded file has no text in it."""
+    """The uploaded file is empty, or contains only white space."""
 
     advice = "Export it once more, and look at it before you send it."
     code, title = "empty_file", "The file is empty"
 
 
 class NotText(UnusableFile):
-    """The file has bytes that are no text in the encoding that it is read in."""
+    """The file contains bytes that are invalid in its encoding."""
 
     code, title = "not_utf8", "The file is not text in UTF-8, or in the encoding that is named"
     advice = "Save it as CSV UTF-8, or name its encoding, such as encoding=windows-1252."
 
 
 class MissingHeader(UnusableFile):
-    """The first lines of the CSV file are contacts: they have e-mail addresses or phone numbers in them."""
+    """The CSV file has no header. Its first lines contain e-mail addresses or phone numbers."""
 
     advice = "Add a first line such as first_name,last_name,email,phone_number, with a name for each column."
     code, title = "missing_header", "The file does not begin with the names of its columns"
 
 
 class UnknownColumns(UnusableFile):
-    """The CSV file has columns that look like e-mail addresses or names, but none is called so."""
+    """No column of the CSV file is recognized as a name, an e-mail address or a phone number."""
 
     advice = "Send `columns`: a JSON object from the names of the columns to fields."
     code, title = "unknown_columns", "The columns of the file cannot be told from their names"
 
 
 class UnknownFormat(UnusableFile):
-    """The file is neither a vCard nor a CSV file. Where it can be told, the detail says what it seems to be."""
+    """The file is neither a vCard nor a CSV file. If its format is recognized, the detail names it."""
 
     advice = "Export a vCard or a CSV file from the other program, and send it as it is."
     code = "unknown_format"
@@ -79,28 +80,28 @@ class UnknownFormat(UnusableFile):
 
 
 class CutOff(UnusableFile):
-    """The last card, or a quoted cell, has no end."""
+    """The file is truncated: the last card or a quoted cell has no end."""
 
     advice = "Export or upload it once more. Nothing was imported."
     code, title = "cut_off", "The file ends in the middle of a contact: a part of it is missing"
 
 
 class TooManyLines(UnusableFile):
-    """The uploaded file is too long to be read."""
+    """The uploaded file has too many lines."""
 
     advice = "Split the file, and import its parts. Nothing was imported."
     code, title = "too_many_lines", f"The file has more than {MAX_LINES:,} lines"
 
 
 class TooManyRows(UnusableFile):
-    """The uploaded file has more contacts than the server takes at once."""
+    """The uploaded file has more rows than one import may have."""
 
     advice = "Split the file, and import its parts. Nothing was imported."
     code, title = "too_many_rows", "The file has more rows than an import may have"
 
 
 class TooSlow(UnusableFile):
-    """The uploaded file takes more time to read than files of its size do."""
+    """The uploaded file takes far longer to read than other files of its size."""
 
     advice = "Split the file, and import its parts. Nothing was imported."
     code, title = "too_slow", "The file takes too long to read"
@@ -110,7 +111,7 @@ UNUSABLE_FILES = (
     *(EmptyFile, NotText, UnknownFormat, MissingHeader, UnknownColumns, CutOff, TooManyLines, TooManyRows, TooSlow),
 )
 
-# How files of other formats begin, after white space.
+# The first bytes of other formats, after white space.
 _OTHER_FORMATS = (
     ("JSON", rb"\{\s*+[\"}]|\[\s*+[\[{\"\]]"),
     ("an HTML page", rb"<(?:!doctype html|html|head|body|table|div|meta)\b"),
@@ -130,7 +131,10 @@ _OTHER_FORMAT = re.compile(b"|".join(b"(%b)" % pattern for _, pattern in _OTHER_
 
 
 def sniff(chunks: Iterable[bytes]) -> tuple[Format, Iterator[bytes]]:
-    """Return the format of a file in UTF-8, and all of its chunks. Raises EmptyFile or UnknownFormat."""
+    """Return the format of a UTF-8 file and an iterator over all of its chunks.
+
+    Raises EmptyFile or UnknownFormat.
+    """
     head, chunks = _head(chunks)
     text = head.removeprefix(BOM).lstrip()
     if not text:
@@ -141,7 +145,7 @@ def sniff(chunks: Iterable[bytes]) -> tuple[Format, Iterator[bytes]]:
 
 
 def _head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Return the beginning of a file, long enough to tell what it is, and all of its chunks."""
+    """Return enough of the beginning of a file to detect its format, and an iterator over all of its chunks."""
     chunks, head = iter(chunks), b""
     for chunk in chunks:
         head += chunk
@@ -151,14 +155,16 @@ def _head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def is_encoding(name: str) -> bool:
-    """Say whether this is a name that Python has for an encoding of text: latin1, ISO-8859-1, L1."""
+    """Return True if this is Python's name or alias of an allowed text encoding: latin1, ISO-8859-1, L1."""
     return name.isprintable() and normalize_encoding(name.lower()) in _ENCODINGS
 
 
 def in_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Yield a file in UTF-8. `auto` is UTF-8, or UTF-16 where a mark or a NUL in its first characters shows it.
+    """Yield the chunks of a file converted to UTF-8.
 
-    Bytes that are no text stay as they are, and are not UTF-8. Raises NotText for UTF-16 that is none.
+    `auto` means UTF-8, or UTF-16 if the file starts with a byte order mark or has a NUL in its first two bytes. Bytes
+    that are invalid in the encoding are passed through, and the caller finds them when it decodes UTF-8. Raises NotText
+    for invalid UTF-16.
     """
     head, chunks = _head(chunks)
     if encoding == "auto":
@@ -183,7 +189,7 @@ def _encoding_of(head: bytes) -> str:
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file with their ends (LF, CRLF or CR); pieces, of one longer than RECORD_BYTES.
+    """Yield the lines of a file with their ends (LF, CRLF or CR). A line over RECORD_BYTES comes in several pieces.
 
     Raises TooManyLines.
     """
@@ -192,7 +198,7 @@ def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         for start in range(0, len(chunk), _CHUNK):
             text = tail + chunk[start : start + _CHUNK]
             pieces = text.splitlines(keepends=True)
-            # A CR at the end may have its LF in the next chunk.
+            # Keep a final CR: its LF may be in the next chunk.
             tail = b"" if not text or text.endswith(b"\n") else pieces.pop()
             yield from pieces
             count += len(pieces)

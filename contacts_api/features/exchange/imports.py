@@ -1,4 +1,4 @@
-"""Files of contacts into the database: read in a thread, staged by COPY, written in one transaction a file."""
+"""Import a file: read it in a thread, stage its rows with COPY, and write the contacts in one transaction."""
 
 import asyncio
 from array import array
@@ -42,16 +42,16 @@ from contacts_api.features.exchange.models import (
 from contacts_api.features.exchange.reader import BadRow, ImportedContact, NotAPerson, Reading, Remark
 from contacts_api.problems import Busy, Conflict, Invalid
 
-# How many imports run at once in a worker, each on a connection of its own; how many more wait, and how long.
+# Imports that run at once in a worker, each on its own connection; imports that may wait; and how long they wait.
 IMPORTS, IMPORTS_WAITING, IMPORT_WAIT_SECONDS = 2, 24, 30.0
 IMPORT_SECONDS = 60
-"""How long one statement of an import may take, or one batch under way to PostgreSQL."""
-# An import says every ALIVE_SECONDS that it goes on. When it has not said so for DEAD_SECONDS, its worker has died.
+"""The timeout of one statement of an import, and of copying one batch to PostgreSQL."""
+# The heartbeat interval of an import. After DEAD_SECONDS without a heartbeat, its worker counts as dead.
 ALIVE_SECONDS, DEAD_SECONDS = 10, 30
 
-# How many rows are staged at a time. More would take more memory, and fewer more statements.
+# Rows per staged batch. Larger batches take more memory, smaller ones more statements.
 BATCH_ROWS = 2000
-# How many rows are merged at a time, each with a contact of up to 64 KiB.
+# Rows per merged batch. Each can come with a contact of up to 64 KiB.
 MERGED_ROWS = 200
 MAX_REMARKS = 1000
 _CHUNK = 64 * 1024
@@ -74,15 +74,16 @@ CLAIM = (
     )
     .returning(_running.id)
 )
-"""Begin the one import of an owner. Returns no row where one is running."""
+"""Register an import of the owner. Returns no row if another one is running."""
 KEEP_ALIVE = update(_RUNNING).where(*_THIS_IMPORT).values(alive_at=_NOW)
 END = delete(_RUNNING).where(*_THIS_IMPORT)
-# A slow import may look dead and still run. Two at once would not see each other's contacts: this keeps them apart.
+# An import that misses its heartbeats may still be running. This lock stops a second one, because two imports at once
+# would not see each other's contacts.
 LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('import ' || CAST(:owner_id AS uuid), 0))")
 
 
 class ImportRunning(Conflict):
-    """An account can have one import at a time."""
+    """Another import of the account is running. Only one can run at a time."""
 
     advice = "Wait until the other has ended."
     code, title = "import_running", "Another import of yours is running"
@@ -90,7 +91,7 @@ class ImportRunning(Conflict):
 
 @asynccontextmanager
 async def claim_import(database: Database, owner_id: UUID) -> AsyncIterator[None]:
-    """Have the one import of the owner that may run, on all workers. Raises ImportRunning."""
+    """Claim the only import slot of an owner, across all workers, and keep it alive. Raises ImportRunning."""
     own = {"owner_id": owner_id, "import_id": uuid7()}
     now = datetime.now(UTC)
     if not await database.execute(CLAIM, **own, now=now, dead_since=now - timedelta(seconds=DEAD_SECONDS)):
@@ -100,7 +101,7 @@ async def claim_import(database: Database, owner_id: UUID) -> AsyncIterator[None
         yield
     finally:
         keeping.cancel()
-        # Where the database is away, the row stays, and counts for nothing after DEAD_SECONDS.
+        # If the database is unavailable, the row stays. It is ignored after DEAD_SECONDS.
         with suppress(*DATABASE_ERRORS, Busy):
             await asyncio.shield(database.execute(END, **own))
 
@@ -124,16 +125,17 @@ async def import_file(
     max_contacts: int,
     on_progress: Callable[[], None] = lambda: None,
 ) -> ImportReport:
-    """Import the contacts of a file: all that are good, or none where the file itself is not.
+    """Import all valid contacts of a file, in one transaction. A dry run does the same work and rolls back.
 
-    `file` can be read from its beginning twice. `columns` says what columns of a CSV file mean whose names do not.
-    Raises UnusableFile, Invalid, TooManyContacts or ImportRunning. A dry run does the same work, and rolls back.
+    `file` must be seekable, because it may be read twice. `columns` maps names of CSV columns to fields.
+
+    Raises UnusableFile, Invalid, TooManyContacts or ImportRunning; then nothing is imported.
     """
     budget = Budget(file.seek(0, SEEK_END))
-    # The session takes one of the few places of imports now, and a connection only with its first statement.
+    # The session takes one of the few import slots here, but a connection only at its first statement.
     async with database.session() as session:
         report, rows = await budget.run(lambda: read_file(file, query, columns, last_date_of_birth, budget.check))
-        # What follows goes through all contacts of the owner.
+        # The statements below read all contacts of the owner, so the planner needs current statistics.
         await renew_statistics(session, _OWNER)
         await session.commit()
         await reindex_owner(session, owner_id)
@@ -157,9 +159,10 @@ def read_file(
     last_date_of_birth: date,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[ImportReport, Rows]:
-    """Return the report as it begins, and the rows. The file is read once more if that tells how it writes dates.
+    """Return an initial report and an iterator over the rows.
 
-    `check` is called before each piece of the file is read.
+    With `date_order=auto`, the file is read an extra time to detect the order of day and month. `check` is called for
+    each piece of the file.
     """
 
     def pieces() -> Iterator[bytes]:
@@ -199,12 +202,12 @@ def read_file(
 
 @dataclass
 class _Merge:
-    """A contact, and what the rows of the file make of it."""
+    """A contact, before and after merging its rows into it."""
 
     contact_id: UUID
     is_stored: bool
     version: int | None
-    """As it was read; None if the contact has been deleted since it was matched."""
+    """The version that was read; None if the contact was deleted after matching."""
     before: dict[str, Any]
     after: dict[str, Any]
     rows: list[int] = field(default_factory=list)
@@ -227,7 +230,7 @@ class _Merge:
 
 
 class _Import:
-    """An import under way, in its transaction."""
+    """One import, within its transaction."""
 
     def __init__(self, session: AsyncSession, owner_id: UUID, report: ImportReport, budget: Budget) -> None:
         self._session = session
@@ -235,13 +238,13 @@ class _Import:
         self._report = report
         self._budget = budget
         self._count = 0
-        # Where each staged row stands in the file.
+        # The row and line in the file of each staged row.
         self._rows, self._lines = array("L"), array("L")
-        # What the contacts that change have no room for.
+        # For each changed contact, the names of the values that did not fit.
         self._no_room: dict[UUID, list[str]] = {}
 
     async def stage(self, rows: Rows, max_rows: int, on_progress: Callable[[], None]) -> None:
-        """Bring the good rows into the database, a batch while the next one is read, and report the bad ones."""
+        """Copy the valid rows into `staged`, and report the others. The next batch is read while one is copied."""
         for statement in matching.BEGIN:
             await self._session.execute(statement)
         reading = self._read(rows)
@@ -252,17 +255,17 @@ class _Import:
             try:
                 await self._copy("staged", matching.STAGED, records)
             except BaseException:
-                # The file must not be closed while a thread reads it.
+                # Wait for the thread: the file must not be closed while it is being read.
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
                 raise
             on_progress()
-        # The one about the order of dates was added first, whatever its row is.
+        # The warning about the date order was added first, but may belong to a later row.
         self._report.warnings.sort(key=lambda warning: warning.row)
         await self._session.execute(matching.ANALYZE_STAGED)
 
     async def write(self, on_duplicate: OnDuplicate) -> None:
-        """Create what is new, and update what is not if that is wanted."""
+        """Create new contacts. Update, skip or duplicate the others, depending on `on_duplicate`."""
         report = self._report
         if on_duplicate == "create":
             for statement in matching.SEPARATE:
@@ -283,10 +286,10 @@ class _Import:
         report.skips.sort(key=lambda skip: skip.row)
 
     async def _update(self) -> None:
-        """Give the contacts what the file says of them.
+        """Merge the rows into the contacts that they match.
 
-        Merging takes long and locks nothing. So a contact may be edited or deleted after it was read: those are merged
-        once more, when all that change are locked.
+        Merging is slow, so it runs without locks. Contacts that were edited or deleted in the meantime are merged again
+        after all changed contacts are locked.
         """
         report, owner = self._report, {"owner_id": self._owner_id}
         await self._session.execute(matching.BEGIN_CHANGES)
@@ -303,7 +306,7 @@ class _Import:
             self._count_not_kept(names)
 
     async def _merge(self, statement: Executable) -> None:
-        """Merge the rows that the statement returns into their contacts, and keep those that change in `changed`."""
+        """Merge the rows of a statement into their contacts, and copy changed contacts into the table `changed`."""
         merge: _Merge | None = None
         options = {"yield_per": MERGED_ROWS}
         result = await self._session.stream(statement, {"owner_id": self._owner_id}, execution_options=options)
@@ -316,7 +319,7 @@ class _Import:
     def _merge_rows(
         self, merge: _Merge | None, rows: Iterable[Mapping[Any, Any]]
     ) -> tuple[_Merge | None, list[tuple[Any, ...]]]:
-        """Return the contact that more rows may follow for, and those that are finished and change."""
+        """Return the last merge, which the next rows may continue, and the records of finished contacts that changed."""
         changed: list[tuple[Any, ...]] = []
         for row in rows:
             self._budget.check()
@@ -328,10 +331,10 @@ class _Import:
         return merge, changed
 
     def _finish(self, merge: _Merge) -> list[tuple[Any, ...]]:
-        """Report on the rows of a contact, and return the contact as it is written, if it changes."""
+        """Report the rows of a contact. Return its record for `changed`, or an empty list if it did not change."""
         is_updated = merge.changes and merge.is_stored
         self._report.updated += is_updated
-        # The first row counts as the update, and the others as skipped.
+        # Count the first row as the update, and the others as skipped.
         for n in merge.rows[is_updated:]:
             self._skip(n, merge)
         if merge.not_kept:
@@ -346,7 +349,7 @@ class _Import:
         return asyncio.create_task(self._budget.run(lambda: self._take(rows)))
 
     def _take(self, rows: Rows) -> list[tuple[Any, ...]] | None:
-        """Return the next good rows as they are staged, and report on all; None where the file ends."""
+        """Return records for the next valid rows, or None at the end of the file. Report all rows read."""
         count = self._count
         records = []
         for row in islice(rows, BATCH_ROWS):
@@ -407,9 +410,9 @@ class _Import:
 
 
 def _merged(before: Mapping[str, Any], row: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the contact with what the row says, and the names of what it has no room for.
+    """Return the contact merged with a row, and the names of the values that did not fit.
 
-    Where the row says nothing, the contact stays as it is.
+    Non-null fields of the row replace those of the contact. Labels and details are added.
     """
     said = fields_of({name: row[f"row_{name}"] for name in FIELDS})
     after = {name: before[name] if said[name] is None else said[name] for name in FIELDS}

@@ -1,35 +1,38 @@
-"""Which contact each row of a file is, found by PostgreSQL: by its UID, else by its identity (`columns_of`).
+"""SQL that matches the rows of an import to contacts, by UID or by identity.
 
-An identity is the name, and the e-mail address or else the number or else the date of birth. Two of one name that have
-none of these are one person only if all their other fields are the same.
+The identity of a contact is computed by `columns_of`: the name plus the e-mail address, or the phone number if there is
+no address, or the date of birth if there is neither. Contacts with a name but none of these three have the same
+identity only if all their other fields are equal.
 
-The rows of a file are staged, and compared with the contacts that are stored and with the rows before them:
+The rows are copied into a temporary table, `staged`, and matched in four steps:
 
-1. Rows with the same UID are one person. A row without a UID is a person by itself. A person has the identity of the
-   first of its rows.
-2. A person is the stored contact whose id or UID one of its rows has, else one with the identity of one of its rows.
-   Where several stored contacts have one identity, as in an export, the rows that have it are these in turn.
-3. If several persons have one identity, and one of them is a stored contact, all of them are that contact.
-4. What is left is new. Of new persons with the same identity, the first one is created, and the others are that one.
+1. Rows with the same UID form one person. A row without a UID is a person of its own. The identity of a person is that
+   of its first row.
+2. A person matches the stored contact whose id or UID equals the UID of one of its rows. Otherwise it matches a stored
+   contact with the same identity as one of its rows. If several stored contacts share that identity, the first row
+   with it matches the first contact, the second row the second contact, and so on: a re-imported export matches itself.
+3. If several persons share an identity and one of them matched a stored contact, all of them match that contact.
+4. The remaining persons are new. If several of them share an identity, the first one is created and the others are
+   duplicates of it.
 
-Sameness is not followed any further: where a person has two identities, since two of its rows say different names or
-addresses, only the first of them leads to other persons. Nothing is lost by that: at worst there are two contacts,
-where one that was taken for another person would be overwritten.
+Matches are not transitive. If the rows of a person have two identities, because their names or addresses differ, step 3
+and step 4 use only the identity of the first row. The worst result is a duplicate contact. Following both identities
+could overwrite the contact of another person, and that would lose data.
 """
 
 from sqlalchemy import text
 
 from contacts_api.contacts.models import FIELDS, STORED
 
-# What is known of a row beside the columns of a contact: its number, and the contact that it is.
+# `staged` holds the rows of the file, numbered from 0. `matched` holds the contact that each row matches.
 BEGIN = (
     text("CREATE TEMPORARY TABLE staged (n integer PRIMARY KEY, LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP"),
     text("CREATE TEMPORARY TABLE matched (n integer PRIMARY KEY, contact_id uuid, is_stored boolean) ON COMMIT DROP"),
 )
-# PostgreSQL knows nothing yet of the staged rows, and would go through all contacts for each of them.
+# Without statistics on the new table, PostgreSQL would scan all contacts for each staged row.
 ANALYZE_STAGED = text("ANALYZE staged")
 
-# The UIDs by which a contact is known: its own id, and the UID of the card that it came from.
+# A contact has up to two UIDs: its own id, and the UID of the vCard it was imported from.
 _KNOWN_UIDS = """
     SELECT id::text AS uid, id FROM contact WHERE owner_id = :owner_id
     UNION ALL SELECT uid, id FROM contact WHERE owner_id = :owner_id AND uid IS NOT NULL
@@ -86,8 +89,9 @@ CREATE_NEW = text(
     WHERE owner_id = :owner_id AND id = contact_id AND NOT is_stored
     """  # nosec B608 (of names of columns)
 )
-# Each row becomes a contact of its own. A UID stays with the stored contact that has it, or else with its first row.
-# Joins, since PostgreSQL reads all contacts again for each row of `uid IN (SELECT …) OR …` where they exceed work_mem.
+# For on_duplicate=create: every row becomes a new contact. UIDs must stay unique, so clear the UID of a row if an
+# earlier row or a stored contact has it. These are joins because PostgreSQL would evaluate `uid IN (SELECT …) OR …` by
+# scanning all contacts for each row, if they do not fit into work_mem.
 SEPARATE = (
     text(
         """
@@ -111,8 +115,8 @@ CREATE_ALL = text(
     """  # nosec B608 (of names of columns)
 )
 
-# A row that is a stored contact, or a contact that an earlier row creates; and that contact. Its columns are null if it
-# has been deleted since it was matched.
+# A duplicate is a row that matches a stored contact or an earlier row. It is selected together with its contact, whose
+# columns are null if it was deleted after matching.
 _DUPLICATE = "staged.owner_id = :owner_id AND (is_stored OR staged.id <> contact_id)"
 _COLUMNS = f"""
     n, contact_id, is_stored, {", ".join(f"contact.{name} AS {name}" for name in ("version", "uid", *FIELDS))},
@@ -129,7 +133,7 @@ FIRST_DUPLICATES = text(
 
 
 def _duplicates(condition: str = "true") -> str:
-    # Only the first row of a contact comes with its columns: they may have 64 KiB, and the file 200,000 rows of it.
+    # Join the contact to its first row only. A contact can have 64 KiB, and 200,000 rows can match the same one.
     return f"""
         SELECT is_first, {_COLUMNS}
         FROM (
@@ -145,7 +149,7 @@ def _duplicates(condition: str = "true") -> str:
 DUPLICATES = text(_duplicates())
 BEGIN_CHANGES = text("CREATE TEMPORARY TABLE changed (LIKE contact INCLUDING DEFAULTS) ON COMMIT DROP")
 CHANGED = ("version", *_NAMES)
-# In the order of LOCK_ALL and LOCK_LABELLED, so that neither waits for the other.
+# Lock in the same order as LOCK_ALL and LOCK_LABELLED, to avoid deadlocks.
 LOCK_CHANGED = text(
     """
     SELECT count(*) FROM (
@@ -154,7 +158,7 @@ LOCK_CHANGED = text(
     ) AS locked
     """
 )
-# Contacts that were edited or deleted after they were read, and before they were locked.
+# Contacts that were edited or deleted between reading and locking.
 _STALE = """
     SELECT changed.id FROM changed
     LEFT JOIN contact ON contact.owner_id = :owner_id AND contact.id = changed.id AND contact.version = changed.version

@@ -1,7 +1,7 @@
-"""What a row or a card says becomes a contact here: the rules are those of `ContactFields`, whatever the format.
+"""Turn a draft (the text of a CSV row or a vCard) into a valid contact, by the rules of `ContactFields`.
 
-Nothing that is said gets lost without a word. A value that its field refuses is mended where that is plain, else it is
-kept as a detail; what there is no room for is counted.
+No value is dropped silently. A value that is invalid for its field is repaired if the repair is obvious. Otherwise it
+becomes a detail. Values that do not fit into the details are counted in `not_kept`.
 """
 
 import re
@@ -36,7 +36,7 @@ from contacts_api.text import NOTE_CHARACTERS, Label, check_address, fold, is_pl
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What there is to say about a field of a row, or about all of it where `field` is null."""
+    """A remark on a field of a row, or on the whole row if `field` is None."""
 
     field: str | None
     code: str
@@ -45,7 +45,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be imported. The others can."""
+    """The error of a row that cannot be imported. Other rows are not affected."""
 
     row: int
     line: int
@@ -56,7 +56,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class NotAPerson:
-    """A row that is no person: what it is."""
+    """A row that is not a person, such as a group. `name` says what it is, for `not_kept`."""
 
     row: int
     line: int
@@ -65,7 +65,7 @@ class NotAPerson:
 
 @dataclass(slots=True)
 class ImportedContact:
-    """A contact as it was read: `fields` has all fields of a contact, valid or null."""
+    """A contact from a file. `fields` contains all fields of a contact, each valid or None."""
 
     row: int
     line: int
@@ -77,36 +77,36 @@ class ImportedContact:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a file is read."""
+    """Options for reading a file."""
 
     last_date_of_birth: date
     date_order: DateOrder = "mdy"
     is_ours: bool = False
     label: str | None = None
-    """A label for every contact."""
+    """A label that is added to every contact."""
     encoding: str = "UTF-8"
-    """The encoding of values of vCards that are written as bytes, and name no charset."""
+    """The encoding of quoted-printable and base64 values in vCards that have no CHARSET."""
 
 
 class Said(NamedTuple):
-    """A value: `kind` is a field or a kind of details, `name` is what the file calls it."""
+    """A value from the file. `kind` is a field or a kind of detail; `name` is the column or property."""
 
     kind: str
     label: str | None
     text: str
     name: str
     rank: int = 0
-    """Of several values, the one with the lowest rank becomes the contact's own."""
+    """Among values of one kind, the one with the lowest rank goes into the field. The others become details."""
 
 
 @dataclass(slots=True)
 class Draft:
-    """What a row or a card says, as text."""
+    """The content of a row or a card, as text that is not validated yet."""
 
     row: int
     line: int
     names: dict[str, str] = field(default_factory=dict)
-    """By the parts of a name: `first_name`, `middle_name`, `last_name`, `prefix` and `suffix`."""
+    """Keys: `first_name`, `middle_name`, `last_name`, `prefix` and `suffix`."""
     full_names: list[str] = field(default_factory=list)
     uid: str | None = None
     said: list[Said] = field(default_factory=list)
@@ -118,23 +118,23 @@ class Draft:
 
 STANDARD_LABELS = frozenset({"home", "work", "mobile", "main", "other", "fax", "pager", "phone", "email", "smtp", "ex"})
 NEVER_OWN = 1000
-"""The rank of a value that is a detail, even where the contact's own is missing."""
+"""The rank of a value that always becomes a detail, even if the field is empty."""
 MAX_LABEL, MAX_UID = 64, 255
 _TYPES = {name: hint for name, hint in get_type_hints(ContactFields, include_extras=True).items() if name in FIELDS}
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(hint) for name, hint in _TYPES.items()}
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
-# All fields that have one value, which are checked in one call.
+# The fields with a single value. One call validates all of them.
 _SINGLE = {name: hint for name, hint in _TYPES.items() if name not in ("labels", "details")}
 _VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _SINGLE))  # type: ignore[operator]  # of the fields
-# Fields that a team has added, and that hold the organization.
+# Fields added to the model that hold the organization.
 _ORGANIZATIONS = [name for name, about in ABOUT.items() if about.vcard == "ORG"]
 _NAMELESS = "A name, a nickname, an organization, an e-mail address or a phone number is needed."
 
-# Invisible marks of direction, and the spaces and hyphens that typesetters use, as phones put them around numbers.
+# Phones write numbers with invisible direction marks, typographic spaces and hyphens, and full-width signs.
 _PHONE_SIGNS = dict.fromkeys([*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
 _PHONE_SIGNS |= {0xA0: " ", 0x2007: " ", 0x2009: " ", 0x202F: " ", **dict.fromkeys(range(0x2010, 0x2016), "-")}
 _PHONE_SIGNS |= {0x2212: "-", 0xFF0B: "+", 0xFF08: "(", 0xFF09: ")", 0xFF0D: "-", 0x3000: " "}
-# What stands between two numbers in one text, in the order in which it is tried.
+# Separators of phone numbers in one text, in the order in which they are tried.
 _BETWEEN_NUMBERS = [
     re.compile(between)
     for between in (
@@ -145,23 +145,24 @@ _BETWEEN_NUMBERS = [
     )
 ]
 _MAY_BE_TWO = re.compile(r"[\n\t;|,/&]|\s(?:[^\W\d_]+)\s")
-# A pause, and what is dialled after it: the code of a conference.
+# A number with pauses and digits to dial after them, such as a conference code.
 _WITH_CODE = re.compile(r"\+[^;,]*+[;,]+[0-9*#]+")
 _NOTE_BESIDE = re.compile(r"(.*[0-9)#])\s*+\(([^()0-9]{1,64})\)", re.DOTALL)
 _EXTENSION = re.compile(
     r"\b(?:extension|extn?|durchwahl|poste|int|interno|wewn?|доб|дод|вн|toestel)\b[.:]*+\s*+", re.IGNORECASE
 )
 _PAUSES = re.compile(r"(?<=[0-9])([pw])(?=[0-9])", re.IGNORECASE)
-# Fewer digits are an extension, or an area code. In Germany, a slash stands after an area code: 034441/392334.
+# A piece with fewer digits is an extension or an area code, not a number. The minimum is higher beside a slash, because
+# Germans write a slash after the area code: 034441/392334.
 _DIGITS_OF_A_NUMBER, _DIGITS_BESIDE_A_SLASH = 6, 9
-# Spreadsheets turn a number into 491721234567.0.
+# Spreadsheets may store a phone number as a float: 491721234567.0.
 _FLOAT = re.compile(r"\+?[0-9]{6,}\.0{1,2}")
-# No text with several addresses or numbers is longer; and no contact has more of them than are checked.
+# Longer texts are not searched for several addresses or numbers. At most _MAX_CHECKED values are validated per contact.
 _PARTED_CHARACTERS, _MAX_CHECKED = 2000, 200
-# How much of a name in full is compared with the parts of the name.
+# How much of a full name is compared with the parts of the name.
 _COMPARED_CHARACTERS = 300
 _BETWEEN_ADDRESSES = re.compile(r"[\s<>,;:|()\[\]\"]+")
-# So many names in full are compared with the parts of the name; nobody has more.
+# At most this many full names are compared with the parts of the name.
 _MAX_FULL_NAMES = 10
 _AROUND_AT = re.compile(r"(?<=[^\s])\s{1,3}@\s{0,3}|@\s{1,3}")
 _QUOTES = str.maketrans("", "", "<>()[]\"',;:|")
@@ -179,7 +180,7 @@ def too_large(row: int, line: int) -> BadRow:
 
 
 def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
-    """Return the contact that the draft describes, or why there is no person in it."""
+    """Return the contact for a draft, or a BadRow if the draft has nothing to use as a name."""
     found = _plain(draft)
     fields = read_plainly(found, reading) if found else None
     if fields is None or (draft.uid and not is_uid(draft.uid)):
@@ -188,9 +189,9 @@ def read_contact(draft: Draft, reading: Reading) -> ImportedContact | BadRow:
 
 
 def _plain(draft: Draft) -> dict[str, str] | None:
-    """Return what the draft says by field, if it is at most one value for each, and nothing else.
+    """Return the texts of a simple draft by field, or None if the draft is not simple.
 
-    None otherwise, and where a value has a label that is worth keeping.
+    A simple draft has at most one value for each field, no other values, and only standard labels.
     """
     found = {part: text for part, text in draft.names.items() if text}
     full_name = " ".join(found[part] for part in ("first_name", "last_name") if part in found)
@@ -209,11 +210,11 @@ def _plain(draft: Draft) -> dict[str, str] | None:
 
 
 def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | None:
-    """Return the fields of a contact from texts by field; None if one of them is not plainly its value.
+    """Return the fields of a contact from texts by field, or None if a text needs a repair or is invalid.
 
-    Most contacts are read so, with all values checked in one call: in a third of the time.
+    This fast path validates all values in one call. It takes a third of the time of `_Reader`, and most contacts use it.
     """
-    # Two numbers would pass for one, and so would a float; two addresses do not.
+    # Two numbers in one text, and a number written as a float, would pass validation. Two addresses would not.
     number = found.get("phone_number", "")
     if _MAY_BE_TWO.search(number) or _FLOAT.fullmatch(number):
         return None
@@ -237,7 +238,7 @@ def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | No
 
 
 def _is_standard(label: str) -> bool:
-    """Return True if a label has nothing but words that say little."""
+    """Return True if all words of a label are standard labels, such as "home"."""
     return STANDARD_LABELS.issuperset(label.lower().split())
 
 
@@ -246,12 +247,12 @@ def is_uid(text: str) -> bool:
 
 
 class _Reader:
-    """Reads one draft."""
+    """Turns one draft into a contact: the slow path, for all drafts that are not simple."""
 
     def __init__(self, draft: Draft, reading: Reading) -> None:
         self._draft, self._reading = draft, reading
         self._details: list[dict[str, Any]] = []
-        # What the file calls each of them.
+        # For each detail, the column or property that it comes from.
         self._said_as: list[str] = []
         self._seen: set[tuple[str, str]] = set()
         self._size = self._checked = 0
@@ -273,7 +274,7 @@ class _Reader:
             detail = self._details.pop(index)
             said_as = self._said_as.pop(index)
             fields[name] = detail["value"]
-            # A field has no label. Those that everybody has say little, others are somebody's words.
+            # A field has no label. Drop standard labels; keep custom ones as a detail.
             if detail["label"] and not _is_standard(detail["label"]):
                 self._add("other", f"{name} label", detail["label"], said_as)
         if not draft.names.get("first_name", "").strip():
@@ -305,10 +306,10 @@ class _Reader:
         return _ADAPTERS[name].validate_python(text, context={"last_date_of_birth": self._reading.last_date_of_birth})
 
     def _keep(self, said: Said, own: dict[str, tuple[int, int]]) -> None:
-        """Keep a value as a detail, and note in `own` which one is the first choice for a field."""
+        """Add a value as a detail. `own` maps each field to the rank and index of the best detail for it so far."""
         name, is_ours = FIELD_OF_KIND[said.kind], self._reading.is_ours
         label = said.label
-        # Checking an address may take a millisecond.
+        # Limit the number of validations: one address can take a millisecond.
         self._checked += 1 + said.text.count("@", 0, _PARTED_CHARACTERS)
         if self._is_full() or self._checked > _MAX_CHECKED:
             self._draft.not_kept.append(said.name)
@@ -344,11 +345,11 @@ class _Reader:
                 own[name] = (said.rank, len(self._details) - 1)
 
     def _is_full(self) -> bool:
-        # One more for each field, which takes its value from among the details.
+        # Each field in FIELD_OF_KIND takes one value from the details later, so allow that many more.
         return len(self._details) >= MAX_DETAILS + len(FIELD_OF_KIND)
 
     def _append(self, kind: str, label: str | None, value: str, said_as: str) -> bool:
-        """Append a detail, or count it where there is no room. Returns whether there was."""
+        """Append a detail, or count it as not kept if it does not fit. Return True if it was appended."""
         if label:
             label = self._on_one_line(label[: 4 * MAX_LABEL])
             if len(label) > MAX_LABEL:
@@ -390,7 +391,7 @@ class _Reader:
             self._refuse("date_of_birth", text, error, said.name)
 
     def _read_field(self, said: Said) -> None:
-        """Set a field to the first of its values that it takes."""
+        """Set a field to its first valid value. Later values that differ become details."""
         name = said.kind
         if (before := self._fields.get(name)) is not None:
             if said.text.strip() != str(before):
@@ -405,13 +406,13 @@ class _Reader:
                 self._refuse(name, said.text, error, said.name)
 
     def _refuse(self, name: str, text: str, error: ValidationError, said_as: str) -> None:
-        """Keep a value that its field refuses as a detail, and say so."""
+        """Keep a value that is invalid for its field as a detail, with a warning."""
         rule = code_and_detail(error.errors(include_url=False, include_input=False)[0])[1]
         if self._add("other", name, text, said_as):
             self._draft.warnings.append(Remark(name, "moved_to_details", f"{rule} {_KEPT}"))
 
     def _add(self, kind: str, label: str | None, text: str, said_as: str) -> bool:
-        """Add a detail, in pieces where it is too long for one. Returns whether something was added."""
+        """Add a detail, split if it is too long for one. Return True if anything was added."""
         is_clean = self._reading.is_ours and not _CONTROLS.search(text)
         text = text.strip() if is_clean else _clean(text)
         if not text:
@@ -420,7 +421,7 @@ class _Reader:
             self._draft.not_kept.append(said_as)
             return False
         if kind == "date" and not (self._reading.is_ours and _is_date(text)):
-            # It may lie ahead: a wedding, say.
+            # The date may be in the future, for example a wedding.
             last = date(self._reading.last_date_of_birth.year, 12, 31)
             found = read_date(text, self._reading.date_order, last)
             if found == "":
@@ -443,7 +444,7 @@ class _Reader:
         return text if self._reading.is_ours and not _CONTROLS.search(text) else _one_line(text)
 
     def _name_by_another(self) -> None:
-        """Give a contact without a first name another one, and say so where it is no name."""
+        """Fill a missing first name from another value. Add a warning if that is an e-mail address or a phone number."""
         names, fields = self._draft.names, self._fields
         nickname, last_name = self._first_of("nickname"), names.get("last_name", "").strip()
         if name := names.get("middle_name", "").strip():
@@ -452,7 +453,7 @@ class _Reader:
             name = nickname or last_name
             names["last_name"] = last_name if nickname else ""
         else:
-            # Some programs write an address where there is no name.
+            # Some programs write the e-mail address as the full name of a contact without a name: skip it.
             values = {value.lower() for _, value in self._seen}
             full_names = (
                 each for each in self._draft.full_names if each.strip() and each.strip().lower() not in values
@@ -470,7 +471,10 @@ class _Reader:
         return next((str(detail["value"]) for detail in self._details if detail["kind"] == kind), "")
 
     def _read_names(self) -> None:
-        """Set the names. Middle names join the first name where there is room; what else there is becomes details."""
+        """Set `first_name` and `last_name`.
+
+        A middle name is appended to the first name if it fits. The prefix and the suffix become details.
+        """
         names, draft = self._draft.names, self._draft
         first, middle = names.get("first_name", ""), names.get("middle_name", "").strip()
         if middle and len(first) + len(middle) < 100:
@@ -501,7 +505,7 @@ class _Reader:
                 return None
 
     def _read_full_names(self) -> None:
-        """Keep the names in full that say more than the parts of the name and the addresses do."""
+        """Keep full names as details if they contain words that are not in the name parts or e-mail addresses."""
         parts = [*self._draft.names.values(), self._fields["first_name"] or "", self._fields["last_name"] or ""]
         full_names = [each for each in self._draft.full_names if each != f"{parts[-2]} {parts[-1]}"]
         if not full_names:
@@ -535,7 +539,10 @@ class _Reader:
 
 
 def _says_only(text: str, known: Collection[str]) -> bool:
-    """Say whether a folded name has no other words than these. Some scripts write none between them."""
+    """Return True if a folded name contains only known words.
+
+    Some scripts write no spaces between words, so known words are also removed from the text as substrings.
+    """
     if all(word in known for word in _WORD.findall(text)):
         return True
     if text.isascii():
@@ -553,9 +560,9 @@ def _is_date(text: str) -> bool:
 
 
 def _addresses_in(text: str) -> tuple[list[str], str]:
-    """Return the e-mail addresses in a text, and what else it says.
+    """Return the e-mail addresses in a text, and the rest of the text.
 
-    Where one of them is mistyped, the whole text comes with the others: no part of it says what was meant.
+    If one address is invalid, return the valid ones plus the whole text, so that the context of the typo is kept.
     """
     if is_plain_address(text) or len(text) > _PARTED_CHARACTERS:
         return [text], ""
@@ -577,7 +584,7 @@ def _is_address(text: str) -> bool:
 
 
 def _numbers_in(text: str) -> list[str]:
-    """Return the phone numbers in a text that may have several of them."""
+    """Return the phone numbers in a text. It is split only if every piece is long enough to be a number."""
     if len(text) > _PARTED_CHARACTERS or not _MAY_BE_TWO.search(text) or _WITH_CODE.fullmatch(text):
         return [text]
     for between in _BETWEEN_NUMBERS:
@@ -590,7 +597,7 @@ def _numbers_in(text: str) -> list[str]:
 
 
 def _mended(kind: str, text: str) -> str:
-    """Return an e-mail address or a phone number without cheap mistakes."""
+    """Return an e-mail address or a phone number with common mistakes repaired."""
     text = text.strip().strip("'")
     if kind == "email":
         return text
@@ -600,30 +607,30 @@ def _mended(kind: str, text: str) -> str:
         text = text.partition(".")[0]
     if is_number(text):
         return text
-    # As phones write a pause, and a pause until a key is pressed.
+    # Phones write p for a pause, and w to wait until a key is pressed.
     text = _PAUSES.sub(lambda pause: "," if pause[1] in "pP" else ";", text)
     return _EXTENSION.sub("ext ", text)
 
 
 def _ascii_digits(text: str) -> str:
-    """Return a text with the digits of any script as those of ASCII."""
+    """Return a text with the digits of all scripts replaced by ASCII digits."""
     if text.isascii():
         return text
     return "".join(str(unicodedata.digit(c)) if c.isdecimal() else c for c in text)
 
 
 def _clean(text: str) -> str:
-    """Return a text as a detail has it."""
+    """Return a text without control characters and with line feeds as line breaks, as details require."""
     if not text.isprintable():
         text = _CONTROLS.sub(" ", _BREAKS.sub("\n", text))
     return text.strip()
 
 
 def _cut(text: str, size: int) -> list[str]:
-    """Return a text in pieces of so many characters."""
+    """Split a text into pieces of at most `size` characters."""
     return [piece for start in range(0, len(text), size) if (piece := text[start : start + size].strip())]
 
 
 def _one_line(text: str) -> str:
-    """Return a text as a name has it: on one line, without what turns its direction around."""
+    """Return a text on one line, without control characters and bidirectional overrides, as names require."""
     return " ".join(_CONTROLS.sub(" ", _TURNS_AROUND.sub("", text)).split())
