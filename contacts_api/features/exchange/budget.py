@@ -1,4 +1,4 @@
-"""The CPU time that an import may take."""
+"""Limit the CPU time of an import."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,30 +8,30 @@ from typing import TypeVar
 
 from contacts_api.features.exchange.files import TooSlow
 
-# Twice what a file of empty lines takes, and at least five times what others do: see docs/decisions.md.
+# Twice the time of a file of empty lines, and at least five times that of other files. See docs/decisions.md.
 SECONDS, SECONDS_PER_ROW, SECONDS_PER_MB = 5.0, 0.001, 4.0
 
 T = TypeVar("T")
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
-    """Nobody waits for this import any more."""
+    """The import was cancelled."""
 
 
 class Budget:
-    """Runs the work of one import in threads, and ends it when it takes too long or is cancelled.
+    """Runs the work of one import in threads, and stops it if it takes too long or is cancelled.
 
-    The work calls `check` between rows, and between pieces of the file.
+    The work must call `check` between rows, and between pieces of the file.
     """
 
     def __init__(self, size: int) -> None:
-        """`size` is how many bytes the file has."""
+        """`size` is the size of the file in bytes."""
         self._left = SECONDS + SECONDS_PER_MB * size / 1_000_000
         self._deadline = 0.0
         self._is_stopped = Event()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run the work in a thread. When cancelled, wait for it to end: it ends at its next `check`.
+        """Run the work in a thread. If cancelled, wait until the work stops at its next `check`.
 
         Raises TooSlow.
         """
@@ -44,7 +44,7 @@ class Budget:
             raise
 
     def _run(self, work: Callable[[], T]) -> T:
-        # Each thread has a clock of its own.
+        # `thread_time` counts per thread, so set a new deadline for this one.
         self._deadline = thread_time() + self._left
         try:
             return work()
@@ -56,7 +56,10 @@ class Budget:
         self._deadline += SECONDS_PER_ROW
 
     def check(self, line: int = 0) -> None:
-        """Raise TooSlow if the time is up; `line` is where the work is in the file."""
+        """Raise TooSlow if the time is up, or Stopped if the import was cancelled.
+
+        `line` is the current line of the file, for the message.
+        """
         if self._is_stopped.is_set():
             raise Stopped
         if thread_time() > self._deadline:

@@ -1,4 +1,4 @@
-"""What the columns of a CSV file mean, by their names: those of names.toml, or those that the caller maps."""
+"""Map the columns of a CSV file to fields, by the names in names.toml or by the mapping in the request."""
 
 import re
 from collections import Counter
@@ -15,37 +15,37 @@ from contacts_api.problems import Invalid, InvalidJSON
 from contacts_api.text import fold
 
 NOT_KEPT, UNKNOWN, CHOICE, GROUP = "not_kept", "unknown", "choice", "group"
-# What a column with a choice has where nobody chose.
+# Values of a choice column that mean "no choice".
 NO_CHOICES = frozenset(NAMES["no_choices"])
 NAME_PARTS = ("first_name", "middle_name", "last_name", "prefix", "suffix", "full_name")
-# Which value of a kind is the contact's own, where a file has several: the first of these labels.
+# If a file has several values of a kind, the field takes the one whose label comes first here.
 _FIRST_LABELS = ("main", "", "mobile", "home", "work")
 _LAST_LABELS = ("fax", "pager")
-# A file that has all of these is one of ours: they have been in all of them.
+# A file with all of these columns is one of our own exports: every version has written them.
 _OURS = {*(name for name, field in ContactFields.model_fields.items() if field.is_required()), "additional_info"}
 _NAMES_A_CONTACT = {"first_name", "last_name", "full_name", "nickname", "organization"}
 _KINDS = {*KINDS, "department"}
-# "Number" and "of" may stand before and after these, and change nothing.
+# Kinds that may be combined with filler words without a meaning, such as "number" and "of".
 _KINDS_WITH_FILLERS = {"email", "phone", "address", "url"}
 _IDENTIFYING = {*_NAMES_A_CONTACT, "email", "phone"}
-# No name that is known is longer, and no value has more columns with its label.
+# All known names are shorter. Labels from further columns are ignored.
 _MAX_CHARACTERS, _MAX_LABELS = 200, 3
 _BRACKETS = re.compile(r"\([^()]*+\)|\[[^\[\]]*+\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: `meaning` is a part of a name, a field, a kind of details, or one of the constants above."""
+    """A column. `meaning` is a part of a name, a field, a kind of detail, or one of the constants above."""
 
     index: int
     name: str
     meaning: str
     label: str
     group: str
-    """What it has in common with others that make one value with it: the label's column, the parts of an address."""
+    """Columns of one group form one value: the value and its label, or the parts of an address."""
     is_label: bool = False
     is_part: bool = False
-    """Whether it is a part of an address, not a whole one."""
+    """True for a part of an address, such as a city; False for a whole address."""
 
     @property
     def key(self) -> str:
@@ -53,7 +53,7 @@ class Column:
 
 
 class Header:
-    """The columns of a file."""
+    """The header of a CSV file."""
 
     def __init__(self, cells: Sequence[str], mapping: Mapping[str, str | None]) -> None:
         self.width = len(cells)
@@ -69,21 +69,21 @@ class Header:
         for column in self.columns:
             (labels if column.is_label else self.values).setdefault(column.group, []).append(column.index)
         self.labels_of: dict[int, Sequence[int]] = {}
-        """The columns with the label of each value."""
+        """For each column with a value, the columns with its labels."""
         for group, indexes in labels.items():
             values = self.values[group]
             for place, index in enumerate(values):
-                # Columns of the same names: each label goes with the value at the same place.
+                # If columns share a name, pair the first label with the first value, and so on.
                 is_paired = len(indexes) == len(values) > 1
                 self.labels_of[index] = [indexes[place]] if is_paired else indexes[:_MAX_LABELS]
-        # "Name" beside a first name is the last one, and beside a last name the first.
+        # "Name" means the last name if there is also a first name, and the first name if there is also a last name.
         halves = {"first_name", "last_name"} - meanings
         names = [each.name for each in self.columns if each.meaning == "full_name" and each.name not in mapping]
         is_half = any(key_of(name) in _NAME_ALONE for name in names)
         self.other_half = halves.pop() if is_half and len(halves) == 1 else ""
         births = {each.key for each in self.columns if each.meaning == "date_of_birth"}
         has_dates = bool(births & _ENGLISH_BIRTHS) or (not births and "date" in meanings)
-        # Of those who write in English, most write the month first.
+        # With an English header, assume that the month comes first.
         keys = {each.key for each in self.columns if each.meaning not in ("date_of_birth", "date", UNKNOWN)}
         is_foreign = len(keys & _FOREIGN) >= max(1, len(keys & _ENGLISH))
         self.is_month_first = has_dates and not is_foreign
@@ -94,7 +94,7 @@ class Header:
             return Column(index, name, _meaning_of(mapping[cell] or NOT_KEPT), "", name)
         if self.is_ours and cell in FIELDS:
             return Column(index, name, _meaning_of(cell), "", name)
-        # "Telefon (privat)" says more than "E-mail (if there is one)".
+        # Try the name with its brackets first: "Telefon (privat)" is known, "E-mail (if there is one)" is not.
         keys = [key_of(name), key_of(_BRACKETS.sub("", name))]
         key = keys[0] if _look_up(keys[0]) or _part_of_address(keys[0]) is not None else keys[1]
         stem, is_label = key, False
@@ -107,14 +107,14 @@ class Header:
             meaning, label = "address", part
         number = "".join(filter(str.isdecimal, name))
         if meaning == "address" and (not key.startswith("address") or key == "address"):
-            # The number of a line, not that of an address.
+            # The number counts the lines of an address, not addresses.
             number = ""
         group = f"{meaning} {label}{number}"
         return Column(index, name, meaning, label, group, is_label, is_part=part is not None)
 
     @staticmethod
     def rank(label: str) -> int:
-        """Return how far a value is from being the contact's own."""
+        """Return the rank of a label. The value with the lowest rank goes into the field."""
         last = label.split()[-1:] or [""]
         if last[0] in _LAST_LABELS:
             return 200
@@ -122,26 +122,29 @@ class Header:
 
 
 def _told_apart(columns: list[Column], mapping: Mapping[str, str | None]) -> list[Column]:
-    """Return the columns, with the meaning of those whose names mean something else beside others."""
+    """Return the columns, with corrected meanings for names that depend on the other columns."""
     meanings = Counter(column.meaning for column in columns if not column.is_label)
     values = {column.group for column in columns if not column.is_label and column.meaning in _KINDS}
-    # Outlook's "Title" is Dr. or Ms., where a "Job Title" is as well; in French, both are "Titre".
+    # Outlook's "Title" means Dr. or Ms. if there is also a "Job Title". In French, both are "Titre".
     titles = [column for column in columns if column.meaning == "title" and key_of(column.name) in _TITLES]
     honorific = titles[0] if titles and meanings["title"] > 1 else None
     return [column if column.name in mapping else _beside(column, meanings, values, honorific) for column in columns]
 
 
 def _beside(column: Column, meanings: Mapping[str, int], values: Collection[str], honorific: Column | None) -> Column:
-    """Return a column with what it means beside others, which have these meanings, and values in these groups."""
+    """Return a column with the meaning that it has beside the other columns.
+
+    `meanings` counts the columns of each meaning, and `values` contains the groups that have a column with a value.
+    """
     meaning, label = column.meaning, column.label
     if column.is_label and column.group not in values:
-        # "Contact Type" is no label of anything.
+        # A label without a value, such as "Contact Type", is not a label.
         return replace(column, meaning=UNKNOWN, is_label=False)
     if meaning == "date_of_birth" and meanings["birth_month"]:
-        # "Birth Day" is spelled like a birthday.
+        # Beside a month of birth, "Birth Day" is the day, not the birthday.
         meaning = "birth_day"
     elif meaning == "date_of_birth" and meanings[meaning] > 1 and key_of(column.name) in _ANNIVERSARIES:
-        # A birthday in Portuguese, and an anniversary in Spanish.
+        # "Aniversário" is a birthday in Portuguese, and "aniversario" an anniversary in Spanish.
         meaning, label = "date", "anniversary"
     elif column is honorific:
         meaning = "prefix"
@@ -149,25 +152,25 @@ def _beside(column: Column, meanings: Mapping[str, int], values: Collection[str]
 
 
 def _meaning_of(name: str) -> str:
-    """Return what a field, a part of a name or a kind of details means to a column."""
+    """Return the meaning of a column for a field, a part of a name or a kind of detail."""
     return (ABOUT[name].kind if name in ABOUT else None) or name
 
 
 @lru_cache(maxsize=4096)
 def key_of(name: str) -> str:
-    """Return what two spellings of a column have in common: its letters, folded."""
+    """Return the key for looking up the name of a column: its letters only, folded."""
     return "".join(filter(str.isalpha, fold(name[:_MAX_CHARACTERS])))
 
 
 def read_columns(text: str | None) -> dict[str, str | None]:
-    """Return what the caller says that the columns mean: JSON. Raises Invalid."""
+    """Parse the `columns` of an import: a JSON object from names of columns to fields or null. Raises Invalid."""
     if not text:
         return {}
     try:
         columns = parse_json(text.encode())
     except InvalidJSON:
         columns = None
-    # As a field is read, of what is written with it; details are no single value.
+    # A column can be mapped to a field or to a meaning in names.toml, but not to `details`, which has many values.
     known = [name for name in dict.fromkeys((*FIELDS, *NAMES["columns"])) if name != "details"]
     if isinstance(columns, dict) and all(meaning is None or meaning in known for meaning in columns.values()):
         return columns
@@ -176,7 +179,7 @@ def read_columns(text: str | None) -> dict[str, str | None]:
 
 
 def table_of_columns() -> str:
-    """Return what the documentation says of the columns: the names that stand first in names.toml."""
+    """Return the table of known columns for the documentation, in Markdown: the first names of each in names.toml."""
     lines = [
         "Columns are known by these names and others, in English, German, French, Spanish, Italian, Portuguese,",
         "Polish, Ukrainian, Russian and Dutch; case, accents, spaces, hyphens and numbers do not matter. The values of",
@@ -206,12 +209,12 @@ def _keys(names: Iterable[str]) -> list[str]:
 
 @cache
 def _known() -> dict[str, tuple[str, str]]:
-    """Return what each name means, and with which label. Names that a field gives itself come first."""
+    """Return the meaning and the label of each known name. Names set on a field take precedence over names.toml."""
     known: dict[str, tuple[str, str]] = {}
     for name, about in ABOUT.items():
         for key in _keys((name, *about.columns)):
             known.setdefault(key, (about.kind or name, ""))
-    # With a year or without, as the cell has it.
+    # A birthday column may contain dates with or without a year.
     known["birthday"] = ("date_of_birth", "")
     for meaning, names in (*NAMES["columns"].items(), *NAMES["elsewhere"].items(), *NAMES["ignored"].items()):
         for key in _keys(names):
@@ -226,7 +229,7 @@ def _known() -> dict[str, tuple[str, str]]:
 _ANNIVERSARIES = frozenset(_keys(NAMES["labelled"]["date"]["anniversary"]))
 _NAME_ALONE = ("name", "naam")
 _ENGLISH_BIRTHS = frozenset(_keys(NAMES["columns"]["date_of_birth"]))
-# In names.toml, English comes first, then German, whose nouns have capitals.
+# In names.toml, English names come first, then German ones, whose nouns are capitalized.
 _GERMAN = re.compile("[A-Z][a-z]")
 
 
@@ -244,10 +247,10 @@ _PARTS = frozenset(_keys(NAMES["address"]["parts"]))
 
 @lru_cache(maxsize=4096)
 def _look_up(key: str, depth: int = 3) -> tuple[str, str] | None:
-    """Return the meaning and the label of a name that is known, perhaps with a few words before or after it."""
+    """Return the meaning and the label of a known name with at most `depth` words before or after it, or None."""
     if key in _known():
         return _known()[key]
-    # "Home" of "home address" is no number, as it is by itself: so words that say where come first, fillers last.
+    # Try words with a label first and fillers last. On its own, "home" is a phone number, but not in "home address".
     for rest, label in sorted(_without_word(key), key=_is_filler) if depth else ():
         found = _look_up(rest, depth - 1)
         if found and found[0] in (_KINDS if label else _KINDS_WITH_FILLERS):
@@ -269,7 +272,7 @@ def _is_filler(without: tuple[str, str]) -> bool:
 
 
 def _without_label_word(key: str) -> Iterable[str]:
-    """Yield what is left of a name that may be that of a column of labels: "email" of "emailtype"."""
+    """Yield the name of the value for a name that may be a label column: "email" for "emailtype"."""
     for ending in NAMES["label_endings"]:
         if key.endswith(ending):
             yield key.removesuffix(ending)
@@ -279,7 +282,7 @@ def _without_label_word(key: str) -> Iterable[str]:
 
 
 def _part_of_address(key: str, depth: int = 3) -> str | None:
-    """Return the label of the address that a column is a part of; None if it is not."""
+    """Return the label of an address if the column is a part of one, or None."""
     if key in _PARTS:
         return ""
     for rest, label in _without_word(key) if depth else ():

@@ -1,18 +1,23 @@
-"""Contacts as CSV (RFC 4180): UTF-8, the names of the columns in the first record.
+"""Read and write contacts as CSV (RFC 4180), in UTF-8 and with a header.
 
-Read are commas, semicolons, tabs, `|` and what `sep=` names, all ends of lines, and the columns that names.toml knows,
-in any order; others become details with their names, and a warning says so. Of several e-mail addresses and numbers the
-one that Google marks with an asterisk is the contact's own, else the first of the best column. Rows are counted as a
-spreadsheet does: the names of the columns are row 1, whatever stands before them.
+The reader accepts commas, semicolons, tabs, `|` and the delimiter of a `sep=` line, all line ends, and the columns in
+names.toml in any order. Values of other columns become details labelled with the name of the column, with a warning.
+If a contact has several e-mail addresses or phone numbers, the one that Google marks with an asterisk goes into the
+field, or else the first one of the best column (see `Header.rank`). Rows are numbered from the header, which is row 1
+even if other lines come before it.
 
-Written are commas and CRLF, and a byte order mark, without which Excel takes the file for Windows-1252.
-A spreadsheet runs no cell, whether it splits at commas, semicolons or tabs. An apostrophe is written
-- before a cell that begins with a tab, a line break, or white space and one of = + - @;
-- inside a cell, before one of = + - @ that stands after a semicolon, tab or line break, with only white space
-  and quotes between: `x;"=1` becomes `x;"'=1`.
-A phone number cannot run, and has none. Where there are
-apostrophes already, one more is written. Reading takes one off at each of these places, so every
-text is read as it was. A text that is empty, and not null, is a lone apostrophe.
+The writer uses commas, CRLF and a byte order mark, because Excel reads files without the mark as Windows-1252.
+
+To prevent formula injection, the writer adds an apostrophe wherever a spreadsheet could see a formula, even if it
+splits the file at semicolons or tabs instead of commas:
+
+- before a cell that begins with a tab, a line break, or optional white space and one of = + - @;
+- inside a cell, before one of = + - @ that follows a semicolon, tab or line break, with only white space and quotes
+  between them: `x;"=1` becomes `x;"'=1`.
+
+Phone numbers are not formulas and get no apostrophe. If a text already has apostrophes at such a place, one more is
+added. The reader removes one apostrophe at each of these places, so every text survives a round trip. An empty text is
+written as a lone apostrophe, to tell it from null.
 """
 
 import csv
@@ -55,44 +60,45 @@ from contacts_api.text import fold, is_plain_address
 
 HEAD = BOM + ",".join(FIELDS).encode() + b"\r\n"
 
-# Spreadsheets skip white space, and in some locales run the full-width signs as well.
+# Spreadsheets skip leading white space. In some locales, full-width signs also start a formula.
 _SIGN = r"[=+\-@＝＋－＠]"
 _STARTS = re.compile(rf"'*(?:\s*{_SIGN}|[\t\r\n]|\Z)")
-# A separator, and the white space and quotes up to the next one: to look further would take quadratic time
-# for a text of many line breaks.
+# A separator, and the white space and quotes after it, up to the next separator. Without that limit, a text of many
+# line breaks would take quadratic time.
 _SPLIT = r"""[;\t\r\n](?:"|[^\S\t\r\n])*+"""
 _UNGUARDED_SIGN = re.compile(rf"{_SPLIT}(?='*+{_SIGN})")
 _GUARDED_SIGN = re.compile(rf"{_SPLIT}'(?='*+{_SIGN})")
 
-# In a file of others, an apostrophe keeps a spreadsheet from running the cell.
+# Other programs also write an apostrophe before a sign, to prevent formulas.
 _GUARD = re.compile(rf"\A'(?={_SIGN})")
 _TEXT_OF_FORMULA = re.compile(r'\A="([^"]*)"\Z')
 _QUOTED = re.compile('"([^"]*)"')
 _OPEN_CELL = re.compile(r'(?:\A|[,;\t|]) *+"(?:[^"]|"")*+\Z')
 _DELIMITERS = ",;\t|"
-# Excel's line that names the delimiter.
+# A line that tells Excel the delimiter.
 _NAMED_DELIMITER = re.compile('"?sep=(.)"?\\s*+', re.IGNORECASE)
-# A quote that may end a cell, and what stands after it.
+# A quote that may end a cell, and the character after it.
 _CLOSING_QUOTE = re.compile('" *+(?=(.))', re.DOTALL)
-# Zimbra's fileAs: which names a contact is filed under, or 8 and the text itself.
+# Zimbra's fileAs: a number for the names that a contact is filed under, or 8 and a custom text.
 _FILED_AS = re.compile("([1-8])(?::(.*))?", re.DOTALL)
 _OPENING = re.compile(' *"')
 _ENTRIES = re.compile(r"\n(?!  )")
 _ENTRY = re.compile(r"([a-z]+)(?: \((.*?)\))?: (.*)", re.DOTALL)
-# In a label, what would end it gets a backslash.
+# A ) in a label gets a backslash if it would end the label.
 _CLOSING, _CLOSED = re.compile(r"\)(?=[:\\])"), r")\\"
 _PARTS_OF_BIRTH = ("birth_year", "birth_month", "birth_day")
 _NO_LABELS = {"smtp", "ex", "internet", ""}
 _LOWERED = {"home", "work", "mobile", "main", "other", "fax", "pager", "work fax", "home fax", "anniversary"}
 _SAY_NOTHING = _NO_LABELS | _LOWERED
-# How many lines may stand before the names of the columns, and how many names an error lists.
+# The header must be within the first _PREAMBLE lines. An error lists at most _LISTED names of columns.
 _PREAMBLE, _LISTED = 20, 20
-# Outlook has 90. Finding out what a name means takes up to a millisecond, so that their number is limited, too.
+# Limits on the columns of a header, and on the names looked up in all candidates for it. Outlook writes 90 columns.
+# Looking up a name takes up to a millisecond.
 _MAX_COLUMNS, _MAX_NAMES = 1000, 3000
-# A number with fewer digits may be the name of a column, such as a year.
+# A number with fewer digits may be a column name, such as a year.
 _DIGITS_OF_DATA = 6
 _DATA_CHARACTERS = 300
-# How much of a name, and of an address, is compared with its parts.
+# How much of a name, and of a whole address, is compared with its parts.
 _COMPARED_CHARACTERS, _WHOLE_CHARACTERS = 300, 2000
 
 
@@ -105,27 +111,27 @@ class _RecordTooLarge(Exception):  # noqa: N818 (it ends nothing but a record)
 
 
 class _Lines:
-    """The lines of a file as text, and what is known of those of the record that is being read."""
+    """Iterates over the lines of a file as text, and tracks the size and the lines of the current record."""
 
     def __init__(self, file: Iterator[bytes]) -> None:
         self._file = file
-        # Lines that are read once more, the next one last.
+        # Lines given back by `give_back`, in reverse order.
         self._again: list[bytes] = []
         self._size = self._quotes = 0
         self.record: list[str] = []
-        """The lines that were read since the record began."""
+        """The lines of the current record."""
         self.is_mended = False
-        """Whether the row that is being read had a quote in the wrong place."""
+        """True if the current row was repaired because it had a misplaced quote."""
         self.last = b"\n"
         self.is_over = False
         self.number = 0
-        """How many lines have been begun."""
+        """The number of the current line, from 1."""
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        """Return the next line. Raises _RecordTooLarge and NotText."""
+        """Return the next line. Raises _RecordTooLarge or NotText."""
         line = self._take()
         self._size += len(line)
         if self.is_too_large and not is_ended(line):
@@ -141,7 +147,7 @@ class _Lines:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether the record has more than RECORD_BYTES."""
+        """True if the current record has more than RECORD_BYTES."""
         return self._size > RECORD_BYTES
 
     def begin_record(self) -> None:
@@ -149,14 +155,14 @@ class _Lines:
         self.record = []
 
     def give_back(self, taken: Sequence[str]) -> None:
-        """Let these lines, the last ones, be the next ones."""
+        """Return the last lines taken, so that the next calls yield them again."""
         self._again += [line.encode() for line in reversed(taken)]
         self.number -= len(taken)
         self.last = b"\n"
         self.is_over = False
 
     def skip_record(self) -> None:
-        """Go to the end of the record, as far as its quotes tell. Raises CutOff."""
+        """Skip to the end of the record, where the quotes are balanced. Raises CutOff."""
         while self._quotes % 2 or not is_ended(self.last):
             try:
                 self._take()
@@ -166,7 +172,7 @@ class _Lines:
                 return
 
     def _take(self) -> bytes:
-        # A line that is too long comes in pieces.
+        # A line that is too long comes in pieces. Count it once.
         begins = is_ended(self.last)
         try:
             self.last = self._again.pop() if self._again else next(self._file)
@@ -179,8 +185,11 @@ class _Lines:
 
 
 def _records(file: _Lines, header: Header, delimiter: str) -> Iterator[tuple[int, int, list[str] | BadRow]]:
-    """Yield the records after the header with their rows and lines: lists of cells, or what is wrong."""
-    # Others write a space after a comma; in a file of ours it belongs to the cell.
+    """Yield the row number, the line number and the cells of each record after the header, or a BadRow for the cells.
+
+    Raises CutOff or NotText.
+    """
+    # Other programs write a space after the comma. In our own exports, a space belongs to the cell.
     reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=not header.is_ours)
     rows = count(2)
     for row in rows:
@@ -207,7 +216,7 @@ def _records(file: _Lines, header: Header, delimiter: str) -> Iterator[tuple[int
 
 
 def _unwrapped(cells: list[str], delimiter: str, width: int) -> list[str]:
-    """Return the cells of a record; those within a cell, where a spreadsheet has taken all of a row for one."""
+    """Return the cells of a record. If the whole row is quoted as one cell, parse that cell as a row."""
     if len(cells) == 1 < width and delimiter in cells[0]:
         within = next(csv.reader(cells, delimiter=delimiter, skipinitialspace=True), [])
         return within if len(within) == width else cells
@@ -215,10 +224,10 @@ def _unwrapped(cells: list[str], delimiter: str, width: int) -> list[str]:
 
 
 def _mended(file: _Lines, delimiter: str, width: int) -> list[list[str]]:
-    """Return the cells of a record that has a quote in the wrong place, as they were meant; empty where nobody can say.
+    """Repair a record with a misplaced quote. Return the cells of one or more rows, or an empty list if it fails.
 
-    Where the first line makes a whole row, so must all of its lines: they are rows of their own, which a quote has
-    taken together. Else it is one row.
+    If the first line is a complete row, the quote has merged several rows, and all lines must be complete rows.
+    Otherwise the record is one row.
     """
     taken = file.record
     if len(taken) < 2 or len(_cells_in(taken[0], delimiter)) != width:
@@ -231,9 +240,9 @@ def _mended(file: _Lines, delimiter: str, width: int) -> list[list[str]]:
 
 
 def _cells_in(text: str, delimiter: str) -> list[str]:
-    """Return the cells of a record in which quotes stand as they are: one ends a cell only before a delimiter.
+    """Return the cells of a record with unescaped quotes. A quote ends a cell only before a delimiter.
 
-    Empty where a line ends in a cell without quotes.
+    Return an empty list if a cell without quotes contains a line break.
     """
     text = text.rstrip("\r\n") + delimiter
     ends = [(found.start(), found.end() + 1) for found in _CLOSING_QUOTE.finditer(text) if found[1] == delimiter][::-1]
@@ -264,9 +273,9 @@ def _broken(row: int, line: int, last: int) -> BadRow:
 def parse(
     chunks: Iterable[bytes], reading: Reading, mapping: Mapping[str, str | None]
 ) -> Iterator[ImportedContact | BadRow | NotAPerson]:
-    """Yield the contacts of a CSV file, row by row, and the rows that are none.
+    """Yield each row of a CSV file: a contact, an error or a group. `mapping` maps names of columns to fields.
 
-    Raises UnknownFormat, MissingHeader, UnknownColumns, NotText or CutOff, perhaps after some rows.
+    Raises UnknownFormat, MissingHeader, UnknownColumns, NotText, CutOff or Invalid, possibly after some rows.
     """
     text = _Lines(lines(chunks))
     header, delimiter, _, passed_over = _read_header(text, mapping)
@@ -279,7 +288,7 @@ def parse(
         if not any(cells):
             continue
         if len(cells) < header.width:
-            # Where every row before had all of its cells, a last one without them and without an end is cut off.
+            # If all earlier rows are complete, a short last row without a line end means that the file is truncated.
             if are_full and not is_ended(text.last):
                 raise CutOff
             are_full = False
@@ -299,9 +308,9 @@ def parse(
 
 
 def dates_in(chunks: Iterable[bytes], mapping: Mapping[str, str | None]) -> tuple[Iterator[tuple[int, int, str]], bool]:
-    """Return the dates of a file, each with its row and line, and whether the columns' names put the month first.
+    """Return the dates of a file (row, line, text), and whether the language of the header suggests month first.
 
-    Raises what `parse` raises for the beginning of a file.
+    Raises the same errors as `parse`.
     """
     text = _Lines(lines(chunks))
     header, delimiter, *_ = _read_header(text, mapping)
@@ -318,17 +327,19 @@ def dates_in(chunks: Iterable[bytes], mapping: Mapping[str, str | None]) -> tupl
 
 
 def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
-    """Find the names of the columns: the best of the first lines, as other programs write something before them.
+    """Find the header: the best candidate among the first lines, because some programs write other lines before it.
 
-    A line with an e-mail address or a phone number in it is a contact, and no header.
+    A line with an e-mail address or a phone number is a contact, not a header.
+
+    Raises UnknownFormat, MissingHeader, UnknownColumns, NotText, or Invalid if `mapping` names a missing column.
     """
     best: _Found | None = None
     begin: list[str] = []
     missing = record = ""
     delimiters, names = _DELIMITERS, 0
-    # Lines with text in them before this one, and whether one of them is a contact.
+    # The number of earlier lines with text, and whether one of them is a contact.
     before, is_after_data = 0, False
-    # What the last line before the first contact has in its cells: names that are not known, perhaps.
+    # The cells of the last line before the first contact, to list in the error: they may be unknown names of columns.
     unknown: list[str] = []
     while len(begin) < _PREAMBLE:
         text.begin_record()
@@ -341,7 +352,7 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
             delimiters, record = named[1], ""
             continue
         if _OPEN_CELL.search(record) and len(begin) < _PREAMBLE:
-            # The name of a column goes on in the next line.
+            # The name of a column continues on the next line.
             continue
         is_data = False
         for delimiter in delimiters:
@@ -356,7 +367,7 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
                 is_data = is_data or len(cells) > 1
                 continue
             header = Header(cells, mapping)
-            # In the row of a person one cell may be the name of a column by chance: Nick.
+            # After a contact, require two known names: a single cell may match by chance, such as the name Nick.
             is_header = bool(mapping) or header.identifying > is_after_data
             if is_header and (best is None or header.score > best.header.score):
                 best = _Found(header, delimiter, len(begin), before)
@@ -375,7 +386,7 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
         if is_after_data:
             raise _unknown_columns(unknown) if len(unknown) > 1 else _missing_header()
         raise _unknown(begin, delimiters)
-    # The lines after it that were read to find it are read once more.
+    # Give back the lines that were read after the header.
     text.give_back(begin[best.lines :])
     if best.header.unknown and not best.header.has_names:
         raise _unknown_columns(best.header.unknown)
@@ -383,7 +394,7 @@ def _read_header(text: _Lines, mapping: Mapping[str, str | None]) -> "_Found":
 
 
 class _Found(NamedTuple):
-    """The header of a file: its columns, the delimiter, the lines up to its end, and how many before it have text."""
+    """The header of a file, its delimiter, the number of lines up to its end, and of lines with text before it."""
 
     header: Header
     delimiter: str
@@ -395,7 +406,7 @@ def _cells_of_header(record: str, delimiter: str) -> list[str]:
     try:
         cells = next(csv.reader([record], delimiter=delimiter, skipinitialspace=True))
         if len(cells) == 1:
-            # A spreadsheet has taken all of a row for one cell.
+            # The whole row may be quoted as one cell.
             cells = next(csv.reader(cells, delimiter=delimiter, skipinitialspace=True), cells)
     except csv.Error:
         return []
@@ -403,7 +414,7 @@ def _cells_of_header(record: str, delimiter: str) -> list[str]:
 
 
 def _is_data(cell: str) -> bool:
-    """Return True if a cell is an e-mail address or a phone number, and so no name of a column."""
+    """Return True if a cell is an e-mail address or a phone number, so it cannot be the name of a column."""
     cell = cell[:_DATA_CHARACTERS].strip()
     if "@" in cell:
         return any(map(is_plain_address, cell.translate(_AROUND_ADDRESS).split()))
@@ -416,7 +427,10 @@ def _missing_header() -> UnusableFile:
 
 
 def _unknown(begin: Sequence[str], delimiters: str) -> UnusableFile:
-    """Return what is wrong with a file that begins so. Its cells may be values, which no error repeats."""
+    """Return the problem of a file that has no known columns.
+
+    The message repeats no cells, because they may be personal data.
+    """
     line = next((line for line in begin if line.strip()), "").strip()
     columns = max(line.count(delimiter) for delimiter in delimiters) + 1
     if columns > 1 and line.replace("\t", " ").isprintable():
@@ -431,7 +445,7 @@ def _unknown_columns(names: Sequence[str]) -> UnusableFile:
 
 
 class _Rows:
-    """Makes drafts of the rows of a file."""
+    """Turns the rows of a file into drafts."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
@@ -440,7 +454,7 @@ class _Rows:
         self._members = [column.index for column in header.columns if column.meaning == GROUP]
 
     def is_group(self, cells: Sequence[str]) -> bool:
-        """Return True if a row is a list of people: it has members."""
+        """Return True if a row is a group, which has members."""
         return any(cells[index].strip() for index in self._members)
 
     def draft(self, row: int, line: int, cells: Sequence[str]) -> Draft:
@@ -450,13 +464,13 @@ class _Rows:
         born: dict[str, str] = {}
         for column in self._ordered:
             cell = cells[column.index]
-            # A note of ours may be nothing but white space.
+            # In our own exports, a note may consist of white space.
             if not cell or (cell.isspace() and not header.is_ours):
                 continue
             if "'" in cell:
                 cell = unguarded(cell) if header.is_ours else _GUARD.sub("", cell)
             if cell.startswith("=") and not header.is_ours:
-                # So spreadsheets are told that a number is a text.
+                # ="0123" tells a spreadsheet that a number is text.
                 cell = _TEXT_OF_FORMULA.sub(r"\1", cell)
             if column.is_label:
                 labels.append((column, cell))
@@ -488,7 +502,7 @@ class _Rows:
         return draft
 
     def _read_labels(self, draft: Draft, labels: Sequence[tuple[Column, str]], cells: Sequence[str]) -> None:
-        """Keep the labels of values that are not there, unless they are words that say nothing by themselves."""
+        """Keep labels of missing values as details, except standard labels such as "home"."""
         groups = {column.group for column, _ in labels}
         are_there = {group for group in groups if any(cells[index] for index in self._header.values[group])}
         for column, cell in labels:
@@ -502,7 +516,7 @@ class _Rows:
             if not before:
                 draft.names[meaning] = cell
             elif meaning == "last_name" and cell != before:
-                # Spanish has two, each in a column of its own.
+                # Spanish has two last names, in two columns.
                 draft.names[meaning] = f"{before} {cell}"
             elif cell != before:
                 draft.said.append(Said("other", name, cell, name))
@@ -524,7 +538,7 @@ class _Rows:
         elif meaning == "details":
             draft.said += _details_in(cell, name)
         elif meaning == NOT_KEPT and is_number(cell):
-            # "Privat" is a mark in Outlook's files, and a number in those of others.
+            # "Privat" is a flag in Outlook's files, and a phone number in others.
             draft.said.append(Said("phone", name, cell, name, 100))
         elif meaning == NOT_KEPT:
             draft.not_kept.append(name)
@@ -547,12 +561,12 @@ class _Rows:
             kind, label = "organization", "department"
         elif kind == "other":
             label = label or column.name
-        # Google puts several values of one label into one cell.
+        # Google puts several values with the same label into one cell.
         for text in cell.split(" ::: ") if kind in KINDS else [cell]:
             draft.said.append(Said(kind, label, text, column.name, rank))
 
     def _label(self, column: Column, cells: Sequence[str]) -> tuple[str, bool]:
-        """Return the label of a value, and whether Google's asterisk says that it is the preferred one."""
+        """Return the label of a value, and True if Google's asterisk marks it as preferred."""
         labels = self._header.labels_of.get(column.index, ())
         written = " ".join(filter(None, (cells[index].strip() for index in labels)))
         label = written.lstrip("* ")
@@ -564,7 +578,7 @@ class _Rows:
 
 
 def _beside_companies(columns: Iterable[Column]) -> list[Column]:
-    """Return the columns in their order, but each department next to the company that is named before it."""
+    """Return the columns in order, except that each department follows the company before it directly."""
     ordered: list[Column] = []
     place: int | None = None
     for column in columns:
@@ -579,24 +593,27 @@ def _beside_companies(columns: Iterable[Column]) -> list[Column]:
 
 
 def _separated(parts: Sequence[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
-    """Yield the cells of each address. Google puts several addresses of one label into the same cells."""
-    # A contact has no room for more, and many cells of many addresses would take quadratic time.
+    """Yield the cells of each address. Google puts several addresses with the same label into the same cells."""
+    # The limit is the most that a contact can hold. It also avoids quadratic time for many cells of many addresses.
     pieces = [(cell.split(" ::: ", MAX_DETAILS), is_part) for cell, is_part in parts]
     for n in range(max(len(texts) for texts, _ in pieces)):
         yield [(texts[n], is_part) for texts, is_part in pieces if len(texts) > n and texts[n]]
 
 
 def _joined(parts: Sequence[tuple[str, bool]]) -> str:
-    """Return an address from its cells, each with whether it is a part; a whole one may have the parts in it."""
+    """Join the cells of an address. `parts` are pairs of a cell and True if it is a part, such as a city.
+
+    If a whole address contains two or more of the parts, those parts are left out.
+    """
     whole = "\n".join(cell for cell, is_part in parts if not is_part)[:_WHOLE_CHARACTERS]
     within = {cell for cell, is_part in parts if is_part and cell in whole}
-    # One alone may be in it by chance: York, in 12 York St.
+    # A single part may be contained by chance: York in 12 York St.
     left_out = within if len(within) > 1 else ()
     return "\n".join(cell for cell, is_part in parts if not is_part or cell not in left_out)
 
 
 def _labels_in(cell: str) -> list[str]:
-    """Return the labels in a cell, as Google, Outlook and, with quotes, Mailchimp write them."""
+    """Return the labels in a cell, as Google, Outlook and Mailchimp (in quotes) write them."""
     if cell.lstrip("[ ").startswith('"'):
         return [label for each in _QUOTED.findall(cell) if (label := each.strip())]
     separator = next((each for each in (":::", "\n", ";", ",") if each in cell), ",")
@@ -604,7 +621,7 @@ def _labels_in(cell: str) -> list[str]:
 
 
 def _details_in(cell: str, name: str) -> Iterator[Said]:
-    """Yield the details in a cell as `_written` writes them."""
+    """Yield the details in a cell: the inverse of `_written`."""
     for entry in _ENTRIES.split(cell):
         found = _ENTRY.fullmatch(entry)
         if found and found[1] in KINDS:
@@ -615,7 +632,7 @@ def _details_in(cell: str, name: str) -> Iterator[Said]:
 
 
 def _written(details: Sequence[Mapping[str, Any]]) -> str:
-    """Return details as a cell: `kind (label): value`, one a line, the further lines of a value indented."""
+    """Return details as a cell: one `kind (label): value` per line. Further lines of a value are indented."""
     entries = []
     for each in details:
         label = f" ({_CLOSING.sub(_CLOSED, each['label'])})" if each["label"] else ""
@@ -625,7 +642,7 @@ def _written(details: Sequence[Mapping[str, Any]]) -> str:
 
 
 def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return the records of `rows`, which have all fields of a contact; they go after HEAD."""
+    """Return `rows` as CSV records, to follow HEAD. Each row must have all fields of a contact."""
     file = io.StringIO()
     csv.writer(file).writerows([_cell(name, row[name]) for name in FIELDS] for row in rows)
     return file.getvalue().encode()
@@ -638,23 +655,23 @@ def _cell(name: str, value: Any) -> str:
         value = "\n".join(value) if name == "labels" else _written(value)
         return guarded(value) if value else ""
     text = str(value)
-    # A number cannot run, and nobody wants an apostrophe before it.
+    # A phone number is not a formula, and an apostrophe would spoil it.
     return text if is_number(text) else guarded(text)
 
 
 def guarded(text: str) -> str:
-    """Return `text` as a cell that no spreadsheet runs."""
+    """Return `text` as a cell that no spreadsheet evaluates as a formula."""
     if _STARTS.match(text):
         text = f"'{text}"
-    # Most texts have none of these, and looking for them costs less than a regular expression.
+    # Most texts have no separators. This test is cheaper than the regular expression.
     if ";" in text or "\n" in text or "\t" in text or "\r" in text:
-        # By a function: with a template, re takes a microsecond longer, even where it finds nothing.
+        # A function as the replacement saves a microsecond over a template, even without a match.
         text = _UNGUARDED_SIGN.sub(lambda found: f"{found[0]}'", text)
     return text
 
 
 def unguarded(cell: str) -> str:
-    """Return the text that `guarded` was given."""
-    # The inside first: an apostrophe there may stand between the start and the sign that it was guarded for.
+    """Return the original text: the inverse of `guarded`."""
+    # Unguard the inside first: an apostrophe there may be between the start of the cell and its sign.
     text = _GUARDED_SIGN.sub(lambda found: found[0][:-1], cell)
     return text[1:] if text.startswith("'") and _STARTS.match(text) else text

@@ -1,4 +1,4 @@
-"""Dates as people and programs write them, read as ISO 8601 has them: pure functions of text."""
+"""Parse dates as people and programs write them, and return them in ISO 8601."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ NAMES = tomllib.loads((Path(__file__).parent / "names.toml").read_text(encoding=
 
 _MONTHS = {fold(name): int(month) for month, names in NAMES["months"].items() for name in names}
 _WEEKDAYS = {word for name in NAMES["weekdays"]["names"] for word in fold(name).split("-")}
-# The spaces and hyphens of typesetters.
+# Typographic spaces and hyphens.
 _PLAIN = str.maketrans({**dict.fromkeys("\u00a0\u2007\u2009\u202f", " "), **dict.fromkeys("‐‑‒–—−", "-")})
 _TIME = re.compile(r"(?<![T ,])[T ,]++[0-9]{1,2}:[0-9]{2}.*", re.DOTALL)
 # Fri Apr 12 00:00:00 CEST 1985
@@ -29,19 +29,20 @@ _YEARLESS = re.compile(r"--([0-9]{2})-?([0-9]{2})(?:T.*)?", re.DOTALL)
 _BETWEEN = r"(?:\s*+[-/.]\s*+|\s++)"
 _YEAR_LAST = re.compile(rf"([0-9]{{1,2}}){_BETWEEN}([0-9]{{1,2}})(?:{_BETWEEN}([0-9]{{4}}|[0-9]{{2}}|0))?\.?")
 _WORD = re.compile(r"[0-9]+|[^\W\d_]+")
-# No date is longer.
+# Longer texts are not dates.
 _MAX_CHARACTERS = 64
 _SMALL_WORDS = {"the", "st", "nd", "rd", "th", "den", "er", "de", "del", "of", "o", "e", "го", "г", "р"}
-# What other applications write for a year that is not known, and for a date that is not.
+# Placeholders of other applications for an unknown year, and for no date.
 _NO_YEARS, _NO_DATES = {0, 1604, 1900}, {(0, 0, 0), (1900, 1, 1), (4501, 1, 1)}
-# Other years are of another calendar: 1364 of the Solar Hijri one, 1405 of the Hijri one, 2528 of the Buddhist one.
+# Years outside this range belong to other calendars: 1364 is Solar Hijri, 1405 is Hijri, 2528 is Buddhist.
 _FIRST_YEAR, _YEARS_AHEAD = 1800, 200
 
 
 def read_date(text: str, order: DateOrder, last: date) -> str | None:
-    """Return a date as `YYYY-MM-DD`, or `--MM-DD` without a year; empty for what stands for none, None for no date.
+    """Return a date as `YYYY-MM-DD`, or as `--MM-DD` without a year.
 
-    Where the year has two digits, it is the last such date up to `last`.
+    Return an empty string for a placeholder such as 0000-00-00, and None if the text is not a date. A year of two
+    digits is the latest one for which the date is not after `last`.
     """
     if (parts := _parts(text, order)) is None:
         return None
@@ -54,7 +55,7 @@ def read_date(text: str, order: DateOrder, last: date) -> str | None:
     if year is not None and year not in _NO_YEARS and not _FIRST_YEAR <= year <= last.year + _YEARS_AHEAD:
         return None
     try:
-        # A leap year, since someone may be born on 29 February.
+        # 2000 is a leap year, so 29 February is valid without a year.
         day_of_year = f"{date(2000, month, day):%m-%d}"
         return f"--{day_of_year}" if year is None or year in _NO_YEARS else str(date(year, month, day))
     except ValueError:
@@ -62,7 +63,7 @@ def read_date(text: str, order: DateOrder, last: date) -> str | None:
 
 
 def order_shown(text: str) -> DateOrder | Literal["both"] | None:
-    """Return which order of day and month a date shows; "both" if it can be read either way, None if it shows none."""
+    """Return the order of day and month in a date, "both" if the date is ambiguous, or None if it shows no order."""
     found = _YEAR_LAST.fullmatch(_tidied(text)) if len(text) <= _MAX_CHARACTERS else None
     if found is None:
         return None
@@ -75,10 +76,11 @@ def order_shown(text: str) -> DateOrder | Literal["both"] | None:
 def order_of(
     dates: Iterable[tuple[int, int, str]], is_month_first: bool
 ) -> tuple[DateOrder | None, tuple[int, int] | None]:
-    """Return how the dates of a file are to be read, and row and line of the first one that can be read both ways.
+    """Return the order of day and month in a file, and the row and line of a date if the order is a guess.
 
-    All dates together show it; where they do not, `is_month_first` says how those with slashes are read. None: there is
-    no such date.
+    The majority of unambiguous dates decides. If there is none, `is_month_first` decides for dates with slashes, and
+    all others have the day first. The order is None if no date depends on it. The row and line are those of the first
+    ambiguous date, or None if the order is certain.
     """
     shown: Counter[str] = Counter()
     first, sample = None, ""
@@ -91,14 +93,14 @@ def order_of(
     if not shown:
         return None, None
     if shown["dmy"] != shown["mdy"]:
-        # Where some show the one order and some the other, the others are read as most are.
+        # If both orders occur, the majority decides, but the order is a guess.
         is_certain = not (shown["dmy"] and shown["mdy"])
         return ("dmy" if shown["dmy"] > shown["mdy"] else "mdy"), None if is_certain else first
     return ("mdy" if is_month_first and "/" in sample else "dmy"), first
 
 
 def _tidied(text: str) -> str:
-    """Return a date without what stands around it: the time, and the word for a year."""
+    """Return a date without a time and without the word for "year"."""
     text = text.strip() if text.isascii() else text.translate(_PLAIN).strip()
     if ":" in text:
         text = _TIME.sub("", _TIME_BEFORE_YEAR.sub("", text))
@@ -106,7 +108,7 @@ def _tidied(text: str) -> str:
 
 
 def _parts(text: str, order: DateOrder) -> tuple[int | None, int, int] | None:
-    """Return the year, the month and the day that a text names, which may be none of a calendar."""
+    """Return the year, the month and the day in a text, not validated, or None if the text is not a date."""
     if len(text) > _MAX_CHARACTERS:
         return None
     text = _tidied(text)
@@ -119,20 +121,20 @@ def _parts(text: str, order: DateOrder) -> tuple[int | None, int, int] | None:
     if found := _YEAR_LAST.fullmatch(text):
         year = int(found[3]) if found[3] else None
         first, second = int(found[1]), int(found[2])
-        # A number over 12 is no month, whatever the others are.
+        # A number over 12 cannot be a month, even if `order` says so.
         day_first = second <= 12 and (order == "dmy" or first > 12)
-        # 00 is the year 2000, and a part of what stands for no date.
+        # 00 is the year 2000, except in 0/0/00, which stands for no date.
         year = 2000 if found[3] == "00" and (first, second) != (0, 0) else year
         return (year, second, first) if day_first else (year, first, second)
     return _spelled(text)
 
 
 def _spelled(text: str) -> tuple[int | None, int, int] | None:
-    """Return the parts of a date whose month is a word: 12-Apr-1985, Friday, April 12th, 1985, 12 квітня."""
+    """Return the parts of a date whose month is a word: `12-Apr-1985`, `Friday, April 12th, 1985`, `12 квітня`."""
     words = [word for word in _WORD.findall(fold(text)) if word not in _SMALL_WORDS]
     names = [word for word in words if not word.isdecimal()]
     numbers = [word for word in words if word.isdecimal()]
-    # Before the month alone: "mar" begins a Tuesday, and March.
+    # Remove weekdays only before a month: "mar" abbreviates both a Tuesday (martes) and March.
     while len(names) > 1 and _is_weekday(names[0]):
         del names[0]
     if len(names) != 1 or not 1 <= len(numbers) <= 2:

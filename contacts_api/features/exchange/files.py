@@ -62,7 +62,7 @@ class MissingHeader(UnusableFile):
 
 
 class UnknownColumns(UnusableFile):
-    """No column of the CSV file is recognized as a name, an e-mail address or a phone number."""
+    """The CSV file has columns with unknown names, and no column that is known to hold a name."""
 
     advice = "Send `columns`: a JSON object from the names of the columns to fields."
     code, title = "unknown_columns", "The columns of the file cannot be told from their names"

@@ -319,7 +319,7 @@ class _Import:
     def _merge_rows(
         self, merge: _Merge | None, rows: Iterable[Mapping[Any, Any]]
     ) -> tuple[_Merge | None, list[tuple[Any, ...]]]:
-        """Return the last merge, which the next rows may continue, and the records of finished contacts that changed."""
+        """Return the last merge, which the next rows may continue, and the records of finished, changed contacts."""
         changed: list[tuple[Any, ...]] = []
         for row in rows:
             self._budget.check()

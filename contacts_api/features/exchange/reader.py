@@ -212,7 +212,7 @@ def _plain(draft: Draft) -> dict[str, str] | None:
 def read_plainly(found: dict[str, str], reading: Reading) -> dict[str, Any] | None:
     """Return the fields of a contact from texts by field, or None if a text needs a repair or is invalid.
 
-    This fast path validates all values in one call. It takes a third of the time of `_Reader`, and most contacts use it.
+    Most contacts take this fast path. It validates all values in one call, in a third of the time of `_Reader`.
     """
     # Two numbers in one text, and a number written as a float, would pass validation. Two addresses would not.
     number = found.get("phone_number", "")
@@ -444,7 +444,7 @@ class _Reader:
         return text if self._reading.is_ours and not _CONTROLS.search(text) else _one_line(text)
 
     def _name_by_another(self) -> None:
-        """Fill a missing first name from another value. Add a warning if that is an e-mail address or a phone number."""
+        """Fill a missing first name from another value, with a warning if that is an address or a phone number."""
         names, fields = self._draft.names, self._fields
         nickname, last_name = self._first_of("nickname"), names.get("last_name", "").strip()
         if name := names.get("middle_name", "").strip():

@@ -1,21 +1,25 @@
-"""Contacts as vCards: 2.1, 3.0 (RFC 2426) and 4.0 (RFC 6350) are read, 3.0 is written, as all that import read it.
+"""Read and write contacts as vCards.
 
-A card is read in three steps. `_cards` finds where cards begin and end. `_Card` gathers the lines of each property, and
-leaves out what is binary or too large: it is counted, and never held. `_Source` joins the lines (2.1 keeps the white
-space of a fold, 3.0 does not), decodes them, cuts each head into name and parameters once, and says what they mean.
+Reads 2.1, 3.0 (RFC 2426) and 4.0 (RFC 6350). Writes 3.0, because all programs can import it.
 
-Of several e-mail addresses and numbers the preferred one is the contact's own (the lowest PREF, or TYPE=pref), else the
-first, and a fax or pager only for want of another. All others become details, as do the properties that contacts have
-no field for, under their own names. Parameters that mean nothing here are counted. A vCard within a vCard (AGENT) is
-passed over.
+Reading has three steps:
 
-Each card stands alone: one that is bad, too large or without an end costs no other.
+1. `_cards` finds the beginning and the end of each card.
+2. `_Card` collects the lines of each property. Binary and oversized properties are counted, but not kept in memory.
+3. `_Source` unfolds the lines (2.1 keeps the white space of a fold, 3.0 does not), decodes them, splits each head into
+   name and parameters, and fills a draft.
 
-In our own cards, the contact's own address and number are those with TYPE=INTERNET and TYPE=VOICE, and what has no
-property that others know is an X-OTHER. Labels that are no TYPE stand in Apple's X-ABLabel.
+If a contact has several e-mail addresses or phone numbers, the preferred one (the lowest PREF, or TYPE=pref) goes into
+the field, or else the first one. A fax or pager number is used only if there is no other. The other values become
+details. So do properties without a field, labelled with their names. Unknown parameters are counted. A vCard within a
+vCard (AGENT) is skipped.
 
-This reader is our own because vobject, the library for it, is several times slower, and does not decode much of what
-phones write.
+An invalid, oversized or unfinished card does not affect the other cards.
+
+In cards that we wrote, TYPE=INTERNET and TYPE=VOICE mark the e-mail address and the phone number of the fields. Details
+without a common property are written as X-OTHER. Labels that are not a TYPE are written as Apple's X-ABLabel.
+
+This parser is our own because vobject is several times slower, and cannot decode much of what phones write.
 """
 
 import binascii
@@ -51,12 +55,12 @@ _BEGIN, _END = b"BEGIN:VCARD", b"END:VCARD"
 _FIRST_OF_MARKERS = b"BbEe" + BOM[:1]
 _MARKER = re.compile(rb"([BE])(?:EGIN|ND):VCARD[ \t]*+", re.IGNORECASE)
 _MARKERS = re.compile(rb"(?:(?:BEGIN|END):VCARD[ \t]*+)++", re.IGNORECASE)
-# The end of a card, and the beginning of the next one, at the end of a value that lost its line end.
+# The end of a card and the beginning of the next one, glued to a value because its line end is missing.
 _GLUED = re.compile(rb"END:VCARD\s*+BEGIN:VCARD\Z", re.IGNORECASE)
-# The properties of one text value, each a field of its own.
+# Properties with a single text value that have their own field.
 _TEXTS = {about.vcard: name for name, about in ABOUT.items() if about.vcard}
-# What each property becomes, and the label it has if it names none. The first one of a kind is also written. Those of
-# other applications stand in names.toml.
+# The kind of detail for each property, and its default label. The first property of a kind and label is also used for
+# writing. names.toml has more properties of other applications.
 _KINDS: dict[str, tuple[str, str | None]] = {
     "EMAIL": ("email", None),
     "TEL": ("phone", None),
@@ -86,20 +90,20 @@ _TECHNICAL = frozenset({"VERSION", "PRODID", "REV", "PROFILE", "X-ABLABEL"})
 _KIND_OF_CARD = ("KIND", "X-ADDRESSBOOKSERVER-KIND", "X-EVOLUTION-LIST")
 _READ = {*_KINDS, *_LABELS, *_TECHNICAL, *_TEXTS, *_KIND_OF_CARD, "N", "FN", "BDAY", "NOTE", "UID", "AGENT", "LABEL"}
 _READ |= {"BEGIN", "END", "X-ANDROID-CUSTOM"}
-# KAddressBook names the service of an account in the property: X-messaging/skype-All.
+# KAddressBook puts the service of an account into the name of the property: X-messaging/skype-All.
 _MESSAGING = "X-MESSAGING/"
 _DATES = [name for name, (kind, _) in _KINDS.items() if kind == "date"]
 _FIRST_OF_DATES = bytes({ord(letter) for name in ("BDAY", *_DATES) for letter in (name[0], name[0].lower())}) + b"Ii"
-# Those that begin with the year show no order of day and month.
+# Skips dates that begin with the year, because they do not show the order of day and month.
 _DATE = re.compile(
     rf"(?:item[0-9]{{1,9}}\.)?(?:BDAY|{'|'.join(_DATES)})[^:]{{0,100}}:(?![0-9]{{4}}-)([^\r\n]{{1,64}})".encode(),
     re.IGNORECASE,
 )
 _BINARY = frozenset({b"PHOTO", b"LOGO", b"SOUND", b"KEY"})
-# The name of a property, with its group. Some are no names by the RFCs, but mean something: X-messaging/skype-All.
+# The name of a property, with its group. Also accepts names that the RFCs do not allow: X-messaging/skype-All.
 _NAME = re.compile(rb"([^\s:;\"]{1,100}+) ?[;:]")
 _HEAD_BYTES = 1000
-# Parameters that say how a value is written, or that are read here: no others carry a meaning that gets lost.
+# Parameters that we read, or that only describe how the value is written. Others are counted as not kept.
 _KNOWN_PARAMETERS = frozenset(
     {
         *("TYPE", "X-SERVICE-TYPE", "LABEL", "PREF", "ENCODING", "CHARSET", "VALUE", "LANGUAGE", "ALTID", "PID"),
@@ -107,7 +111,8 @@ _KNOWN_PARAMETERS = frozenset(
     }
 )
 _MAX_PARAMETERS = 100
-# A semicolon or a colon within quotes ends nothing. Surrogates stand for them, which no text has.
+# Semicolons and colons within quotes are not delimiters. While a head is split, surrogates replace them: decoded text
+# contains no surrogates.
 _MASKED = {ord(";"): "\ud800", ord(":"): "\ud801"}
 _UNMASKED = {0xD800: ";", 0xD801: ":"}
 _ENCODINGS = frozenset({"QUOTED-PRINTABLE", "BASE64", "B"})
@@ -121,7 +126,7 @@ _ITEM = re.compile(r"((?:[^,\\]++|\\.|\\)*+)(?:,|$)", re.DOTALL)
 _LINE_BREAK = re.compile(r"\\[nN]|\n")
 _WORD = re.compile(r"\w+")
 _NO_LABELS = {"PREF", "INTERNET", "VOICE", "QUOTED-PRINTABLE", "BASE64", "B", "8BIT", "7BIT", "UTF-8", "MSG", ""}
-# The labels that are written as types; others stand in X-ABLabel.
+# Labels that are written as TYPE. Other labels are written as X-ABLabel.
 _TYPES = {word: word.upper() for word in ("home", "work", "fax", "pager", "main", "other", "car", "video", "text")}
 _TYPES |= {"dom": "DOM", "intl": "INTL", "mobile": "CELL"}
 _APPLES = re.compile(r"_\$!<(.*)>!\$_")
@@ -133,14 +138,14 @@ _RELATIONS = frozenset(
     }
 )
 _RAW_BREAK = b"\x0b"
-# In our own cards, the contact's own address and number have these types.
+# In cards that we wrote, these types mark the values of `email` and `phone_number`.
 _OWN = {"EMAIL": "INTERNET", "TEL": "VOICE"}
-# Whose number it is, where it is not the contact's.
+# Types of values that belong to somebody else.
 _OTHERS = frozenset({"ASSISTANT", "COMPANY"})
-# Of two properties of one name in our own cards, this is the one of a detail.
+# In cards that we wrote, tells a detail from a field with the same property.
 _DETAIL = ";X-DETAIL=1"
 _NAME_OF_PROPERTY = re.compile("[A-Z][A-Z0-9-]*")
-# What Android's rows are, and the labels of their types: ContactsContract.CommonDataKinds.
+# Android's row kinds, and the labels for their type numbers, from ContactsContract.CommonDataKinds.
 _ANDROID = "vnd.android.cursor.item/"
 _ANDROID_RELATIONS = (
     *("assistant", "brother", "child", "domestic partner", "father", "friend", "manager", "mother", "parent"),
@@ -155,9 +160,9 @@ _ANDROID_BIRTHDAY = "3"
 
 
 def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact | BadRow | NotAPerson]:
-    """Yield the contacts of a file of vCards, card by card, and the cards that are none; `row` is the card's number.
+    """Yield each card of a vCard file: a contact, an error or a group. `row` is the number of the card, from 1.
 
-    Raises UnknownFormat or CutOff, perhaps after some cards.
+    Raises UnknownFormat or CutOff, possibly after some cards.
     """
     readings = (reading, replace(reading, is_ours=True))
     for card in _cards(lines(chunks)):
@@ -170,7 +175,7 @@ def parse(chunks: Iterable[bytes], reading: Reading) -> Iterator[ImportedContact
 
 
 def dates_in(chunks: Iterable[bytes]) -> Iterator[tuple[int, int, str]]:
-    """Yield the dates of a file that may show the order of day and month, each with its card and line."""
+    """Yield the dates that may show the order of day and month, as (card, line, text)."""
     number = 0
     for at, line in enumerate(lines(chunks), 1):
         if line[0] in _FIRST_OF_DATES and (found := _DATE.match(line)):
@@ -212,7 +217,7 @@ def _cards(file: Iterable[bytes]) -> Iterator["_Card"]:
 
 
 def _numbered(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines without their ends, each with its number; of a line that comes in pieces, the first piece."""
+    """Yield the lines, numbered and without their ends. Of a line that comes in pieces, yield only the first piece."""
     number, goes_on = 0, False
     for line in file:
         if not goes_on:
@@ -222,7 +227,7 @@ def _numbered(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _parts(line: bytes) -> Iterable[bytes]:
-    """Return a line, or the markers that it begins with: some programs write no line end between them."""
+    """Split the BEGIN and END markers off a line, because some programs write no line end between them."""
     found = _MARKERS.match(line.removeprefix(BOM))
     if not found:
         return (line,)
@@ -230,21 +235,21 @@ def _parts(line: bytes) -> Iterable[bytes]:
     rest = found.string[found.end() :]
     if not rest:
         return markers
-    # What follows an end is no card's.
+    # Text after an END marker belongs to no card, so this is not a line of markers.
     return [*markers, rest] if markers[-1] is _BEGIN else (line,)
 
 
 class _Card:
-    """The lines of a card as they come in, those of each property together."""
+    """Collects the lines of a card, grouped by property."""
 
     def __init__(self, number: int, line: int) -> None:
         self.number, self.line = number, line
         self.properties: list[list[bytes]] = []
         self.not_kept: list[str] = []
-        """The names of the properties that are left out: they are binary or too large."""
+        """The names of skipped properties, which are binary or too large."""
         self.is_finished = False
         self._size = 0
-        # The property that is being read: its name, and its lines, or the first one if it is left out.
+        # The current property: its name and its lines. A skipped property keeps only its first line.
         self._name = b""
         self._lines: list[bytes] = []
         self._size_of_lines = 0
@@ -256,11 +261,11 @@ class _Card:
 
     @property
     def is_in_agent(self) -> bool:
-        """Whether a card that begins now is the value of an AGENT."""
+        """True if the current property is AGENT, so that a card that begins now is its value."""
         return self._name.upper() == b"AGENT"
 
     def add(self, text: bytes) -> None:
-        """Add a line. Folded lines, soft line breaks and lines that are no property belong to the property before."""
+        """Add a line. Lines after a fold or a soft line break, and lines without a name, continue the last property."""
         if not text:
             self._is_soft = False
             return
@@ -283,9 +288,9 @@ class _Card:
         self._is_soft = text[-1:] == b"=" and b"QUOTED-PRINTABLE" in _head_of(lines[0])
 
     def _begins_property(self, name: bytes, text: bytes) -> bool:
-        """Return True unless `text` belongs to a value that was broken without being folded.
+        """Return False if `text` continues a value with line breaks that were not folded.
 
-        In a note "Paris: 2019" and "https://…" are prose.
+        In a note, "Paris: 2019" and "https://…" are text, so only names in capitals begin a property.
         """
         if self._name == b"NOTE":
             return name.isupper() or name[:2] in (b"X-", b"x-")
@@ -304,7 +309,10 @@ class _Card:
         self.is_finished = True
 
     def is_glued(self, text: bytes) -> bool:
-        """Return True if `text` is the version of the next card, whose beginning is glued to the line before it."""
+        """Return True if `text` is the VERSION of a new card whose BEGIN is glued to the line before.
+
+        Remove the glued markers from that line.
+        """
         if text[:8].upper() != b"VERSION:":
             return False
         last = self._lines[-1] if self._lines and self._has_version else b""
@@ -319,12 +327,12 @@ def _head_of(line: bytes) -> bytes:
 
 
 def _joined(lines: Sequence[bytes], is_21: bool) -> bytes:
-    """Return the one line that was folded (RFC 6350, 3.2), ended softly (RFC 2045, 6.7), or was broken by mistake."""
+    """Join lines split by folding (RFC 6350, 3.2), by soft line breaks (RFC 2045, 6.7) or by raw line breaks."""
     if len(lines) == 1:
         return lines[0]
     head = _head_of(lines[0])
     is_printable = b"QUOTED-PRINTABLE" in head
-    # In vCard 2.1 a line is folded before a white space, which belongs to the text.
+    # vCard 2.1 folds before existing white space, which belongs to the text.
     keeps_space = is_21 and b"BASE64" not in head and b"ENCODING=B" not in head
     joined = [lines[0]]
     for line in lines[1:]:
@@ -341,7 +349,7 @@ def _joined(lines: Sequence[bytes], is_21: bool) -> bytes:
 
 
 def _is_cut(before: bytes, line: bytes) -> bool:
-    """Return True if a soft line break parts a character of UTF-8, so that the white space after it is a fold's."""
+    """Return True if a soft line break splits a UTF-8 character: the white space after it is then part of a fold."""
     if line[1:2] != b"=":
         return False
     end = before[-12:]
@@ -377,7 +385,7 @@ def _decode(card: Sequence[bytes]) -> list[str]:
 
 
 def _decode_line(line: bytes) -> str:
-    """Return a line as text: UTF-8, or the charset that it names. Raises UnicodeDecodeError or LookupError."""
+    """Decode a line as UTF-8, or else in its CHARSET. Raises UnicodeDecodeError or LookupError."""
     try:
         return line.decode()
     except UnicodeDecodeError:
@@ -388,35 +396,35 @@ def _decode_line(line: bytes) -> str:
 
 
 class _Head(NamedTuple):
-    """What stands before the value of a property."""
+    """The part of a property before its value: name and parameters."""
 
     group: str
     name: str
-    """In capitals, as the group is."""
+    """In upper case, like the group."""
     label: str | None
-    """Its types: `work fax`."""
+    """The types, joined: `work fax`."""
     rank: int
-    """How far the value is from being preferred."""
+    """The lowest rank is preferred."""
     encoding: str
-    """QUOTED-PRINTABLE, BASE64 or B; empty where it is plain text."""
+    """QUOTED-PRINTABLE, BASE64 or B; empty for plain text."""
     charset: str
     types: frozenset[str]
     parameters: Mapping[str, str]
-    """All others."""
+    """All parameters except types."""
     not_kept: tuple[str, ...]
-    """The names of those that mean nothing here."""
+    """The names of unknown parameters, as `NAME;PARAMETER`."""
 
 
 def _property(line: str) -> tuple[_Head, str]:
-    """Return the head of a line, and its value."""
+    """Return the head and the value of a line."""
     head, _, value = line.partition(":")
     if '"' in head:
-        # A quoted parameter may have a colon in it.
+        # A quoted parameter may contain a colon.
         masked = '"'.join(text.translate(_MASKED) if n % 2 else text for n, text in enumerate(line.split('"')))
         if ":" in masked:
             head = masked.partition(":")[0]
             value = line[len(head) + 1 :]
-    # Most cards have the same few heads.
+    # Cache short heads: most cards have the same ones.
     return (_read_head if len(head) < 100 else _read_head.__wrapped__)(head), value
 
 
@@ -434,7 +442,7 @@ def _read_head(written: str) -> _Head:
         if parameter.startswith("X-CUSTOM("):
             custom = _label_of_android(piece)
         elif not text:
-            # vCard 2.1 has types without TYPE, and Outlook writes some as names: COMPANY=.
+            # vCard 2.1 writes types without TYPE=, and Outlook writes some as an empty parameter: COMPANY=.
             words.append(key.replace('"', ""))
         elif parameter in ("TYPE", "X-SERVICE-TYPE") or (parameter == "LABEL" and name != "ADR"):
             words += text.split(",")
@@ -464,13 +472,13 @@ def _read_head(written: str) -> _Head:
 
 
 def _label_of_android(parameter: str) -> str:
-    """Return the label in X-CUSTOM(CHARSET=UTF-8,ENCODING=QUOTED-PRINTABLE,=D0=94)."""
+    """Return the label from X-CUSTOM(CHARSET=UTF-8,ENCODING=QUOTED-PRINTABLE,=D0=94)."""
     *_, label = parameter.split(",", 2)
     return binascii.a2b_qp(label.removesuffix(")").encode()).decode(errors="replace")
 
 
 def _as_label(word: str) -> str:
-    """Return a type as a label. One that somebody has made up keeps its capitals."""
+    """Return a type as a label. Custom types (X-…) keep their case."""
     if word.upper() == "CELL":
         return "mobile"
     if word.upper().startswith("X-EVOLUTION-"):
@@ -479,14 +487,14 @@ def _as_label(word: str) -> str:
 
 
 class _Source:
-    """What a card says, in `draft`."""
+    """Fills `draft` from the lines of a card."""
 
     def __init__(self, draft: Draft, card: Sequence[str], reading: Reading, is_21: bool) -> None:
         self.draft, self._encoding = draft, reading.encoding
         self.is_ours, self.is_group = reading.is_ours, False
         self._is_21 = is_21
         properties = [_property(line) for line in card]
-        # The label of a group, cut: a group may have any number of properties.
+        # Labels by group. They are truncated because any number of properties can repeat the label of their group.
         self._labels: dict[str, str] = {}
         for head, value in properties:
             if head.name == "X-ABLABEL" and self._labels.setdefault(head.group, self._text(value)[:MAX_LABEL]) != value:
@@ -507,7 +515,7 @@ class _Source:
         draft.said += (Said("other", "X-ABLABEL", label, "X-ABLABEL") for label in self._unused.values())
 
     def _check_label(self, group: str, label: str) -> None:
-        """Count a label that is cut, or is not the first one of its group."""
+        """Count a label as not kept if it is truncated, or if its group already has another one."""
         if label != self._labels[group]:
             self.draft.not_kept.append("X-ABLABEL")
 
@@ -571,7 +579,7 @@ class _Source:
         self.draft.said.append(Said(kind, label, text, head.name, NEVER_OWN * self.is_ours))
 
     def _read_android(self, value: str) -> None:
-        """Read a row of Android's: what it is, the text, the number of its type, and a label where that is 0."""
+        """Read an Android row: its kind, the text, a type number, and a custom label if that number is 0."""
         row = self._components(value)
         what, text, type_, label = (*row, "", "", "")[:4]
         if not text.strip():
@@ -586,14 +594,14 @@ class _Source:
             self.draft.said.append(Said("other", name, self._text(value), name))
 
     def _address(self, head: _Head, value: str) -> str:
-        """Return the lines of an address: its parts, and what else a parameter has of it as a whole."""
+        """Return an address: its components, and lines of the LABEL parameter that contain other words."""
         parts = [part for part in self._components(value) if part.strip()]
         whole = _CARET.sub(lambda found: _CARETS[found[1]], head.parameters.get("LABEL", ""))
         said = _words(parts)
         return "\n".join([*parts, *(line for line in _LINE_BREAK.split(whole) if not said.issuperset(_words([line])))])
 
     def _read_whole_addresses(self) -> None:
-        """Read the addresses that are written as labels of letters (RFC 2426, 3.2.2), if no ADR says the same."""
+        """Add addresses from LABEL properties (RFC 2426, 3.2.2) unless all of their words are in other addresses."""
         if self._whole_addresses:
             said = _words(said.text for said in self.draft.said if said.kind == "address")
             for head, text in self._whole_addresses:
@@ -602,20 +610,20 @@ class _Source:
 
     def _read_name(self, value: str) -> None:
         components = value.split(";") if "\\" not in value else _COMPONENT.findall(value)
-        # Several names are a list, with commas; those of vCard 2.1, and commas before a space, are text.
+        # Commas separate several names, except in vCard 2.1 and before a space, where they are text.
         texts = [
             " ".join(self._items(text)) if "," in text and ", " not in text and not self._is_21 else self._text(text)
             for text in components
         ]
         family, given, middle, prefix, suffix, *others = (*texts, "", "", "", "", "")
         if rest := " ".join(filter(None, others)):
-            # RFC 9554 has a second surname and a generation.
+            # RFC 9554 adds a secondary surname and a generation.
             self.draft.said.append(Said("other", "N", rest, "N"))
         if self.draft.names:
             self.draft.full_names.append(" ".join(filter(None, (prefix, given, middle, family, suffix))))
         else:
             self.draft.names = {"last_name": family, "first_name": given}
-            # In our own cards, the others are details as well.
+            # Cards that we wrote repeat the prefix and the suffix as details.
             if not self.is_ours:
                 self.draft.names |= {"middle_name": middle, "prefix": prefix, "suffix": suffix}
 
@@ -636,7 +644,7 @@ class _Source:
         return self._labels.get(group)
 
     def _decoded(self, head: _Head, value: str) -> str:
-        """Return a value that is written in quoted-printable or base64 as text."""
+        """Decode a quoted-printable or base64 value to text."""
         is_printable = head.encoding == "QUOTED-PRINTABLE"
         try:
             content = (binascii.a2b_qp if is_printable else binascii.a2b_base64)(value.encode())
@@ -649,7 +657,7 @@ class _Source:
         except UnicodeDecodeError:
             pass
         if not is_printable:
-            # A picture, or whatever else is no text.
+            # Binary data, such as a picture.
             self.draft.not_kept.append(head.name)
             return ""
         read_as = named if is_known else "WINDOWS-1252"
@@ -660,7 +668,7 @@ class _Source:
     def _text(self, value: str) -> str:
         if "\\" not in value:
             return value
-        # vCard 2.1 writes a line break as =0D=0A.
+        # In vCard 2.1, \n is not an escape: a line break is =0D=0A.
         if self._is_21:
             return _ESCAPE_21.sub(r"\1", value)
         return _unescaped(value)
@@ -684,12 +692,12 @@ def _unescaped(value: str) -> str:
 
 
 def _uid(value: str) -> str:
-    """Return a UID without the scheme of a UUID's URN, whose letters may be of either case (RFC 4122, 3)."""
+    """Return a UID without the prefix urn:uuid:, and then in lower case. Case is insignificant there (RFC 4122, 3)."""
     return value[9:].lower() if value[:9].lower() == "urn:uuid:" else value
 
 
 def _number(value: str) -> str:
-    """Return a number without the scheme and the parameters of a tel URI (RFC 3966), its extension kept."""
+    """Strip the scheme and the parameters of a tel URI (RFC 3966) from a number, but keep the extension."""
     if value[:4].lower() != "tel:":
         return value
     number, *parameters = value[4:].split(";")
@@ -698,7 +706,7 @@ def _number(value: str) -> str:
 
 
 def unparse(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return the cards of `rows`, which have a `vcard_uid` and all fields of a contact."""
+    """Return `rows` as vCards. Each row must have a `vcard_uid` and all fields of a contact."""
     return b"".join(part for row in rows for part in _card(row))
 
 
@@ -731,7 +739,7 @@ _FIRST_LINES = f"BEGIN:VCARD\r\nVERSION:3.0\r\nPRODID:{PRODID}\r\n".encode()
 
 
 def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
-    """Yield the lines of details, each in a group of its own where its label is no type."""
+    """Yield the lines of details. A detail whose label is not a TYPE gets its own group with an X-ABLabel."""
     for n, each in enumerate(details, 1):
         kind, label, value = each["kind"], each["label"], escape_text(each["value"])
         if name := _WRITTEN_AS.get((kind, label)):
@@ -742,7 +750,7 @@ def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
         if _is_department(each):
             before = next((other for other in reversed(details[: n - 1]) if not _is_department(other)), None)
             if before and before["kind"] == "organization":
-                # It is in the line of its organization.
+                # It is already written in the line of its organization.
                 continue
             value, label = f";{value}", None
         elif kind == "organization":
@@ -755,7 +763,7 @@ def _details(details: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
         elif kind == "relation" and label in _RELATIONS:
             name, types = "RELATED;VALUE=text", f";TYPE={label}"
         elif kind == "other" and label and _NAME_OF_PROPERTY.fullmatch(label) and label not in _READ:
-            # Its value may have several parts, which only its readers know.
+            # Keep semicolons and commas unescaped: only a program that knows the property knows its components.
             name, label, value = label, None, value.replace("\\;", ";").replace("\\,", ",")
         if name in _TEXTS:
             name = f"{name}{_DETAIL}"
@@ -771,6 +779,6 @@ def _is_department(detail: Mapping[str, Any]) -> bool:
 
 
 def _types_of(label: str | None) -> str:
-    """Return the parameter that is read as this label; empty where there is none."""
+    """Return the TYPE parameter for a label, or an empty string if a word of the label is not a TYPE."""
     words = (label or "").split(" ")
     return f";TYPE={','.join(_TYPES[word] for word in words)}" if all(word in _TYPES for word in words) else ""
