@@ -1,4 +1,4 @@
-"""Files of contacts: CSV and vCards, in and out."""
+"""Import and export contacts as CSV and vCards, and change them in batches."""
 
 from contacts_api.features import Feature
 from contacts_api.features.exchange.models import REMARKS

@@ -78,9 +78,9 @@ def order_of(
 ) -> tuple[DateOrder | None, tuple[int, int] | None]:
     """Return the order of day and month in a file, and the row and line of a date if the order is a guess.
 
-    The majority of unambiguous dates decides. If there is none, `is_month_first` decides for dates with slashes, and
-    all others have the day first. The order is None if no date depends on it. The row and line are those of the first
-    ambiguous date, or None if the order is certain.
+    The majority of unambiguous dates decides. Without a majority, the month comes first if `is_month_first` is true and
+    the first ambiguous date has slashes; otherwise the day comes first. The order is None if no date depends on it. The
+    row and line are those of the first ambiguous date, or None if the order is certain.
     """
     shown: Counter[str] = Counter()
     first, sample = None, ""

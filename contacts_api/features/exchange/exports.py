@@ -1,4 +1,4 @@
-"""Files out of the database, read page by page: no connection is held while a slow client takes its time."""
+"""Export contacts page by page, so that a slow client does not hold a database connection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,14 +16,14 @@ from contacts_api.http.paging import pages_of
 async def export_contacts(
     database: Reader, owner_id: UUID, query: queries.ContactFilter, format_: Format
 ) -> AsyncIterator[bytes]:
-    """Yield a file of the contacts, in pieces: the first one as soon as there is something of it to be seen."""
+    """Yield the exported file in chunks, starting with the header."""
     terms = query.terms()
     listing = queries.exported(query.sort, terms.shape)
     codec = csv if format_ == "csv" else vcard
     head = codec.HEAD
     async for rows in pages_of(database, listing, owner_id=owner_id, **terms.parameters):
         contacts = ({"vcard_uid": row["vcard_uid"], **fields_of(row)} for row in rows if row["is_found"])
-        # In a thread, so that nothing else waits for it.
+        # Encode in a thread, so that the event loop is not blocked.
         yield head + await asyncio.to_thread(codec.unparse, contacts)
         head = b""
     yield head

@@ -1,4 +1,4 @@
-"""The bodies and answers of batches and imports, and the import that is running."""
+"""The request and response models of batches and imports, and the table of running imports."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ OnDuplicate = Literal["skip", "update", "create"]
 
 
 class ContactBatch(Body):
-    """New contacts."""
+    """Contacts to create."""
 
     items: list[Annotated[ContactCreate, UNCHECKED]] = Rule(
         description="1 to 500 contacts.", min_length=1, max_length=MAX_ITEMS
@@ -36,7 +36,7 @@ class ContactChange(ContactUpdate):
 
 
 class ContactChanges(Body):
-    """Changes of contacts."""
+    """Changes to several contacts."""
 
     items: list[Annotated[ContactChange, UNCHECKED]] = Rule(
         description="1 to 500 changes, each of another contact.", min_length=1, max_length=MAX_ITEMS
@@ -44,13 +44,13 @@ class ContactChanges(Body):
 
 
 class ContactIds(Body):
-    """The ids of contacts."""
+    """Ids of contacts."""
 
     ids: list[ContactId] = Rule(description="1 to 500 ids.", min_length=1, max_length=MAX_ITEMS, examples=[[AN_ID]])
 
 
 class Deleted(SQLModel):
-    """What a deletion did."""
+    """The result of a deletion."""
 
     deleted: int = Rule(description="How many contacts were deleted.", examples=[1])
 
@@ -108,7 +108,7 @@ REMARKS = {
     "ambiguous_date": "A date can be read in two ways, and nothing in the file decides. `date_order` does.",
     "not_text": "The value is not text in its encoding. What could be read of it is kept.",
 }
-"""The codes of an import's remarks, and what each means."""
+"""The codes of remarks in an import report, and their meanings."""
 
 RowNumber = Annotated[
     int, Rule(description="The row of the CSV file, whose header is row 1; or the number of the card.", examples=[2])
@@ -117,7 +117,7 @@ LineNumber = Annotated[int, Rule(description="The line of the file, from 1.", ex
 
 
 class RowRemark(SQLModel):
-    """What there is to say about a field of a row, or about all of it where `field` is null."""
+    """A remark on a field of a row, or on the whole row if `field` is null."""
 
     row: RowNumber
     line: LineNumber
@@ -136,7 +136,7 @@ class RowRemark(SQLModel):
 
 
 class SkippedRow(SQLModel):
-    """A row that was skipped, and the contact that it is."""
+    """A row that was skipped because it matches a contact."""
 
     row: RowNumber
     line: LineNumber
@@ -151,7 +151,7 @@ class SkippedRow(SQLModel):
 
 
 class ImportReport(SQLModel):
-    """What an import did; a dry run, what it would have done. Every person is counted once."""
+    """The result of an import, or what a dry run would have done. Each person is counted once."""
 
     format: Format = Rule(description="What the file is.", examples=["csv"])
     dry_run: bool = Rule(description="Whether nothing was stored.", examples=[False])
@@ -171,7 +171,7 @@ class ImportReport(SQLModel):
 
 
 class RunningImport(SQLModel, table=True):
-    """The one import of an owner, from before its file is read; if it is not kept alive, its worker has died."""
+    """The running import of an owner, at most one. Without a recent `alive_at`, its worker has died."""
 
     __tablename__ = "running_import"
 

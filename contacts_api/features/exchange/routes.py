@@ -1,4 +1,4 @@
-"""In and out: batches and files."""
+"""Routes for batches, imports and exports."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -54,7 +54,7 @@ from contacts_api.problems import MAX_ERRORS, FieldError, Invalid, documented
 BATCH_BYTES = 2 * 1024 * 1024
 COLUMNS_BYTES = 16 * 1024
 CONNECTED_SECONDS = 1.0
-"""How often an import looks whether its client is still there."""
+"""How often an import checks if its client is still connected."""
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ ColumnMeanings: TypeAlias = Annotated[
         max_length=COLUMNS_BYTES,
         description="For a CSV file whose columns have names of its own, a JSON object from names to fields: "
         '{"Wer": "first_name", "Rufnr.": "phone", "Nr.": null}',
-        # What the docs page sends where nothing is filled in.
+        # The docs page sends the example if nothing is filled in.
         examples=["{}"],
     ),
 ]
@@ -104,7 +104,7 @@ adds labels and details. Edits made during the import are kept.
 class UploadRoute(Route):
     """A route for a large upload, without a time limit.
 
-    Before the file is read, the caller must be signed in and have no other import running: FastAPI checks that later.
+    Authenticates the owner and claims the import before the file is read, because FastAPI would read the file first.
     """
 
     async def run(self, handle: Handler, request: Request) -> Response:
@@ -114,9 +114,9 @@ class UploadRoute(Route):
 
 
 class BatchRoute(Route):
-    """A route for a body of up to BATCH_BYTES, of which a sender who is not signed in can send 64 KiB."""
+    """A route for a body of up to BATCH_BYTES, or up to 64 KiB from a client that is not signed in."""
 
-    # 500 contacts with 10 addresses each that take milliseconds to validate.
+    # Enough for 500 contacts with 10 e-mail addresses each that take milliseconds to validate.
     seconds = 30.0
     check_sender = staticmethod(identify)
 
@@ -139,7 +139,7 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, database
     async with state.large_bodies.place():
         contacts = await validate_items(ContactCreate, batch.items)
         columns = await in_steps(lambda new: columns_of(new.model_dump()), contacts)
-    # PostgreSQL returns the rows in any order. Sorted ids bring them back into that of the items.
+    # PostgreSQL may return the rows in any order. With ascending ids, sorting by id restores the order of the items.
     ids = sorted(uuid7() for _ in columns)
     rows = [{"owner_id": owner.user_id, "id": id_, **each} for id_, each in zip(ids, columns, strict=True)]
     async with database.session() as session:
@@ -151,7 +151,7 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, database
 
 @batches.post("/batch/update", response_model=ContactList, responses=documented(ContactNotFound))
 async def update_contacts(batch: Changes, request: Request, owner: Owner, database: Autocommit) -> Response:
-    """Change up to 500 contacts: all of them, or none. Each is a JSON merge patch (RFC 7396) with the contact's id."""
+    """Change up to 500 contacts: all of them, or none. Each is a JSON merge patch (RFC 7396) with the id of a contact."""
     async with request.app.state.large_bodies.place():
         patches = await validate_items(ContactChange, batch.items)
     positions: dict[UUID, int] = {}
@@ -187,7 +187,7 @@ def _error_of(index: int, code: str, detail: str) -> FieldError:
 
 @exchange.post("/batch/delete")
 async def delete_contacts(batch: ContactIds, owner: Owner, database: Autocommit) -> Deleted:
-    """Delete up to 500 contacts. Ids that are not those of your contacts are ignored."""
+    """Delete up to 500 contacts. Unknown ids are ignored."""
     async with database.session() as session:
         deleted = await session.execute(queries.DELETE_ALL, {"owner_id": owner.user_id, "ids": batch.ids})
     return Deleted(deleted=len(deleted.all()))
@@ -197,7 +197,7 @@ async def delete_contacts(batch: ContactIds, owner: Owner, database: Autocommit)
     "/import",
     responses=documented(ImportRunning, TooManyContacts, *UNUSABLE_FILES),
     description=f"{IMPORTING}\n\n{table_of_columns()}",
-    # One file. Other fields are read only to say that they are not allowed.
+    # One file and the field `columns`. Other fields are parsed only to reject them.
     form_limits={"max_files": 1, "max_fields": 20, "max_part_size": COLUMNS_BYTES},
 )
 async def import_contacts(
@@ -223,7 +223,7 @@ async def import_contacts(
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Run the work. Cancel it, and raise ClientDisconnect, soon after the client has gone."""
+    """Run the work, and cancel it if the client disconnects. Raises ClientDisconnect."""
     working = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait([working], timeout=CONNECTED_SECONDS))[0]:
@@ -241,7 +241,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     responses=file_of("text/csv; charset=utf-8", csv.HEAD + csv.unparse([_AN_EXAMPLE]), "Content-Disposition"),
 )
 async def export_csv(query: Filter, owner: Owner, database: Reads) -> Response:
-    """Export contacts as a CSV file. It is for spreadsheets and other address books."""
+    """Export contacts as a CSV file. Use it for spreadsheets and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "csv")
     return await streamed(pieces, "text/csv", download("contacts.csv"))
 
@@ -252,6 +252,6 @@ async def export_csv(query: Filter, owner: Owner, database: Reads) -> Response:
     responses=file_of("text/vcard; charset=utf-8", vcard.unparse([_AN_EXAMPLE]), "Content-Disposition"),
 )
 async def export_vcards(query: Filter, owner: Owner, database: Reads) -> Response:
-    """Export contacts as vCards. They are for phones and other address books."""
+    """Export contacts as vCards. Use them for phones and other address books."""
     pieces = export_contacts(database, owner.user_id, query, "vcard")
     return await streamed(pieces, "text/vcard", download("contacts.vcf"))

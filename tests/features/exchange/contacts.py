@@ -1,4 +1,4 @@
-"""What the tests of the codecs share: contacts of every kind that the rules allow, and files in pieces."""
+"""Helpers for the tests of CSV and vCards: strategies for valid contacts, and functions that read files."""
 
 import io
 import tracemalloc
@@ -22,7 +22,7 @@ from contacts_api.text import Label, Name, Note
 TODAY = date(2026, 11, 23)
 SAMPLES = Path(__file__).parent / "samples"
 
-# What means something to a CSV file, a vCard, a calendar, a spreadsheet or a terminal.
+# Characters that are special in a CSV file, a vCard, a calendar, a spreadsheet or a terminal.
 SIGNS = "'\"=+-@,;:\\|%#()<>\u00a0\u2028\u202e＝＠\ufeffnNé李🎂 \u0301"
 CHARACTERS = st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from(SIGNS)
 
@@ -49,7 +49,7 @@ NUMBERS = allowed(st.text("0123456789+-().,;/#* x", min_size=3, max_size=32).map
 DATES = st.dates(date(1900, 1, 1), TODAY)
 _TEXTS = st.text(CHARACTERS | st.sampled_from("\n\t"), min_size=1, max_size=200).map(str.strip)
 LABELS = allowed(st.text(CHARACTERS, min_size=1, max_size=64).map(str.strip), Label)
-# Words that mean something where details are written.
+# Labels with a special meaning when details are written.
 _WORDS = ["home", "work", "mobile", "work fax", "anniversary", "spouse", "role", "department", "X-TWITTER", "TEL", "N"]
 DETAIL_LABELS = LABELS | st.sampled_from([*_WORDS, "a): b"])
 
@@ -90,7 +90,7 @@ _TYPES = get_type_hints(ContactFields, include_extras=True)
 
 
 def values_of(name: str) -> st.SearchStrategy[Any]:
-    """Return values of a field: those above, or else texts that its rules allow."""
+    """Return a strategy for values of a field: one of the above, or else any valid text."""
     values = _VALUES.get(name, allowed(st.text(CHARACTERS, min_size=1, max_size=100).map(str.strip), _TYPES[name]))
     return values if name in ("first_name", "labels", "details") else st.none() | values
 
@@ -106,7 +106,7 @@ CONTACTS = st.fixed_dictionaries({name: values_of(name) for name in FIELDS}).map
 def read(
     content: str | bytes, columns: dict[str, str | None] | None = None, **query: Any
 ) -> tuple[ImportReport, list[Any]]:
-    """Read a file as an import does; return the report as it begins, and the rows."""
+    """Read a file as an import does. Return the initial report and the rows."""
     file = io.BytesIO(content.encode() if isinstance(content, str) else content)
     report, rows = read_file(file, ImportQuery(**query), columns or {}, TODAY)
     return report, list(rows)
@@ -149,7 +149,7 @@ def fields(
     birthday: str | None = None,
     labels: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Return a contact that has these fields, and null for all others."""
+    """Return a contact with these fields, and None for all others."""
     listed = [{"kind": kind, "label": label, "value": value} for kind, label, value in details]
     return dict.fromkeys(FIELDS) | {
         "first_name": first_name,
@@ -165,8 +165,8 @@ def fields(
 
 
 def without_later_fields(contacts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the fields that `fields` has parameters for: what else a file has is the matter of later fields."""
-    # A later field may take what was a detail of this kind.
+    """Return only the fields known to these tests, so that fields added to the model later do not break them."""
+    # A field that is added later may take the organization, which is a detail otherwise.
     kinds = {"organization"} if set(FIELDS) - set(_VALUES) else set()
     return [
         {
@@ -178,7 +178,7 @@ def without_later_fields(contacts: Iterable[dict[str, Any]]) -> list[dict[str, A
 
 
 def imported(rows: Iterable[ImportedContact | BadRow | NotAPerson]) -> list[dict[str, Any]]:
-    """Return the fields of contacts, none of which may be bad."""
+    """Return the fields of the contacts. Fails if a row is not a contact."""
     contacts = []
     for row in rows:
         assert isinstance(row, ImportedContact), row

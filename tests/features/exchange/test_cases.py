@@ -1,4 +1,4 @@
-"""Files after public reports of what other importers lost. Each stands for its kind: `samples/cases/README.md`."""
+"""Files modelled on public reports of data lost by other importers. See `samples/cases/README.md`."""
 
 from datetime import date
 from typing import Any
@@ -10,7 +10,7 @@ from contacts_api.features.exchange.reader import BadRow, ImportedContact, NotAP
 from tests.client import Client
 from tests.features.exchange.contacts import SAMPLES, fields, imported, read
 
-# By the file: its contacts, and what is said of its rows: the row, the field, and the code or the name.
+# For each file, its contacts and the remarks on its rows: row, field, and the code or the name.
 CASES: dict[str, tuple[list[dict[str, Any]], list[tuple[int, str | None, str]]]] = {
     "01-apple-full-card.vcf": (
         [

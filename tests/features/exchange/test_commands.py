@@ -1,4 +1,4 @@
-"""Files in and out at the command line."""
+"""Import and export on the command line."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ EMAIL = ("--email", "ada@example.com")
 
 @pytest.fixture
 def run(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command on the tests' database; return its exit code, and what it says on its two outputs."""
+    """Run a command on the test database. Return its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("JWT_SECRET", SECRET)
@@ -34,7 +34,7 @@ def run(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capf
             status = int(exited.code or 0)
         return (status, *capfd.readouterr())
 
-    # In a thread, since a command has an event loop of its own.
+    # In a thread, because a command runs its own event loop.
     return partial(asyncio.to_thread, command)
 
 

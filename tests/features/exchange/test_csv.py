@@ -49,7 +49,7 @@ HEADER = b"first_name,last_name,email,phone_number,date_of_birth,additional_info
 PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 THOROUGH = settings(PATIENT, max_examples=500)
 SIGNS = tuple("=+-@＝＋－＠")
-# What the apostrophes depend on: separators, quotes, white space, apostrophes and signs.
+# Characters that decide where apostrophes are added: separators, quotes, white space, apostrophes and signs.
 ALPHABET = ";\"'=+-@,\t\n\r x＝"
 HOSTILE = st.text(ALPHABET, max_size=12)
 HOSTILE_NAMES = allowed(st.text(ALPHABET.replace("\t\n\r", ""), min_size=1, max_size=12).map(str.strip), Name)
@@ -70,7 +70,7 @@ def parse(data: bytes | str) -> list[ImportedContact | BadRow]:
 
 
 def cells_of(record: bytes) -> dict[str, str]:
-    """Return the cells of a record that was written, by the names of their columns."""
+    """Return the cells of a written record by column name."""
     (cells,) = standard_csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
     return dict(zip(FIELDS, cells, strict=True))
 
@@ -99,7 +99,7 @@ def test_every_delimiter_and_end_of_line_is_read(
 ) -> None:
     exported = io.StringIO((csv.HEAD + csv.unparse([contact])).decode("utf-8-sig"), newline="")
     file = io.StringIO(newline="")
-    # Left to itself, the writer quotes a line feed only where one ends the lines.
+    # QUOTE_ALL, because otherwise the writer quotes a line feed only if it is part of the line terminator.
     writer = standard_csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=standard_csv.QUOTE_ALL)
     writer.writerows(standard_csv.reader(exported))
 
@@ -208,7 +208,7 @@ def test_no_separator_makes_a_cell_run(delimiter: str, rows: list[dict[str, Any]
 def test_no_split_that_knows_nothing_of_quotes_makes_a_cell_run(delimiter: str, row: dict[str, Any]) -> None:
     lines = re.split("[\r\n]", csv.unparse([row]).decode())
 
-    # The first one begins where the record does: there the quotes mean the same to every reader.
+    # Leave out the first piece: it begins with the record, where all readers agree on the quotes.
     pieces = [piece for line in lines for piece in line.split(delimiter)][1:]
 
     assert not [piece for piece in pieces if re.sub(r'^[\s"]+', "", piece)[:1] in SIGNS]

@@ -1,4 +1,4 @@
-"""Exporting over HTTP: the right contacts, as files that import again, with nothing held for who does not read."""
+"""Exports over HTTP: the right contacts, in files that can be imported again, and nothing held for a stalled client."""
 
 import asyncio
 import re
@@ -33,7 +33,7 @@ Store = Callable[..., None]
 
 @pytest.fixture
 def store(execute: Execute) -> Store:
-    """Put contacts into the database that the API itself would not all take."""
+    """Insert contacts into the database directly, because the API would reject some of them."""
 
     def run(email: str, *contacts: dict[str, Any]) -> None:
         execute('DELETE FROM contact WHERE owner_id = (SELECT id FROM "user" WHERE email = %s)', email)

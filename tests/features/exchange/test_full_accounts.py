@@ -1,4 +1,4 @@
-"""Imports into an account that is full: whatever it holds, each kind of import answers."""
+"""Imports into a full account: all kinds of imports finish, whatever the contacts are."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -17,7 +17,7 @@ from contacts_api.settings import Settings
 from tests.client import Client
 from tests.conftest import client_of
 
-# A full account has a million contacts, and a statement of PostgreSQL 4 MB of memory: here both are 64 times smaller.
+# In production, a full account has a million contacts and work_mem is 4 MB. Here both are 64 times smaller.
 CONTACTS, WORK_MEM, ROWS = 1_000_000 // 64, "64kB", 3000
 FILL = f"""
     INSERT INTO contact (owner_id, id, first_name, last_name, email, uid, search_text, sort_name, identity, folding)
@@ -31,7 +31,7 @@ FILL = f"""
 
 @pytest.fixture(scope="module")
 def small_url(database_url: str) -> str:
-    """A database whose statements have little memory."""
+    """A database with a small work_mem."""
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -44,7 +44,7 @@ def small_url(database_url: str) -> str:
 
 @pytest.fixture
 async def full_app(make_settings: Callable[..., Settings], small_url: str) -> AsyncIterator[FastAPI]:
-    """The application on this database."""
+    """The application, with this database."""
     app = create_app(make_settings(database_url=small_url))
     async with app.router.lifespan_context(app):
         yield app
@@ -52,7 +52,7 @@ async def full_app(make_settings: Callable[..., Settings], small_url: str) -> As
 
 @pytest.fixture
 async def full(full_app: FastAPI, small_url: str) -> AsyncIterator[Client]:
-    """The client of an account that is full."""
+    """A client that is signed in to a full account."""
     with closing(psycopg2.connect(small_url)) as connection:
         connection.autocommit = True
         async with client_of(full_app) as client:
@@ -63,7 +63,7 @@ async def full(full_app: FastAPI, small_url: str) -> AsyncIterator[Client]:
 
 
 def explain_all(app: FastAPI) -> list[str]:
-    """Return a list to which the plan of each statement of an import is added, just before the statement runs."""
+    """Return a list that collects the plan of each statement of an import, just before the statement runs."""
     plans: list[str] = []
 
     def explain(connection: Any, _: Any, statement: str, parameters: Any, *__: Any) -> None:
@@ -95,5 +95,5 @@ async def test_an_import_into_a_full_account_reads_its_contacts_only_a_few_times
     assert response.status_code == 200, response.text
     assert tuple(response.json()[name] for name in ("created", "updated", "skipped")) == expected
     assert any("Insert on contact" in plan for plan in plans)
-    # What PostgreSQL calls a SubPlan, it may run for each row.
+    # PostgreSQL may run a SubPlan for each row.
     assert [plan for plan in plans if "SubPlan" in plan] == []

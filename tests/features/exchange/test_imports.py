@@ -1,4 +1,4 @@
-"""Importing over HTTP: what comes in, what is said about it, and that nothing is left half done."""
+"""Imports over HTTP: the contacts, the report, and that a failed import leaves nothing behind."""
 
 import asyncio
 import itertools
@@ -143,7 +143,7 @@ async def test_a_duplicate_is_skipped_updated_or_created(ada: Client) -> None:
     created = await counts(ada, changed, on_duplicate="create")
 
     assert (skipped, updated, created) == ((1, 0, 1, 0), (1, 1, 0, 0), (2, 0, 0, 0))
-    # What the file does not say stays as it was.
+    # Fields that are empty in the file do not change.
     assert after["GRACE"] == {
         **before["Grace"],
         **{name: after["GRACE"][name] for name in ("first_name", "last_name", "email", "updated_at")},
@@ -274,7 +274,7 @@ async def test_a_skipped_row_is_named_with_the_contact_that_it_is(ada: Client) -
         {"row": 2, "line": 2, "contact_id": ids["Jo"], "detail": "You have this contact, and it says something else."},
         {"row": 3, "line": 3, "contact_id": ids["Ann"], "detail": "You have this contact, and it says the same."},
     ]
-    # Of the contact that a dry run would make there is no id.
+    # A contact that a dry run would create has no id.
     assert dry["skips"][-1] == {
         "row": 5,
         "line": 6,
@@ -396,12 +396,12 @@ async def test_a_file_with_a_contact_in_several_cards_makes_one_of_them(
     cards = (
         card(UID="a", N="A;A", EMAIL="a@example.com", NOTE="1")
         + card(UID="b", N="B;B", EMAIL="b@example.com", NOTE="2")
-        # The same as the first of both, by its UID; and as the second, by its name and address.
+        # Matches the first card by UID, and the second by identity.
         + card(UID="a", N="B;B", EMAIL="b@example.com", NOTE="3")
         + card(UID="b", N="C;C", EMAIL="c@example.com", NOTE="4")
         + card(N="D;D", EMAIL="d@example.com", NOTE="5")
         + card(UID="d", N="D;D", EMAIL="d@example.com", NOTE="6")
-        # The same as the one before, which is the same as the one before that.
+        # Matches the card before by UID, which matches the one before that by identity.
         + card(UID="d", N="E;E", NOTE="7")
     )
 
@@ -486,7 +486,7 @@ async def test_of_who_did_not_sign_in_no_file_is_read(app: FastAPI) -> None:
 
 
 async def test_the_password_changes_while_an_import_runs(ada: Client, database_url: str) -> None:
-    # As the contacts of an import do that has not ended.
+    # The foreign keys of an unfinished import take this lock.
     with closing(psycopg2.connect(database_url)) as importing:
         importing.cursor().execute('SELECT FROM "user" FOR KEY SHARE')
 
@@ -518,7 +518,7 @@ async def test_one_import_of_an_owner_runs_at_a_time(ada: Client, grace: Client,
             "SELECT pg_advisory_xact_lock(hashtextextended('import ' || %s::uuid, 0))", [user_id]
         )
         refused, other = await post(ada, CSV + GRACE), await post(grace, CSV + GRACE)
-        # Closing alone would release the lock only when the server has noticed.
+        # Release the lock now. After close(), the server would release it only when it notices.
         importing.rollback()
     after = await post(ada, CSV + GRACE)
 
@@ -577,7 +577,7 @@ async def test_a_card_that_another_of_the_file_makes_a_stored_contact_is_not_cre
     ada: Client, on_duplicate: str, expected: tuple[int, ...]
 ) -> None:
     await report(ada, card(UID="known", FN="Grace Murray", N="Murray;Grace;;;"))
-    # The first one is new by itself; the second one has its name, and the UID of the stored contact.
+    # The first card alone would be new. The second one has the same name, and the UID of the stored contact.
     new, known = (card(UID=uid, FN="Grace Hopper", N="Hopper;Grace;;;") for uid in ("new", "known"))
 
     assert await counts(ada, new + known, on_duplicate=on_duplicate) == expected
@@ -645,7 +645,7 @@ async def test_an_import_ends_when_its_client_hangs_up(app: FastAPI, ada: Client
 
 
 async def test_a_file_that_takes_too_much_cpu_time_is_refused(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A thousandth of what is allowed.
+    # A thousandth of the limit.
     for name in ("SECONDS", "SECONDS_PER_ROW", "SECONDS_PER_MB"):
         monkeypatch.setattr(budget, name, getattr(budget, name) / 1000)
 
@@ -677,7 +677,7 @@ async def test_comparing_rows_with_contacts_counts_towards_the_cpu_time(
 
 @pytest.fixture
 def lose_connections(execute: Execute) -> Callable[[], object]:
-    """End the application's connections that are in a transaction."""
+    """Terminate the application's connections that are in a transaction."""
     return lambda: execute(
         "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'contacts_api' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
@@ -708,8 +708,8 @@ async def test_an_import_that_loses_its_connection_while_it_reads_imports_nothin
 
     def take_or_lose(importing: imports._Import, rows: imports.Rows) -> list[tuple[Any, ...]] | None:
         if next(batches) == 3:
-            # Wait until the first two are sent. Where a connection ends just as sending begins, asyncpg 0.32 drops a
-            # future with an error in it, and asyncio fails the test for that.
+            # Wait until the first two batches are sent. If a connection ends just as sending begins, asyncpg 0.32 drops
+            # a future with an exception that nobody retrieves, and the test fails because of asyncio's report.
             for _ in range(2):
                 assert copied.acquire(timeout=30)
             lose_connections()
@@ -724,7 +724,7 @@ async def test_an_import_that_loses_its_connection_while_it_sends_imports_nothin
     app: FastAPI, ada: Client, execute: Execute, lose_connections: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(records: list[Any]) -> Iterator[Any]:
-        # So many fill the buffers, and more will have to wait.
+        # 400 records fill the buffers, so later ones have to wait.
         yield from records[:400]
         lose_connections()
         yield from records[400:]

@@ -1,4 +1,4 @@
-"""Files of the kinds of the cases: what each value of them becomes, for names, numbers, addresses, labels and dates."""
+"""Variations of the files in test_cases.py: the result for names, numbers, addresses, labels and dates."""
 
 from datetime import date
 from typing import Any

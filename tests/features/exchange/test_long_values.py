@@ -1,4 +1,4 @@
-"""What a value of 60 KB costs to read: as much again for twice as much, whatever it is made of."""
+"""Reading a value of 60 KB takes linear time, whatever it contains."""
 
 import time
 
@@ -11,7 +11,7 @@ COLUMNS = ["last_name", "name", "email", "phone", "birthday", "anniversary", "co
 COLUMNS += ["home street"]
 PROPERTIES = ["N", "FN", "EMAIL", "TEL", "BDAY", "ANNIVERSARY", "ADR", "ORG", "NICKNAME", "CATEGORIES", "NOTE", "UID"]
 PROPERTIES += ["X-OTHER", "item1.X-ABLabel"]
-# What patterns for dates, numbers, addresses, names in brackets, folded lines and details begin or go on with.
+# Text with which the patterns for dates, numbers, addresses, names in brackets, folds and details start or repeat.
 UNITS = [" ", "1 ", "1/", "12:", "T:", "(", "a", "a ", "@", "a@", "<", "=C3", "=", "\\"]
 UNITS += [",", ";", "' ", " or", "\n ", "\n"]
 UNITS += ["other (", "other (a): b\n", "::: ", ") :", "_$!<", "é", "\u200b"]
@@ -34,5 +34,5 @@ def test_the_time_that_a_long_value_takes_grows_as_its_length_does(unit: str) ->
         except Problem as problem:
             assert problem.status == 422  # noqa: PT017 (a file may be none)
 
-    # Some 50 files: what takes quadratic time took minutes for one.
+    # About 50 files. With quadratic time, one file took minutes.
     assert time.process_time() - begin < 60

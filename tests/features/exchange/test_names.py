@@ -1,4 +1,4 @@
-"""The names of columns that other applications' files have, in ten languages, and the dates in them."""
+"""Names of columns in files of other applications, in ten languages, and dates in these files."""
 
 from datetime import date
 
@@ -130,7 +130,7 @@ KNOWN = {
     ("relation", "assistant"): "Nom de l'assistant(e) | Nome do assistente | Имя помощника | Naam assistent",
     ("date", "anniversary"): "Anniversaire de mariage ou fête | Datas especiais | Speciale datum",
 }
-# Some of them begin or end as a name that is known, or have a word of one.
+# Unknown names. Some of them begin or end like a known name, or contain a word of one.
 NOT_KNOWN = """
     Country Code | Created At | Created | Created Date | Updated At | Last Contact | Last Contacted |
     Last Activity Date | Last Modified Date | Number of employees | Number of Associated Deals | Tax number |

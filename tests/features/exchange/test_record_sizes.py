@@ -1,4 +1,4 @@
-"""The largest card or row takes a time that grows as its size does, whatever it consists of (safety.md, 46 and 49)."""
+"""Reading the largest card or row takes linear time, whatever it contains (safety.md, 46 and 49)."""
 
 import time
 from collections.abc import Callable
@@ -12,15 +12,16 @@ from contacts_api.features.exchange.files import RECORD_BYTES, UnusableFile
 from tests.features.exchange.contacts import read_csv, read_vcards
 
 SIZE = RECORD_BYTES - 2000
-# Shorter runs say nothing about growth. The longest may take as long as checking a contact's share of IDN addresses.
+# Shorter runs are too noisy to measure growth. The maximum is the time to check as many IDN addresses as a contact may
+# have.
 SLOW, MAX_SECONDS = 0.05, 1.0
-# Four times the size: linear time is four times as long, quadratic time 16 times.
+# The size grows by a factor of 4. Linear time then grows by 4, quadratic time by 16.
 MAX_GROWTH = 9
 
-# Marks of two classes, which normalisation has to sort.
+# Combining marks of two classes, which normalization has to sort.
 MARKS = "e" + "\u0301\u0316" * 30
 VALUES = ["a", "a;b,c", "1;", "x@b\u00fc.de", "1985-04-12", MARKS, "\\n", "+12025550101/"]
-# One of each kind, and all that are no kind.
+# One property of each kind, and all properties without a kind.
 PROPERTIES = sorted(
     {*{kind: name for name, (kind, _) in reversed(vcard._KINDS.items())}.values(), "ROLE", "X-ABDATE"}
     | (vcard._READ - set(vcard._KINDS) - {"BEGIN", "END"})
@@ -61,7 +62,7 @@ def card(*lines: str, version: str = "3.0") -> bytes:
 @pytest.mark.parametrize("name", PROPERTIES)
 @pytest.mark.parametrize("value", VALUES)
 def test_a_card_of_one_property_and_its_values_takes_linear_time(name: str, value: str) -> None:
-    # Many lines of it, all of one group that has a label; and one line of many values.
+    # Many lines in one group with a label, and one line with many values.
     check(lambda unit, size: card("i.X-ABLabel:Boat", times(f"i.{name}:{unit}\r\n", size)), value, read_vcards)
     check(lambda unit, size: card(f"{name}:{times(unit, size)}"), value, read_vcards)
 

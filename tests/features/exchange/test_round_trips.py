@@ -1,4 +1,4 @@
-"""A full contact of each application comes in, goes out as each kind of file, and comes in again elsewhere."""
+"""Round trips: import a full contact of each application, export it in each format, and import it again."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from tests.features.exchange.contacts import SAMPLES
 
 FULL = sorted((SAMPLES / "full").iterdir())
 SAMPLE_BYTES = {path.name: path.read_bytes() for path in FULL}
-# What a card says of itself, not of the person.
+# Properties that describe the card, not the person; and binary ones.
 OF_THE_CARD = ("BEGIN", "END", "VERSION", "PRODID", "REV", "PHOTO", "UID")
 
 
@@ -28,7 +28,7 @@ async def imported(client: Client, content: bytes) -> tuple[dict[str, Any], list
 
 
 def values_of(sample: Path, not_kept: dict[str, int]) -> list[str]:
-    """Return every value of a file but labels and what was counted as not kept."""
+    """Return all values of a file except labels and values that were counted as not kept."""
     text = SAMPLE_BYTES[sample.name].decode()
     if sample.suffix == ".vcf":
         unfolded = re.sub(r"=\r\n", "", re.sub(r"\r\n[ \t]", "", text))
@@ -48,8 +48,8 @@ def values_of(sample: Path, not_kept: dict[str, int]) -> list[str]:
 
 
 def words_of(value: str) -> set[str]:
-    # Without Apple's signs around its own labels, the scheme of numbers, what is written for a line break, and what
-    # Android's rows are.
+    # Remove the marks around Apple's labels, the scheme of phone numbers, escaped line breaks, and the kinds of
+    # Android's rows.
     plain = re.sub(r"_\$!<|>!\$_|^tel:|\\n|^vnd\.android\.cursor\.item/\w+|;[0-9]{1,2}(?=;)", " ", value)
     return set(re.findall(r"\w+", fold(plain)))
 
@@ -67,9 +67,9 @@ async def test_a_full_contact_stays_whole(ada: Client, grace: Client, sample: Pa
 
         assert theirs == contacts
         assert (again["failed"], again["not_kept"], again["warnings"]) == (0, {}, [])
-        # Folded lines, and escaped signs, are read as a card's reader reads them.
+        # Unfold lines and unescape characters, as a vCard reader does.
         text = fold(file.decode().replace("\r\n ", "").replace("\\n", " ").replace("\\", ""))
-        # Dates are written with hyphens.
+        # Exports write dates with hyphens.
         text += text.replace("-", "")
         for value in values_of(sample, report["not_kept"]):
             missing = [word for word in words_of(value) if word not in text]

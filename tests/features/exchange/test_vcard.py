@@ -364,7 +364,7 @@ ONCE = [
 def test_a_card_is_read_alike_whether_it_is_looked_at_closely_or_not(properties: list[str], version: str) -> None:
     plainly = parse(card(*properties, version=version))
 
-    # This property says nothing, and is not a common one.
+    # PROFILE has no effect on the contact, and is not a common property.
     assert parse(card(*properties, "PROFILE:VCARD", version=version)) == plainly
 
 
@@ -391,14 +391,14 @@ def test_lines_between_cards_count_as_well(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_no_card_begins_in_the_middle_of_a_line() -> None:
     begun = b"BEGIN:VCARD\r\nN:Doe;John\r\nNOTE:"
-    # Where a line that is too large is read on.
+    # The next card begins where a line that is too long is split into pieces.
     file = begun.ljust(2 * RECORD_BYTES, b"n") + card("N:Doe;Jane").encode()
 
     assert len(read_vcards([file])) == 1
 
 
 def outcome(chunks: list[bytes]) -> list[ImportedContact | BadRow | NotAPerson | str]:
-    """Return what is read, and how it ends."""
+    """Return the rows, and the code of the error if there is one."""
     rows: list[ImportedContact | BadRow | NotAPerson | str] = []
     try:
         rows.extend(vcard.parse(chunks, Reading(TODAY)))

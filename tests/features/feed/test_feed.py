@@ -1,4 +1,4 @@
-"""The calendar of birthdays, as one subscribes to it."""
+"""The calendar of birthdays, as a subscriber reads it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -147,7 +147,7 @@ async def test_a_password_changed_by_its_owner_leaves_the_calendar(ada: Client, 
 async def test_a_calendar_opened_during_a_reset_does_not_outlive_it(
     ada: Client, app: FastAPI, database_url: str, execute: Execute
 ) -> None:
-    """Its session was valid when the request came, and ended before the feed was stored."""
+    """The session is valid when the request arrives, and ends before the feed is stored."""
     with closing(psycopg2.connect(database_url)) as resetting:
         resetting.cursor().execute('SELECT id FROM "user" FOR NO KEY UPDATE')
         opening = asyncio.create_task(ada.post("/contacts/birthdays/feed"))
