@@ -106,7 +106,7 @@ _MAP_THEM = 'Say what they mean with `columns`, such as {"Wer": "first_name", "R
 _AROUND_ADDRESS = str.maketrans('<>()[],;"', " " * 9)
 
 
-class _RecordTooLarge(Exception):  # noqa: N818 (it ends nothing but a record)
+class _RecordTooLarge(Exception):  # noqa: N818 (internal: caught for each record)
     pass
 
 

@@ -76,7 +76,7 @@ MATCH = text(
     SELECT n, coalesce(persons.stored_id, leaders.stored_id, leaders.id),
         coalesce(persons.stored_id, leaders.stored_id) IS NOT NULL
     FROM found JOIN persons USING (person) JOIN leaders ON leaders.identity = persons.identity
-    """  # nosec B608 (of constants)
+    """  # nosec B608 (built from constants)
 )
 
 _NAMES = ("owner_id", "id", "uid", *STORED)
@@ -87,7 +87,7 @@ CREATE_NEW = text(
     INSERT INTO contact ({", ".join(_NAMES)})
     SELECT {", ".join(_NAMES)} FROM staged JOIN matched USING (n)
     WHERE owner_id = :owner_id AND id = contact_id AND NOT is_stored
-    """  # nosec B608 (of names of columns)
+    """  # nosec B608 (built from column names)
 )
 # For on_duplicate=create: every row becomes a new contact. UIDs must stay unique, so clear the UID of a row if an
 # earlier row or a stored contact has it. These are joins because PostgreSQL would evaluate `uid IN (SELECT …) OR …` by
@@ -105,14 +105,14 @@ SEPARATE = (
         UPDATE staged SET uid = NULL FROM ({_KNOWN_UIDS}) AS known
         WHERE staged.owner_id = :owner_id AND staged.uid = known.uid
         AND (SELECT count(uid) FROM staged) > 0
-        """  # nosec B608 (of constants)
+        """  # nosec B608 (built from constants)
     ),
 )
 CREATE_ALL = text(
     f"""
     INSERT INTO contact ({", ".join(_NAMES)})
     SELECT {", ".join(_NAMES)} FROM staged WHERE owner_id = :owner_id
-    """  # nosec B608 (of names of columns)
+    """  # nosec B608 (built from column names)
 )
 
 # A duplicate is a row that matches a stored contact or an earlier row. It is selected together with its contact, whose
@@ -128,7 +128,7 @@ FIRST_DUPLICATES = text(
     FROM matched JOIN staged USING (n)
     LEFT JOIN contact ON contact.owner_id = :owner_id AND contact.id = contact_id
     WHERE {_DUPLICATE} ORDER BY n LIMIT :limit
-    """  # nosec B608 (of names of columns)
+    """  # nosec B608 (built from column names)
 )
 
 
@@ -143,7 +143,7 @@ def _duplicates(condition: str = "true") -> str:
         JOIN staged USING (n)
         LEFT JOIN contact ON is_first AND contact.owner_id = :owner_id AND contact.id = contact_id
         WHERE staged.owner_id = :owner_id ORDER BY contact_id, n
-    """  # nosec B608 (of names of columns)
+    """  # nosec B608 (built from column names)
 
 
 DUPLICATES = text(_duplicates())
@@ -172,5 +172,5 @@ CHANGE = text(
         {", ".join(f"{name} = changed.{name}" for name in _NAMES[2:])}
     FROM changed
     WHERE contact.owner_id = :owner_id AND contact.id = changed.id AND contact.version = changed.version
-    """  # nosec B608 (of names of columns)
+    """  # nosec B608 (built from column names)
 )

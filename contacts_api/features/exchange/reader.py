@@ -125,7 +125,7 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(hint) for name, hint
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
 # The fields with a single value. One call validates all of them.
 _SINGLE = {name: hint for name, hint in _TYPES.items() if name not in ("labels", "details")}
-_VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _SINGLE))  # type: ignore[operator]  # of the fields
+_VALID: TypeAdapter[dict[str, Any]] = TypeAdapter(TypedDict("ImportedFields", _SINGLE))  # type: ignore[operator]  # fields known at run time
 # Fields added to the model that hold the organization.
 _ORGANIZATIONS = [name for name, about in ABOUT.items() if about.vcard == "ORG"]
 _NAMELESS = "A name, a nickname, an organization, an e-mail address or a phone number is needed."

@@ -151,7 +151,7 @@ async def create_contacts(batch: Batch, request: Request, owner: Owner, database
 
 @batches.post("/batch/update", response_model=ContactList, responses=documented(ContactNotFound))
 async def update_contacts(batch: Changes, request: Request, owner: Owner, database: Autocommit) -> Response:
-    """Change up to 500 contacts: all of them, or none. Each is a JSON merge patch (RFC 7396) with the id of a contact."""
+    """Change up to 500 contacts: all of them, or none. Each is a JSON merge patch (RFC 7396) with a contact id."""
     async with request.app.state.large_bodies.place():
         patches = await validate_items(ContactChange, batch.items)
     positions: dict[UUID, int] = {}
