@@ -3,7 +3,9 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from dataclasses import replace
+from functools import wraps
 from typing import Any, TypeAlias
 
 from fastapi import Request as FastAPIRequest
@@ -25,6 +27,21 @@ NO_ENCODING = {"Accept-Encoding": "identity"}
 Handler: TypeAlias = Callable[[FastAPIRequest], Coroutine[Any, Any, Response]]
 
 
+# Whether FastAPI has validated the current request.
+_is_validated: ContextVar[bool] = ContextVar("is_validated", default=False)
+
+
+def _note_validation(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the endpoint, which FastAPI calls once it has validated a request."""
+
+    @wraps(endpoint)
+    async def call(*arguments: Any, **values: Any) -> Any:
+        _is_validated.set(True)
+        return await endpoint(*arguments, **values)
+
+    return call
+
+
 class Route(APIRoute):
     """A route that rejects other media types and undeclared query parameters."""
 
@@ -39,7 +56,7 @@ class Route(APIRoute):
             # An endpoint that returns None sends no body, so it needs no media type.
             options["response_class"] = Response
         # FastAPI's constructor calls get_route_handler() below, which sets self.query.
-        super().__init__(path, endpoint, **options)
+        super().__init__(path, _note_validation(endpoint), **options)
         annotations = [parameter.annotation for parameter in signature.parameters.values()]
         marks = [mark for annotation in annotations for mark in getattr(annotation, "__metadata__", ())]
         self.body_limit = next((mark for mark in marks if isinstance(mark, BodyLimit)), None)
@@ -66,6 +83,7 @@ class Route(APIRoute):
 
         async def read_and_handle(request: FastAPIRequest) -> Response:
             request = Request(request.scope, request.receive)
+            _is_validated.set(False)
             request.check_sender = self.check_sender
             if self.body_limit:
                 request.max_bytes = self.body_limit.of(request.app.state.settings)
@@ -84,8 +102,9 @@ class Route(APIRoute):
                 return await self.run(with_query if request.scope["query_string"] else without_query, request)
             except ClientDisconnect:
                 raise Invalid.field("body", code="malformed", detail="The body did not come whole.") from None
-            except DATABASE_ERRORS:
-                await self._refuse_invalid(request)
+            except (*DATABASE_ERRORS, Busy):
+                if not _is_validated.get():
+                    await self._refuse_invalid(request)
                 raise
 
         return read_and_handle

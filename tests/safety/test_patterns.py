@@ -1,4 +1,4 @@
-"""Every regular expression of the package takes linear time on any text (safety.md, 43).
+"""Every regular expression of the package takes linear time on any text.
 
 Each compiled pattern is run as the source uses it, on repetitions of its own tokens, because a superlinear pattern
 shows on texts that it almost matches. New patterns are found and tested without a change here.

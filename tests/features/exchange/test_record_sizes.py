@@ -1,4 +1,4 @@
-"""Reading the largest card or row takes linear time, whatever it contains (safety.md, 46 and 49)."""
+"""Reading the largest card or row takes linear time, whatever it contains."""
 
 import time
 from collections.abc import Callable
