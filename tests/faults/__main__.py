@@ -330,8 +330,8 @@ async def run(postgres: Postgres, api: Api, faults: dict[str, Fault], only: str,
     rig = Rig(postgres, api)
     async with rig.client() as http:
         (await http.post("/auth/register", json=CREDENTIALS)).raise_for_status()
-    token = await rig.sign_in()
-    lines = [Rig(postgres, api, token, name) for name in faults if only.lower() in name.lower()]
+    token, other_token = await rig.sign_in(), await rig.sign_up("other@example.com")
+    lines = [Rig(postgres, api, token, name, other_token) for name in faults if only.lower() in name.lower()]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("", total=len(lines))
         for line in lines:

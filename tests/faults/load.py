@@ -23,7 +23,10 @@ class RefusedError(Exception):
 class Load:
     """The requests of clients during a fault, and their answers."""
 
-    def __init__(self, url: str, name: str, token: str, clients: int, pause: float, may_break: bool) -> None:
+    def __init__(
+        self, url: str, name: str, tokens: tuple[str, str], clients: int, pause: float, may_break: bool
+    ) -> None:
+        """`tokens` are those of the account that works, and of one whose requests must not wait behind that work."""
         self.answers: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
         # Counts the requests that start and end while the fault is active.
@@ -33,7 +36,8 @@ class Load:
         self.patched: set[str] = set()
         self.failed: set[str] = set()
         self.recovery: float | None = None
-        self._name, self._token, self._clients, self._pause, self._may_break = name, token, clients, pause, may_break
+        self._token, self._other_token = tokens
+        self._name, self._clients, self._pause, self._may_break = name, clients, pause, may_break
         self._path = ""
         self._is_over = False
         self._ended_at = 0.0
@@ -68,7 +72,7 @@ class Load:
         await self._call("probe", "POST", "/contacts", {422}, json={"first_name": 1})
         await self._call("probe", "GET", "/health/live", {200})
         await self._call("ready", "GET", "/health/ready", {200, 503})
-        await self._call("me", "GET", "/users/me", {200, 503})
+        await self._call("me", "GET", "/users/me", {200, 503}, token=self._other_token)
         await self._call("read", "GET", "/contacts?limit=5", {200, 503})
         self.failed.add(email)
         created = await self._call("write", "POST", "/contacts", {201, 503}, json=contact(email))

@@ -21,6 +21,8 @@ class Rig:
     api: Api
     token: str = ""
     name: str = ""
+    other_token: str = ""
+    """That of another account, which does nothing but read itself."""
     load: Load | None = None
     figures: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -63,6 +65,6 @@ class Rig:
     @asynccontextmanager
     async def loaded(self, *, clients: int = 10, pause: float = 0.05, may_break: bool = False) -> AsyncIterator[Load]:
         name = self.name.replace(" ", "-").lower()
-        self.load = Load(self.api.url, name, self.token, clients, pause, may_break)
+        self.load = Load(self.api.url, name, (self.token, self.other_token), clients, pause, may_break)
         async with self.load.running():
             yield self.load
