@@ -147,7 +147,7 @@ async def test_a_dead_node_is_replaced_and_no_write_is_lost(
     try:
         async with Client(base_url=api.url, timeout=20) as ada:
             await ada.sign_up("ada@example.com")
-            load = Load(api.url, "failover", ada.tokens["access_token"], clients=5, pause=0.05, may_break=False)
+            load = Load(api.url, "failover", (ada.tokens["access_token"],) * 2, clients=5, pause=0.05, may_break=False)
             async with load.running():
                 await asyncio.to_thread(nodes[0].kill)
                 load.expect_recovery()

@@ -57,7 +57,7 @@ async def test_a_promotion_loses_no_acknowledged_write(home: Path, servers: Exit
     primary.execute("SELECT pg_reload_conf()")
     api = serve(home, servers, url_of(primary, standby))
     async with signed_up(api) as ada:
-        load = Load(api.url, "promotion", ada.tokens["access_token"], clients=10, pause=0.02, may_break=False)
+        load = Load(api.url, "promotion", (ada.tokens["access_token"],) * 2, clients=10, pause=0.02, may_break=False)
 
         async with load.running():
             await asyncio.to_thread(primary.stop, signal.SIGKILL)
@@ -124,7 +124,8 @@ MANY_CONTACTS = """
 
 
 async def read_while_it_is_killed(client: Client, file: str, postgres: Postgres) -> None:
-    async with client.stream("GET", f"/contacts/{file}") as response:
+    # The export waits for half a minute for the database to come back.
+    async with client.stream("GET", f"/contacts/{file}", timeout=90) as response:
         async for _ in response.aiter_raw():
             postgres.process.send_signal(signal.SIGQUIT)
             # Read slowly, so that part of the file is not buffered yet.
