@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app = Application(
         title="Contacts API",
         version=__version__,
-        contact={"name": "Whoever runs this server"},
+        contact={"name": "The operator of this server"},
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": settings.root_path or "/", "description": "This server"}],
         root_path_in_servers=False,

@@ -115,12 +115,12 @@ If it is too old, say that you have forgotten the password: another mail comes.
     "address_changed": """\
 The account that had this address, {address}, has another one now.
 
-If this was not you, somebody else knows your password. Tell whoever runs this server.
+If this was not you, somebody else knows your password. Tell the operator of this server.
 """,
     "password_changed": """\
 The password of your account {address} was changed.
 
-If this was not you, choose a new one: ask for a mail by "forgot password". Then tell whoever runs this server.
+If this was not you, choose a new one: ask for a mail by "forgot password". Then tell the operator of this server.
 """,
 }
 

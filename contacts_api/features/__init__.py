@@ -1,10 +1,8 @@
-"""Optional parts of the API. Each is a package with a `FEATURE`. docs/extending.md shows how to remove one."""
+"""Optional parts of the API. Each is a package with a `FEATURE`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
 from fastapi import APIRouter
 
@@ -26,12 +24,3 @@ class Feature:
 
 def load_features() -> list[Feature]:
     return [import_module(f"{__name__}.{name}").FEATURE for name in FEATURES]
-
-
-def load_commands() -> list[Any]:
-    """Return the `commands` modules of the features. Each adds its commands by `register(app)`.
-
-    They do slow imports inside the commands, so that `--help` stays fast.
-    """
-    names = [f"{__name__}.{name}.commands" for name in FEATURES]
-    return [import_module(name) for name in names if find_spec(name)]

@@ -70,7 +70,7 @@ class PageQuery(BaseModel):
 class InvalidCursor(Invalid):
     """The cursor was modified, or belongs to a list with other filters or another sort."""
 
-    advice = "Leave it out to begin anew; follow the Link header to go on."
+    advice = "Leave it out to start again; follow the Link header to go on."
     code, title = "invalid_cursor", "The cursor does not belong to this list"
     detail = "Take it from next_cursor as it is, with the same sort and filters."
     loc = ("query", "cursor")

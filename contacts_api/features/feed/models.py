@@ -32,7 +32,7 @@ class FeedAddress(SQLModel):
     """The secret address of a calendar, for subscribing to it."""
 
     url: str = Rule(
-        description="The address. Whoever knows it can read the birthdays, so keep it secret.",
+        description="The address. Anyone who knows it can read the birthdays, so keep it secret.",
         json_schema_extra={"format": "uri"},
         examples=[f"https://contacts.example.com/contacts/birthdays.ics?key={_A_KEY}"],
     )
